@@ -1,0 +1,1 @@
+"""lambent: latent-variable models from the same few parts, every number true."""

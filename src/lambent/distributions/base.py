@@ -1,0 +1,64 @@
+"""The protocol every distribution here follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+
+class Distribution(torch.distributions.Distribution):
+    """A torch distribution that samples with an explicit generator and can be detached.
+
+    Batch and event shapes are torch's: ``log_prob(value)`` has ``batch_shape`` and needs no sum outside. Arguments are
+    never validated here; data is checked once, at its edge.
+
+    Families implement ``_sample(shape, generator)`` (``shape`` = sample + batch + event shape; reparameterised where
+    ``has_rsample``), ``log_prob``, ``_parameters`` (the tensors that define them) and ``_rebuild``.
+    """
+
+    has_rsample: bool = False
+    normalised: ClassVar[bool] = True
+    """False where "log_prob" is a convention, not a density (a flat prior, a point mass on the reals)."""
+    fused: ClassVar[bool] = False
+    """True where scoring a fresh draw is far cheaper inside `rsample_and_log_prob` than by `log_prob` (flows)."""
+    arg_constraints: ClassVar[dict[str, torch.distributions.constraints.Constraint]] = {}
+
+    def __init__(self, batch_shape: Sequence[int], event_shape: Sequence[int]) -> None:
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} can't be sampled")
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Draws of shape ``sample_shape + batch_shape + event_shape``, outside the graph."""
+        with torch.no_grad():
+            return self._sample(self._extended_shape(torch.Size(sample_shape)), generator)
+
+    def rsample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Reparameterised draws: gradients reach the parameters through the value."""
+        if not self.has_rsample:
+            raise NotImplementedError(f"{type(self).__name__} has no rsample")
+        return self._sample(self._extended_shape(torch.Size(sample_shape)), generator)
+
+    def rsample_and_log_prob(
+        self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """A reparameterised draw and its log density; a family whose inverse is dear overrides this."""
+        value = self.rsample(sample_shape, generator)
+        return value, self.log_prob(value)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value (the mean, for symmetric families)."""
+        return self.mean
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Self:
+        """The same distribution with ``fn`` applied to each defining tensor."""
+        raise NotImplementedError(f"{type(self).__name__} can't be rebuilt from its parameters")
+
+    def detach(self) -> Self:
+        """The same distribution, its parameters outside the graph (sticking the landing needs it)."""
+        return self.map_parameters(Tensor.detach)

@@ -1,0 +1,20 @@
+"""Likelihoods p(x|z), one family a file; importing this registers them."""
+
+from lambent.likelihoods.base import Family, Likelihood
+from lambent.likelihoods.bernoulli import BernoulliFamily
+from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
+from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily
+from lambent.likelihoods.normal import NormalFamily
+from lambent.likelihoods.table import ColumnsFamily
+
+__all__ = [
+    "BernoulliFamily",
+    "CategoricalFamily",
+    "ColumnsFamily",
+    "DiscretisedLogisticFamily",
+    "Family",
+    "Likelihood",
+    "NegativeBinomialFamily",
+    "NormalFamily",
+    "PoissonFamily",
+]

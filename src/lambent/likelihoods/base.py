@@ -1,0 +1,93 @@
+"""What a likelihood's settings promise, and the module they all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.data.support import Support
+from lambent.networks.fold import fold
+from lambent.shapes import Shapes
+
+
+class Family(ABC):
+    """Settings of a family p(x|z): what it scores, the numbers it needs, and the distribution they make.
+
+    ``parameters`` tensors are (K, B, *out_shape); ``own`` is what the family learns without the decoder.
+    """
+
+    discrete: ClassVar[bool] = False
+    """Whether it gives probabilities, so that bits/dim mean something."""
+
+    @abstractmethod
+    def support(self, shapes: Shapes) -> Support:
+        """The data it scores; anything else is refused before training."""
+
+    @abstractmethod
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Distribution:
+        """p(x|z) of batch shape (K, B)."""
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """What the decoder gives: numbers per element, then the event."""
+        return (1, *shapes.event)
+
+    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+        """Parameters it learns beside the decoder's numbers."""
+        return None
+
+    def input_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """What the encoder sees of one example."""
+        return shapes.event
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """``x`` as floats of about unit size for the encoder."""
+        return x.float()
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor | None:
+        """The decoder's last bias, (*out_shape), at which p(x|z) fits the examples ``x`` (N, *event) without z."""
+        return None
+
+
+class Likelihood(nn.Module):
+    """p(x|z), or p(x|z,c): a decoder's numbers made a distribution by a family.
+
+    K is folded into the batch here and nowhere else.
+    """
+
+    def __init__(self, family: Family, decoder: nn.Module, shapes: Shapes) -> None:
+        super().__init__()
+        self.family, self.decoder, self.shapes = family, decoder, shapes
+        own = family.own_shape(shapes)
+        self.own = None if own is None else nn.Parameter(torch.zeros(own))
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        """p(x|z) of batch shape (K, B), from z (K, B, latent) and a condition (B, c)."""
+        return self.family.distribution(fold(self.decoder, z, condition), self.own, self.shapes)
+
+    def as_input(self, x: Tensor) -> Tensor:
+        """``x`` as the encoder wants it."""
+        return self.family.as_input(x, self.shapes)
+
+    @property
+    def support(self) -> Support:
+        """The data it scores."""
+        return self.family.support(self.shapes)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Sets the decoder's last bias so that training starts from the best z-blind fit to ``x``."""
+        find = getattr(self.decoder, "output_bias", None)
+        bias = None if find is None else find()
+        fitted = self.family.initial_bias(x, self.shapes)
+        if bias is None or fitted is None:
+            return
+        out = self.family.out_shape(self.shapes)
+        if bias.numel() == fitted.numel():
+            bias.copy_(fitted.reshape(bias.shape))
+        else:  # convolutions share one bias per channel
+            shared = fitted.reshape(out[0] * out[1], -1).mean(1)
+            bias.copy_(shared.reshape(bias.shape))

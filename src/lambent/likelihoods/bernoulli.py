@@ -1,0 +1,37 @@
+"""Bernoulli pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lambent.data.support import Support, binary
+from lambent.distributions import Bernoulli
+from lambent.likelihoods.base import Family
+from lambent.settings import part
+from lambent.shapes import Shapes
+
+
+@part("likelihood", "bernoulli")
+@dataclass(frozen=True)
+class BernoulliFamily(Family):
+    """x in {0, 1}, independent given z; computed from logits throughout."""
+
+    discrete: ClassVar[bool] = True
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0, 1}."""
+        return binary()
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Bernoulli:
+        """One logit an element."""
+        dims = len(shapes.event)
+        return Bernoulli(parameters.squeeze(-1 - dims), dims)
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Logits of the (smoothed) means."""
+        mean = (x.double().sum(0) + 0.5) / (len(x) + 1)
+        return torch.logit(mean).unsqueeze(0).float()

@@ -1,0 +1,92 @@
+"""Counts: Poisson and negative binomial."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lambent.data.support import Support, counts
+from lambent.distributions import NegativeBinomial, Poisson
+from lambent.distributions.numerics import bounded_log_scale
+from lambent.likelihoods.base import Family
+from lambent.likelihoods.scale import numbers, own_scale_shape
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+def _log_mean(x: Tensor) -> Tensor:
+    return (x.double().mean(0) + 1e-2).log().unsqueeze(0).float()
+
+
+def _bounded_log_rate(raw: Tensor) -> Tensor:
+    return bounded_log_scale(raw, -15.0, 15.0)
+
+
+@part("likelihood", "poisson")
+@dataclass(frozen=True)
+class PoissonFamily(Family):
+    """Counts of rate exp(decoder), the log rate bounded smoothly to -15..15."""
+
+    discrete: ClassVar[bool] = True
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0, 1, 2, ...}."""
+        return counts()
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Poisson:
+        """One log rate an element."""
+        dims = len(shapes.event)
+        return Poisson(_bounded_log_rate(parameters.squeeze(-1 - dims)), dims)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """log(1 + x)."""
+        return x.float().log1p()
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Log means."""
+        return _log_mean(x)
+
+
+@part("likelihood", "negative-binomial")
+@dataclass(frozen=True)
+class NegativeBinomialFamily(Family):
+    """Counts of mean m and variance m + m^2 / r; m from the decoder, r learned."""
+
+    discrete: ClassVar[bool] = True
+    dispersion: str = option(
+        "dimension",
+        "the dispersion r: one per model, per dimension, or per element of each example",
+        choices=("model", "dimension", "element"),
+    )
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0, 1, 2, ...}."""
+        return counts()
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A log mean an element, and a log r where it is per element."""
+        return (numbers(self.dispersion), *shapes.event)
+
+    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+        """log r per model or per dimension."""
+        return own_scale_shape(self.dispersion, shapes.event)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> NegativeBinomial:
+        """log r is bounded smoothly to -7..15: from heavy tails to all but Poisson."""
+        dims = len(shapes.event)
+        raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else own
+        assert raw is not None
+        log_mean = _bounded_log_rate(parameters.select(-1 - dims, 0))
+        return NegativeBinomial(log_mean, bounded_log_scale(raw, -7.0, 15.0), dims)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """log(1 + x)."""
+        return x.float().log1p()
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Log means; r starts at 1."""
+        log_mean = _log_mean(x)
+        return torch.cat([log_mean, torch.zeros_like(log_mean)]) if self.dispersion == "element" else log_mean

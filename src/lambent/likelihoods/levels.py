@@ -1,0 +1,107 @@
+"""Grey levels and other ordered or unordered levels 0..L-1, scored by a probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lambent.data.support import Support, grey_levels
+from lambent.distributions import CategoricalLevels, DiscretisedLogistic
+from lambent.errors import ConfigError
+from lambent.likelihoods.base import Family
+from lambent.likelihoods.scale import (
+    SCALE_HELP,
+    SCALES,
+    location_and_log_scale,
+    location_bias,
+    numbers,
+    own_scale_shape,
+)
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+_BITS_HELP = "levels are 0..2^bits-1; none takes the smallest that holds the data's levels"
+
+
+def _levels(bits: int | None, shapes: Shapes) -> int:
+    if bits is not None:
+        return 2**bits
+    if shapes.levels is None:
+        raise ConfigError("likelihood.bits is not set and the data don't say how many levels they have; set it")
+    return 2 ** max(1, (shapes.levels - 1).bit_length())
+
+
+def _centred(x: Tensor, levels: int) -> Tensor:
+    return x.float() * (2 / (levels - 1)) - 1
+
+
+@part("likelihood", "discretised-logistic")
+@dataclass(frozen=True)
+class DiscretisedLogisticFamily(Family):
+    """Levels 0..2^bits-1 by differences of a logistic's CDF (Kingma et al. 2016; Salimans et al. 2017, eq. 2)."""
+
+    discrete: ClassVar[bool] = True
+    bits: int | None = option(None, _BITS_HELP, minimum=1, maximum=16)
+    scale: str = option("element", SCALE_HELP, choices=SCALES)
+    sigma: float = option(0.1, "the fixed scale, or where a learned one starts; the levels span -1..1", above=0)
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0..2^bits-1}."""
+        return grey_levels(_levels(self.bits, shapes))
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A location an element, and a log scale where it is per element."""
+        return (numbers(self.scale), *shapes.event)
+
+    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+        """Scales per model or per dimension."""
+        return own_scale_shape(self.scale, shapes.event)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> DiscretisedLogistic:
+        """Locations in the unit where the levels span -1..1."""
+        dims = len(shapes.event)
+        loc, log_scale = location_and_log_scale(parameters, own, self.scale, self.sigma, dims)
+        return DiscretisedLogistic(loc, log_scale, _levels(self.bits, shapes), dims)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Levels on -1..1."""
+        return _centred(x, _levels(self.bits, shapes))
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Means and deviations of the centred data."""
+        return location_bias(self.as_input(x, shapes), self.scale, self.sigma)
+
+
+@part("likelihood", "categorical")
+@dataclass(frozen=True)
+class CategoricalFamily(Family):
+    """Levels 0..2^bits-1 by a softmax: no order assumed."""
+
+    discrete: ClassVar[bool] = True
+    bits: int | None = option(None, _BITS_HELP, minimum=1, maximum=8)
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0..2^bits-1}."""
+        return grey_levels(_levels(self.bits, shapes))
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A logit a level and element."""
+        return (_levels(self.bits, shapes), *shapes.event)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> CategoricalLevels:
+        """Logits last, as the distribution wants them."""
+        dims = len(shapes.event)
+        return CategoricalLevels(parameters.movedim(-1 - dims, -1), dims)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Levels on -1..1."""
+        return _centred(x, _levels(self.bits, shapes))
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Log frequencies (smoothed by half a count) of each level."""
+        levels = torch.arange(_levels(self.bits, shapes)).view(-1, *([1] * x.dim()))
+        counts = torch.stack([(x == level).sum(0) for level in levels.flatten()]).double() + 0.5
+        return (counts / counts.sum(0)).log().float()

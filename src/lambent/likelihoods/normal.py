@@ -1,0 +1,51 @@
+"""Normal observations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lambent.data.support import Support, reals
+from lambent.distributions import Normal
+from lambent.likelihoods.base import Family
+from lambent.likelihoods.scale import (
+    SCALE_HELP,
+    SCALES,
+    location_and_log_scale,
+    location_bias,
+    numbers,
+    own_scale_shape,
+)
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+@part("likelihood", "normal")
+@dataclass(frozen=True)
+class NormalFamily(Family):
+    """x real, Normal given z; one learned scale per model is the sigma-VAE of Rybkin et al. 2021."""
+
+    scale: str = option("fixed", SCALE_HELP, choices=SCALES)
+    sigma: float = option(1.0, "the fixed standard deviation, or where a learned one starts", above=0)
+
+    def support(self, shapes: Shapes) -> Support:
+        """The reals."""
+        return reals()
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A mean an element, and a log scale where it is per element."""
+        return (numbers(self.scale), *shapes.event)
+
+    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+        """Scales per model or per dimension."""
+        return own_scale_shape(self.scale, shapes.event)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Normal:
+        """Diagonal over the event."""
+        dims = len(shapes.event)
+        return Normal(*location_and_log_scale(parameters, own, self.scale, self.sigma, dims), dims)
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """The data's means, and log deviations where scales are per element."""
+        return location_bias(x, self.scale, self.sigma)

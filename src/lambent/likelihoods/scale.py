@@ -1,0 +1,47 @@
+"""Where a likelihood's scale comes from: fixed, one per model, one per dimension, or one per element."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lambent.distributions import bounded_log_scale
+
+Scale = Literal["fixed", "model", "dimension", "element"]
+SCALES = ("fixed", "model", "dimension", "element")
+SCALE_HELP = "the scale: fixed (sigma), one learned per model, per dimension, or per element of each example (decoder)"
+
+
+def own_scale_shape(scale: str, event: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Shape of the scale parameters learned beside the decoder's."""
+    return {"model": (), "dimension": event}.get(scale)
+
+
+def numbers(scale: str) -> int:
+    """Numbers per element that the decoder gives a location-scale family."""
+    return 2 if scale == "element" else 1
+
+
+def location_and_log_scale(
+    parameters: Tensor, own: Tensor | None, scale: str, sigma: float, event_dims: int
+) -> tuple[Tensor, Tensor]:
+    """The location and the bounded log scale; a fixed scale is log(sigma) exactly."""
+    axis = -1 - event_dims
+    loc = parameters.select(axis, 0)
+    if scale == "fixed":
+        return loc, parameters.new_full((), math.log(sigma))
+    raw = parameters.select(axis, 1) if scale == "element" else own
+    assert raw is not None
+    return loc, bounded_log_scale(raw + math.log(sigma))
+
+
+def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
+    """The means of ``x``, and for per-element scales the log deviations relative to sigma."""
+    mean = x.double().mean(0)
+    if scale != "element":
+        return mean.unsqueeze(0).float()
+    deviation = (x.double() - mean).square().mean(0).sqrt().clamp_min(1e-2)
+    return torch.stack([mean, deviation.log() - math.log(sigma)]).float()

@@ -1,0 +1,48 @@
+"""One small discrete latent, enumerated exactly: mixtures of anything."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.distributions import OneHotCategorical
+from lambent.draws import Draw
+from lambent.models.base import LatentModel
+from lambent.trace import Trace
+
+
+class Mixture(LatentModel):
+    """p(z = c) p(x|z = c) over C states, with the exact posterior p(z|x) by Bayes' rule.
+
+    The prior gives a one-hot categorical; the likelihood is any, of one-hot z.
+    """
+
+    def __init__(self, prior: nn.Module, likelihood: nn.Module) -> None:
+        super().__init__()
+        self.prior, self.likelihood = prior, likelihood
+
+    def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
+        """Runs the model; with `Enumerate`, K runs over the states."""
+        p = self.prior(condition)
+        if x is None:
+            z = draw("z", p)
+            return Trace(self.likelihood(z.value, condition), (z,))
+        px, log_joint = self._states(p, x, condition)
+        z = draw("z", p, OneHotCategorical(log_joint.transpose(0, 1)))
+        return Trace(px if z.log_mass is not None else self.likelihood(z.value, condition), (z,))
+
+    def _states(self, p: Distribution, x: Tensor, condition: Tensor | None) -> tuple[Distribution, Tensor]:
+        """p(x|z = c) of batch shape (C, B), and log p(x, z = c), (C, B)."""
+        states = p.event_shape[-1]
+        values = torch.eye(states, device=x.device).unsqueeze(1).expand(states, len(x), states)
+        px = self.likelihood(values, condition)
+        return px, px.log_prob(x) + p.log_prob(values)
+
+    def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Exact log p(x), (B,), nats."""
+        return torch.logsumexp(self._states(self.prior(condition), x, condition)[1], 0)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All of it is p; the posterior has no parameters of its own."""
+        return {"generative": list(self.parameters()), "inference": []}

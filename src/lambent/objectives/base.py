@@ -1,0 +1,50 @@
+"""What every objective is: a pure function of a trace."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from lambent.errors import CombinationError
+from lambent.objectives.rates import RateFunction, SumOfRates
+from lambent.trace import Estimate, Trace
+
+
+class Objective(ABC):
+    """``objective(trace, x) -> Estimate``; frozen, without state.
+
+    Attributes:
+        needs_weights: It uses log w, so every level needs a proper prior and posterior.
+        doubly: It knows how to weight doubly reparameterised draws.
+    """
+
+    needs_weights: ClassVar[bool] = False
+    doubly: ClassVar[bool] = False
+
+    @abstractmethod
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """The bound and the losses that raise it."""
+
+    def with_rate(self, rate: RateFunction) -> Self:
+        """The same objective of modified rates; refused where only the plain sum has a meaning."""
+        if isinstance(rate, SumOfRates):
+            return self
+        name = type(self).__name__
+        raise CombinationError(f"objective {name} has no rate to modify; use objective=elbo, or rate=sum")
+
+    def at(self, step: int) -> Self:
+        """The objective in force at training step ``step`` (warm-up, annealed capacity)."""
+        return self
+
+
+def total_penalty(trace: Trace) -> Tensor | float:
+    """Sum of the penalties' means."""
+    return sum((penalty.mean() for penalty in trace.penalties.values()), 0.0)
+
+
+def detach(value: Tensor) -> Tensor:
+    """``value`` outside the graph, in at least float32."""
+    return value.detach() if value.dtype == torch.float64 else value.detach().float()

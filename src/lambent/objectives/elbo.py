@@ -1,0 +1,49 @@
+"""The evidence lower bound."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Self
+
+from torch import Tensor
+
+from lambent.objectives.base import Objective, detach, total_penalty
+from lambent.objectives.rates import RateFunction, SumOfRates
+from lambent.settings import part
+from lambent.trace import Estimate, Trace
+
+
+@part("objective", "elbo")
+@dataclass(frozen=True)
+class ELBO(Objective):
+    """E_q[log p(x|z)] - KL(q||p) (Kingma & Welling 2014, eq. 3), its loss with the rate modified at will.
+
+    The reported value is always the unmodified bound.
+
+    >>> import torch
+    >>> from lambent.distributions import Normal, StandardNormal
+    >>> from lambent.draws import Pathwise
+    >>> zero = torch.zeros(1, 1)
+    >>> z = Pathwise()("z", StandardNormal((1,)), Normal(zero, zero))
+    >>> ELBO()(Trace(Normal(z.value, zero), (z,)), zero).kind
+    'lower bound'
+    """
+
+    rate: RateFunction = field(default_factory=SumOfRates)
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """Value: mean over K of log p(x|z) - rate, (B,)."""
+        log_px = trace.log_px(x)
+        bound = trace.average(log_px - trace.rate)
+        modified = bound if isinstance(self.rate, SumOfRates) else trace.average(log_px - self.rate(trace))
+        return Estimate(detach(bound), {"all": total_penalty(trace) - modified.mean()}, trace.elbo_kind)
+
+    def with_rate(self, rate: RateFunction) -> Self:
+        """The same bound, its loss charged by ``rate``."""
+        return dataclasses.replace(self, rate=rate)
+
+    def at(self, step: int) -> Self:
+        """With the rate function in force at ``step``."""
+        rate = self.rate.at(step)
+        return self if rate is self.rate else dataclasses.replace(self, rate=rate)

@@ -1,0 +1,47 @@
+"""The importance-weighted bound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lambent.objectives.base import Objective, detach, total_penalty
+from lambent.settings import part
+from lambent.trace import Estimate, Trace
+
+
+@part("objective", "iwae")
+@dataclass(frozen=True)
+class IWAE(Objective):
+    """E[log (1/K) sum_k w_k] (Burda et al. 2016, eq. 8), K being the draw's samples.
+
+    The value is the log of the mean weight, never a self-normalised average of log weights (which is no bound). With
+    doubly reparameterised draws the inference network gets the squared normalised weights (Tucker et al. 2019, eq. 8).
+    """
+
+    needs_weights: ClassVar[bool] = True
+    doubly: ClassVar[bool] = True
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """Value: log mean weight, (B,)."""
+        bound = trace.log_mean_weight(x)
+        value = detach(bound)
+        if not any(latent.doubly for latent in trace.latents):
+            return Estimate(value, {"all": total_penalty(trace) - bound.mean()}, trace.evidence_kind)
+        log_weight = trace.log_weight(x)
+        squared = log_weight.detach().softmax(0).square()
+        inference = total_penalty(trace) - (squared * log_weight).sum(0).mean()
+        losses = {"generative": -bound.mean(), "inference": inference}
+        return Estimate(value, losses, trace.evidence_kind)
+
+
+def effective_samples(log_weight: Tensor) -> Tensor:
+    """Effective sample size (sum_k w)^2 / sum_k w^2 of (K, B) log weights, (B,): between 1 and K.
+
+    >>> effective_samples(torch.zeros(5, 1))
+    tensor([5.])
+    """
+    return (2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)).exp()

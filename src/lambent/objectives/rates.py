@@ -1,0 +1,142 @@
+"""Rate functions: what an ELBO-type loss charges for its latents.
+
+A rate function maps a trace to (K, B) nats. The *reported* ELBO never uses one: it is always the plain sum. Whether
+minus the loss is still a lower bound on log p(x) is stated by ``is_bound``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lambent.settings import option, part
+from lambent.trace import Latent, Trace
+
+
+class RateFunction(ABC):
+    """Trace -> (K, B), nats."""
+
+    @property
+    @abstractmethod
+    def is_bound(self) -> bool:
+        """Whether E[log p(x|z)] minus this is still a lower bound on log p(x)."""
+
+    @abstractmethod
+    def __call__(self, trace: Trace) -> Tensor:
+        """What the loss is charged for the latents."""
+
+    def at(self, step: int) -> Self:
+        """The rate function in force at training step ``step``."""
+        return self
+
+
+@part("rate", "sum")
+@dataclass(frozen=True)
+class SumOfRates(RateFunction):
+    """The rates as they are: the ELBO itself."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Yes: it is the bound."""
+        return True
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """Sum over levels."""
+        return trace.rate
+
+
+@part("rate", "beta")
+@dataclass(frozen=True)
+class Beta(RateFunction):
+    """beta * rate (Higgins et al. 2017, eq. 4); a bound if beta >= 1."""
+
+    beta: float = option(4.0, "factor of the rate; 1 is the ELBO, 0 a plain autoencoder", minimum=0)
+
+    @property
+    def is_bound(self) -> bool:
+        """Only for beta >= 1, since rates are not negative."""
+        return self.beta >= 1
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """Beta times the sum over levels."""
+        return self.beta * trace.rate
+
+
+@part("rate", "warm-up")
+@dataclass(frozen=True)
+class WarmUp(RateFunction):
+    """Factor rising linearly to 1 (Bowman et al. 2016; Sonderby et al. 2016): not a bound while it is below 1."""
+
+    steps: int = option(10_000, "training steps until the full rate is charged", minimum=1)
+    start: float = option(0.0, "factor at step 0", minimum=0, maximum=1)
+    factor: float = 1.0
+
+    @property
+    def is_bound(self) -> bool:
+        """Once the factor has reached 1."""
+        return self.factor >= 1
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """The factor in force times the sum over levels."""
+        return self.factor * trace.rate
+
+    def at(self, step: int) -> Self:
+        """The factor at ``step``."""
+        return dataclasses.replace(self, factor=min(1.0, self.start + (1 - self.start) * step / self.steps))
+
+
+@part("rate", "free-bits")
+@dataclass(frozen=True)
+class FreeBits(RateFunction):
+    """sum_d max(nats, batch mean of rate_d) (Kingma et al. 2016, eq. 15): a bound, since it only charges more.
+
+    Counted per latent dimension where the KL splits into dimensions, else per level.
+    """
+
+    nats: float = option(0.1, "nats per dimension that cost nothing to use", minimum=0)
+
+    @property
+    def is_bound(self) -> bool:
+        """Yes: it is never below the mean rate of the batch."""
+        return True
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """The floor applies to means over the batch, so every example is charged the same."""
+        charged = torch.stack([self._charge(latent) for latent in trace.latents]).sum()
+        return charged.expand(trace.px.batch_shape)
+
+    def _charge(self, latent: Latent) -> Tensor:
+        elements = latent.rate_elements
+        if elements is None:
+            return latent.rate.mean().clamp_min(self.nats)
+        dims = elements.dim() - (1 if latent.value is None else len(latent.value.shape[2:]))
+        return elements.mean(tuple(range(dims))).clamp_min(self.nats).sum()
+
+
+@part("rate", "capacity")
+@dataclass(frozen=True)
+class Capacity(RateFunction):
+    """gamma * |rate - C| with C rising (Burgess et al. 2018, eq. 8): not a bound."""
+
+    gamma: float = option(30.0, "weight of the distance to the capacity; smaller for small data", minimum=0)
+    maximum: float = option(25.0, "capacity C reached at the end, nats", minimum=0)
+    steps: int = option(10_000, "training steps until C is reached", minimum=1)
+    capacity: float = 0.0
+
+    @property
+    def is_bound(self) -> bool:
+        """No."""
+        return False
+
+    def __call__(self, trace: Trace) -> Tensor:
+        """Distance of the batch's mean rate to the capacity in force, the same for every example."""
+        return (self.gamma * (trace.rate.mean() - self.capacity).abs()).expand(trace.px.batch_shape)
+
+    def at(self, step: int) -> Self:
+        """The capacity at ``step``."""
+        return dataclasses.replace(self, capacity=self.maximum * min(1.0, step / self.steps))

@@ -1,0 +1,21 @@
+"""Posteriors q(z|x), one family a file; importing this registers them."""
+
+from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
+from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption, MaskingCorruption, NoCorruption
+from lambent.posteriors.delta import DeltaPosterior
+from lambent.posteriors.exact import ExactPosterior
+from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
+
+__all__ = [
+    "AmortisedPosterior",
+    "CorruptedPosterior",
+    "DeltaPosterior",
+    "DiagonalNormal",
+    "ExactPosterior",
+    "FullCovariance",
+    "GaussianCorruption",
+    "LowRank",
+    "MaskingCorruption",
+    "NoCorruption",
+    "PosteriorSettings",
+]

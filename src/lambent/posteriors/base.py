@@ -1,0 +1,47 @@
+"""What a posterior's settings promise, and the module they all share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.priors.base import LatentKind
+
+
+class PosteriorSettings(ABC):
+    """Settings of a family q(z|x): how many numbers a head must give, and the distribution they make."""
+
+    latent_kind: ClassVar[LatentKind] = "continuous"
+    normalised: ClassVar[bool] = True
+    amortised: ClassVar[bool] = True
+    """Whether an encoder computes it (the exact posterior of a mixture needs none)."""
+
+    @abstractmethod
+    def width(self, latent: int) -> int:
+        """Numbers per example that the head gives."""
+
+    @abstractmethod
+    def distribution(self, head: Tensor, latent: int) -> Distribution:
+        """q(z|x) of batch shape (B,) from the head's (B, width)."""
+
+    def initialise(self, head: nn.Linear, latent: int) -> None:
+        """Adapts the fresh head where the family wants it."""
+
+
+class AmortisedPosterior(nn.Module):
+    """q(z|x), or q(z|x,c): an encoder's features, one affine head, a family."""
+
+    def __init__(self, family: PosteriorSettings, encoder: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.family, self.encoder, self.latent = family, encoder, latent
+        features = encoder.features
+        assert isinstance(features, int)
+        self.head = nn.Linear(features, family.width(latent))
+        family.initialise(self.head, latent)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
+        """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""
+        return self.family.distribution(self.head(self.encoder(x, condition)), self.latent)

@@ -1,0 +1,75 @@
+"""Normal posteriors: diagonal, full covariance, low rank plus diagonal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions import CholeskyNormal, LowRankNormal, Normal, bounded_log_scale
+from lambent.posteriors.base import PosteriorSettings
+from lambent.settings import option, part
+
+
+@part("posterior", "normal")
+@dataclass(frozen=True)
+class DiagonalNormal(PosteriorSettings):
+    """N(m(x), diag s(x)^2)."""
+
+    scale: float | None = option(None, "fixed standard deviation; none learns it per example", above=0)
+
+    def width(self, latent: int) -> int:
+        """Means, and log scales unless they are fixed."""
+        return latent if self.scale is not None else 2 * latent
+
+    def distribution(self, head: Tensor, latent: int) -> Normal:
+        """The diagonal Normal; log scales are bounded smoothly."""
+        if self.scale is not None:
+            return Normal(head, head.new_full((), math.log(self.scale)))
+        loc, raw = head.chunk(2, -1)
+        return Normal(loc, bounded_log_scale(raw))
+
+
+@part("posterior", "full-cov")
+@dataclass(frozen=True)
+class FullCovariance(PosteriorSettings):
+    """N(m(x), L(x) L(x)^T) with L lower triangular, its diagonal positive."""
+
+    def width(self, latent: int) -> int:
+        """Means, log diagonal, and the entries below it."""
+        return 2 * latent + latent * (latent - 1) // 2
+
+    def distribution(self, head: Tensor, latent: int) -> CholeskyNormal:
+        """Entries below the diagonal are in units of their row's scale."""
+        loc, raw, below = head.split([latent, latent, latent * (latent - 1) // 2], -1)
+        scale = bounded_log_scale(raw).exp()
+        rows, columns = torch.tril_indices(latent, latent, -1, device=head.device)
+        unit = torch.zeros(*head.shape[:-1], latent, latent, dtype=head.dtype, device=head.device)
+        unit[..., rows, columns] = below
+        unit = unit + torch.eye(latent, dtype=head.dtype, device=head.device)
+        return CholeskyNormal(loc, scale.unsqueeze(-1) * unit)
+
+    def initialise(self, head: nn.Linear, latent: int) -> None:
+        """Starts as a diagonal Normal."""
+        with torch.no_grad():
+            head.weight[2 * latent :] = 0
+            head.bias[2 * latent :] = 0
+
+
+@part("posterior", "low-rank")
+@dataclass(frozen=True)
+class LowRank(PosteriorSettings):
+    """N(m(x), F(x) F(x)^T + diag s(x)^2) with F of few columns."""
+
+    rank: int = option(4, "columns of F", minimum=1)
+
+    def width(self, latent: int) -> int:
+        """Means, log scales, and F."""
+        return (2 + self.rank) * latent
+
+    def distribution(self, head: Tensor, latent: int) -> LowRankNormal:
+        """The columns of F are the head's own numbers."""
+        loc, raw, factor = head.split([latent, latent, self.rank * latent], -1)
+        return LowRankNormal(loc, factor.unflatten(-1, (latent, self.rank)), bounded_log_scale(raw))

@@ -1,0 +1,22 @@
+"""Priors p(z), one family a file; importing this registers them."""
+
+from lambent.priors.base import LatentKind, PriorSettings
+from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
+from lambent.priors.flat import FlatPrior, FlatPriorSettings
+from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
+from lambent.priors.normal import ConditionalNormal, ConditionalNormalPrior, NormalPrior, StandardNormalPrior
+
+__all__ = [
+    "CategoricalPrior",
+    "CategoricalPriorSettings",
+    "ConditionalNormal",
+    "ConditionalNormalPrior",
+    "FlatPrior",
+    "FlatPriorSettings",
+    "LatentKind",
+    "LearnedMixturePrior",
+    "MixturePrior",
+    "NormalPrior",
+    "PriorSettings",
+    "StandardNormalPrior",
+]

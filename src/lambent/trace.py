@@ -1,0 +1,220 @@
+"""The ledger of nats: what one run of a model on one batch leaves behind.
+
+Shapes: batch B and importance samples K lead, so ``x`` is (B, *event), ``z`` is (K, B, *latent) and every log density
+is (K, B). All terms are natural logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from lambent.distributions.kl import closed_kl, closed_kl_elements
+from lambent.errors import CombinationError, ShapeError
+
+Kind = Literal["exact", "lower bound", "not a bound"]
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """One level of latents, already drawn; every term is (K, B), in nats.
+
+    Terms are computed from ``p``, ``q`` and ``value`` when first asked for, unless the draw knew them (``known`` may
+    hold "log_p", "log_q" and "kl"), so that a bound with a closed-form KL never pays for two log densities.
+
+    Attributes:
+        name: Names the level in errors and logs.
+        value: (K, B, *latent), or None when only a rate is known (a subsampled diffusion level).
+        p: The prior this level was scored under.
+        q: The posterior it was drawn from; None for a generated sample.
+        known: Terms that the draw supplies itself.
+        analytic: Whether the rate may use the closed-form KL where one exists.
+        score: log q of a draw that autograd can't follow; the objective supplies its signal.
+        log_mass: (K, B) log probability of each slice when K runs over all values of this level (`Enumerate`).
+        doubly: The objective is to weight the gradient through this value by normalised weights once more (DReG).
+    """
+
+    name: str
+    value: Tensor | None
+    p: Distribution | None = None
+    q: Distribution | None = None
+    known: Mapping[str, Tensor] = field(default_factory=dict)
+    analytic: bool = True
+    score: Tensor | None = None
+    log_mass: Tensor | None = None
+    doubly: bool = False
+
+    @cached_property
+    def log_p(self) -> Tensor:
+        """Log p(z) (given the levels above), (K, B)."""
+        return self.known["log_p"] if "log_p" in self.known else self._log_prob(self.p, "p")
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """Log q(z|x), (K, B)."""
+        return self.known["log_q"] if "log_q" in self.known else self._log_prob(self.q, "q")
+
+    def _log_prob(self, distribution: Distribution | None, which: str) -> Tensor:
+        if distribution is None or self.value is None:
+            raise CombinationError(f"latent {self.name!r} only reports a rate: no log {which} exists; use objective=elbo")
+        result = distribution.log_prob(self.value)
+        expected = self.value.shape[: self.value.dim() - len(distribution.event_shape)]
+        if result.shape != expected:
+            raise ShapeError(f"log {which}({self.name}) has shape {tuple(result.shape)}, expected {tuple(expected)}")
+        return result
+
+    @cached_property
+    def kl(self) -> Tensor | None:
+        """KL(q||p) in closed form, or the draw's unbiased estimate of it; None if there is neither."""
+        if "kl" in self.known:
+            return self.known["kl"]
+        if not self.analytic or self.p is None or self.q is None or self.value is None:
+            return None
+        kl = closed_kl(self.q, self.p)
+        return None if kl is None else kl.expand(self.value.shape[:2])
+
+    @cached_property
+    def rate_elements(self) -> Tensor | None:
+        """The closed-form KL before its event sum, (..., B, *latent); free bits are counted per dimension."""
+        if not self.analytic or self.p is None or self.q is None:
+            return None
+        return closed_kl_elements(self.q, self.p)
+
+    @property
+    def rate(self) -> Tensor:
+        """KL(q||p): closed form where there is one, else log q - log p of the draw, (K, B)."""
+        return self.log_q - self.log_p if self.kl is None else self.kl
+
+    @property
+    def normalised(self) -> bool:
+        """Whether p and q are densities, so that log p - log q belongs in a bound."""
+        return all(getattr(d, "normalised", True) for d in (self.p, self.q) if d is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """The record of one run of a model: all that objectives and evaluators see.
+
+    Attributes:
+        px: p(x|z), with batch shape (K, B).
+        latents: The levels, possibly none.
+        penalties: Named terms that are not nats and never enter a bound, each (K, B) or a scalar.
+    """
+
+    px: Distribution
+    latents: tuple[Latent, ...] = ()
+    penalties: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def log_px(self, x: Tensor) -> Tensor:
+        """Log p(x|z), (K, B).
+
+        Raises:
+            ShapeError: ``x`` would be broadcast against the likelihood instead of being scored by it.
+        """
+        expected = self.px.batch_shape[1:] + self.px.event_shape
+        if x.shape != expected:
+            raise ShapeError(f"x has shape {tuple(x.shape)}, expected {tuple(expected)} for the likelihood")
+        result = self.px.log_prob(x)
+        if result.shape != self.px.batch_shape:
+            raise ShapeError(
+                f"log p(x|z) has shape {tuple(result.shape)}, expected {tuple(self.px.batch_shape)}; "
+                f"x {tuple(x.shape)} was broadcast"
+            )
+        return result
+
+    @property
+    def rate(self) -> Tensor:
+        """Sum of the levels' rates, (K, B); 0 without latents."""
+        if not self.latents:
+            return torch.zeros(())
+        return sum((latent.rate for latent in self.latents[1:]), self.latents[0].rate)
+
+    def distortion(self, x: Tensor) -> Tensor:
+        """-log p(x|z), (K, B)."""
+        return -self.log_px(x)
+
+    def log_weight(self, x: Tensor) -> Tensor:
+        """Log w = log p(x|z) + log p(z) - log q(z|x), (K, B): never a closed-form KL, one number per draw."""
+        self._require_weights()
+        terms = [latent.log_p - latent.log_q for latent in self.latents]
+        return sum(terms, self.log_px(x))
+
+    def _require_weights(self) -> None:
+        for latent in self.latents:
+            if latent.value is None:
+                raise CombinationError(
+                    f"latent {latent.name!r} only reports a rate: no importance weight exists; use objective=elbo"
+                )
+            if not latent.normalised:
+                raise CombinationError(
+                    f"latent {latent.name!r} has a flat prior or a point posterior: no importance weight exists; "
+                    "use objective=elbo, or a proper prior and posterior"
+                )
+
+    def average(self, values: Tensor) -> Tensor:
+        """E over the draws, (K, B) -> (B,): the mean over K, or the q-weighted sum where K enumerates a level."""
+        log_mass = self._log_mass
+        if log_mass is None:
+            return values.mean(0)
+        mass = log_mass.exp()
+        return torch.where(mass > 0, mass * values, torch.zeros_like(values)).sum(0)
+
+    def log_mean_weight(self, x: Tensor) -> Tensor:
+        """Log (1/K) sum_k w_k, (B,), by logsumexp; the exact log p(x) where K enumerates every level."""
+        if self._log_mass is None:
+            weights = self.log_weight(x)
+            return torch.logsumexp(weights, 0) - math.log(weights.shape[0])
+        self._require_weights()
+        # q cancels on an enumerated level: each value counts once, with its prior mass.
+        terms = [z.log_p if z.log_mass is not None else z.log_p - z.log_q for z in self.latents]
+        return torch.logsumexp(sum(terms, self.log_px(x)), 0)
+
+    @property
+    def _log_mass(self) -> Tensor | None:
+        masses = [latent.log_mass for latent in self.latents if latent.log_mass is not None]
+        if not masses:
+            return None
+        if len(masses) < len(self.latents):
+            raise CombinationError("every level must be enumerated, or none: draw the others by enumeration too")
+        return torch.stack(masses).sum(0)
+
+    @property
+    def evidence_kind(self) -> Kind:
+        """What `log_mean_weight` is: exact without latents or with all of them enumerated, else a lower bound."""
+        if not self.normalised:
+            return "not a bound"
+        return "exact" if all(z.log_mass is not None for z in self.latents) else "lower bound"
+
+    @property
+    def elbo_kind(self) -> Kind:
+        """What the average of ``log p(x|z) - rate`` is."""
+        if not self.normalised:
+            return "not a bound"
+        return "lower bound" if self.latents else "exact"
+
+    @property
+    def normalised(self) -> bool:
+        """Whether every distribution in the trace is a density."""
+        return all(z.normalised for z in self.latents) and bool(getattr(self.px, "normalised", True))
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an objective makes of a trace.
+
+    Attributes:
+        value: (B,), nats, detached: the unmodified bound, the number to report.
+        losses: Parameter group ("all", "generative", "inference", ...) to the scalar to differentiate for it.
+        kind: What ``value`` is: "exact", "lower bound" or "not a bound".
+    """
+
+    value: Tensor
+    losses: Mapping[str, Tensor]
+    kind: Kind

@@ -1,0 +1,36 @@
+"""The settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lambent.settings import option, part
+
+
+@part("train", "train")
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a model is trained; times are counted in epochs, steps or examples as each says."""
+
+    epochs: int = option(100, "passes over the training set", minimum=0)
+    steps: int | None = option(None, "training steps; overrides epochs", minimum=0)
+    batch_size: int = option(100, "examples a step, over all processes", minimum=1)
+    lr: float = option(1e-3, "learning rate", above=0)
+    schedule: str = option("constant", "learning rate over the run", choices=("constant", "cosine", "linear", "staircase"))
+    final_lr: float = option(0.01, "fraction of lr that cosine, linear and staircase end at", minimum=0, maximum=1)
+    lr_warmup: int = option(0, "steps over which the learning rate rises linearly from 0", minimum=0)
+    beta1: float = option(0.9, "Adam's decay of the mean gradient", minimum=0, maximum=0.99999)
+    beta2: float = option(0.999, "Adam's decay of the squared gradient", minimum=0, maximum=0.999999)
+    eps: float = option(1e-8, "Adam's epsilon", above=0)
+    weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", minimum=0)
+    clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
+    ema: float | None = option(None, "half-life of the weights' moving average, in examples; none keeps none", above=0)
+    patience: int | None = option(None, "validations without a better bound before stopping; none never does", minimum=1)
+    validate_every: int = option(1, "epochs between validations", minimum=1)
+    valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
+    log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
+    checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
+    keep: int = option(2, "newest checkpoints kept, beside the best", minimum=2)
+    seed: int = option(0, "seed of the weights, the batches and the noise", minimum=0, maximum=2**31 - 1)
+    threads: int | None = option(None, "torch threads; none chooses by the processors at hand", minimum=1)
+    device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one")
