@@ -7,20 +7,16 @@ file and of itself, so that a changed bit anywhere is seen before anything is pa
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
-import stat
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from lambent.errors import CheckpointError, ConfigError, LambentError
+from lambent.errors import CheckpointError, ConfigError
 from lambent.training.files import (
     TEMPORARY,
     TRASH,
@@ -30,25 +26,34 @@ from lambent.training.files import (
     storage_errors,
     write_file,
 )
+from lambent.training.manifest import (
+    MANIFEST,
+    MAX_STATE_BYTES,
+    STATE,
+    canonical,
+    file_entry,
+    manifest_bytes,
+    read_json,
+    step_name,
+    step_of,
+    verified,
+)
 from lambent.training.plain import from_plain, to_plain
 from lambent.training.tensor_files import dump_tensors, mismatches, non_finite, parse_tensors, tensor_bytes
 
-FORMAT = 1
 FOLDER = "checkpoints"
 ASIDE = ".old-"
-MANIFEST = "manifest.json"
-STATE = "state.json"
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_STATE_BYTES = 64 << 20
+SUFFIX = ".safetensors"
 
 _GROUP = re.compile(r"[a-z][a-z0-9_]*")
-_FILE = re.compile(r"[a-z][a-z0-9_]*\.(safetensors|json)")
-_STEP = re.compile(r"[0-9]{6,18}")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint: ``tensors`` by file and name, on the CPU; ``skipped`` says which newer ones were damaged."""
+    """A verified checkpoint: tensors by file and name, on the CPU.
+
+    ``skipped`` holds one line for each newer checkpoint that was damaged.
+    """
 
     step: int
     tensors: dict[str, dict[str, Tensor]]
@@ -105,30 +110,22 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     return root / name
 
 
-def step_name(step: int) -> str:
-    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 10**18:
-        raise ConfigError(f"checkpoint step {step!r}: expected a whole number from 0")
-    return f"{step:06d}"
-
-
 def _write_files(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: bytes) -> None:
-    entries: dict[str, dict[str, Any]] = {}
-
-    def write(name: str, data: bytes) -> None:
-        write_file(folder / name, data)
-        entries[name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
+    entries = {}
     for group, members in tensors.items():
-        write(f"{group}.safetensors", dump_tensors(members, f"checkpoint file {group}"))
-    write(STATE, state)
-    content = {"files": entries, "format": FORMAT, "lambent": version("lambent"), "step": step}
-    write_file(folder / MANIFEST, canonical(content | {"sha256": hashlib.sha256(canonical(content)).hexdigest()}))
+        name = f"{group}{SUFFIX}"
+        data = dump_tensors(members, f"checkpoint file {name}")
+        write_file(folder / name, data)
+        entries[name] = file_entry(data)
+    write_file(folder / STATE, state)
+    entries[STATE] = file_entry(state)
+    write_file(folder / MANIFEST, manifest_bytes(step, entries))
     fsync_folder(folder)
 
 
 def _publish(temporary: Path, target: Path) -> None:
     """Rename into place. One of the same step is set aside first, under a name that loaders know, so none is lost."""
-    aside = target.withstep_name(f"{ASIDE}{target.name}")
+    aside = target.with_name(f"{ASIDE}{target.name}")
     replaced = target.exists()
     if replaced:
         remove_tree(aside)
@@ -140,7 +137,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _discard(path: Path) -> str:
-    """Remove a folder as well as it goes; why it didn't, else nothing."""
+    """Remove a folder if it can be removed; else the reason, as one line."""
     try:
         remove_tree(path)
     except OSError as error:
@@ -148,40 +145,44 @@ def _discard(path: Path) -> str:
     return ""
 
 
-def load(
-    path: Path, names: Iterable[str] | None = None, *, finite: Collection[str] = (), skipped: tuple[str, ...] = ()
-) -> Checkpoint:
+def load(path: Path, names: Iterable[str] | None = None, *, finite: Collection[str] = ()) -> Checkpoint:
     """Read one checkpoint, after every hash in its manifest was found right.
 
     Args:
-        path: the checkpoint's folder (``run/checkpoints/NNNNNN``).
+        path: the checkpoint's folder (``RUN/checkpoints/NNNNNN``).
         names: which files' tensors to read ("model", "ema", ...); all by default.
         finite: files whose tensors must hold no NaN and no infinity; safetensors itself doesn't look.
-        skipped: passed on to the result.
 
     Raises:
         CheckpointError: absent, damaged, of a newer format, without one of ``names``, or not finite where it must be.
     """
     path = Path(path)
     try:
-        manifest = verified_manifest(path)
-        state = from_plain(parse_json(read_file(path / STATE, MAX_STATE_BYTES), path / STATE))
-        groups = _groups(manifest, names, path)
-        tensors = {name: parse_tensors(read_file(file), str(file)) for name, file in groups.items()}
+        manifest = verified(path)
+        state = _state(path / STATE)
+        files = _tensor_files(manifest, names, path)
+        tensors = {name: parse_tensors(file.read_bytes(), str(file)) for name, file in files.items()}
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror or error}; use another checkpoint") from error
     for name in finite:
-        _require_finite(tensors.get(name, {}), f"{path / name}.safetensors")
-    return Checkpoint(manifest["step"], tensors, state, path, skipped)
+        _require_finite(tensors.get(name, {}), f"{path / name}{SUFFIX}")
+    return Checkpoint(manifest["step"], tensors, state, path)
 
 
-def _groups(manifest: dict[str, Any], names: Iterable[str] | None, path: Path) -> dict[str, Path]:
-    present = [name.removesuffix(".safetensors") for name in manifest["files"] if name.endswith(".safetensors")]
+def _state(file: Path) -> dict[str, Any]:
+    state = from_plain(read_json(file, MAX_STATE_BYTES))
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{file}: expected a table; use another checkpoint")
+    return state
+
+
+def _tensor_files(manifest: Mapping[str, Any], names: Iterable[str] | None, path: Path) -> dict[str, Path]:
+    present = [name.removesuffix(SUFFIX) for name in manifest["files"] if name.endswith(SUFFIX)]
     wanted = present if names is None else list(names)
     absent = [name for name in wanted if name not in present]
     if absent:
         raise CheckpointError(f"{path}: holds no {', '.join(absent)}; it holds {', '.join(present) or 'no tensors'}")
-    return {name: path / f"{name}.safetensors" for name in wanted}
+    return {name: path / f"{name}{SUFFIX}" for name in wanted}
 
 
 def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -190,9 +191,26 @@ def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
         raise CheckpointError(f"{where}: NaN or infinite values in {', '.join(bad)}; use an earlier checkpoint")
 
 
+def verify(path: Path) -> None:
+    """Compare every file of a checkpoint with its manifest, reading piece by piece and parsing none of it.
+
+    Raises:
+        CheckpointError: absent or damaged; the message says which file, what was found, what was expected.
+    """
+    try:
+        verified(Path(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror or error}; use another checkpoint") from error
+
+
 def steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a run ``folder``, oldest first, verified or not; empty if there are none."""
     return sorted({step for step, _ in _candidates(folder)})
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` is, or would be."""
+    return Path(folder) / FOLDER / step_name(step)
 
 
 def _candidates(folder: Path) -> list[tuple[int, Path]]:
@@ -200,19 +218,22 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
     root = Path(folder) / FOLDER
     found = []
     for path in root.iterdir() if root.is_dir() else ():
-        name = path.name.removeprefix(ASIDE)
-        if _STEP.fullmatch(name) and name == step_name(int(name)):
-            found.append((int(name), path.name == name, path))
+        step = step_of(path.name.removeprefix(ASIDE))
+        if step is not None:
+            found.append((step, not path.name.startswith(ASIDE), path))
     return [(step, path) for step, _, path in sorted(found, reverse=True)]
 
 
 def newest(folder: Path, names: Iterable[str] | None = None, *, finite: Collection[str] = ()) -> Checkpoint:
-    """The newest checkpoint of a run ``folder`` that verifies; ``skipped`` holds one line for each newer damaged one.
+    """The newest checkpoint of a run ``folder`` that verifies.
 
     Args:
         folder: the run folder.
         names: which files' tensors to read; all by default.
         finite: files whose tensors must hold no NaN and no infinity.
+
+    Returns:
+        The checkpoint, with one line in ``skipped`` for each newer one that was damaged.
 
     Raises:
         CheckpointError: there is none, or none that verifies (the message holds each one's reason).
@@ -222,12 +243,12 @@ def newest(folder: Path, names: Iterable[str] | None = None, *, finite: Collecti
     for _, path in _candidates(folder):
         try:
             return replace(load(path, wanted, finite=finite), skipped=skipped)
-        except LambentError as error:
+        except CheckpointError as error:
             skipped += (str(error),)
     where = Path(folder) / FOLDER
     if not skipped:
         raise CheckpointError(f"{where}: found no checkpoint, expected NNNNNN/{MANIFEST}; train first, or name a run")
-    raise CheckpointError(f"{where}: none of {len(skipped)} checkpoints verifies: {' | '.join(skipped)}")
+    raise CheckpointError(f"{where}: no checkpoint verifies, of {len(skipped)} found: {' | '.join(skipped)}")
 
 
 def prune(folder: Path, keep: int = 2, protect: Collection[int] = ()) -> tuple[str, ...]:
@@ -263,7 +284,7 @@ def _verifies(path: Path) -> bool:
 
 
 def _remove(path: Path) -> str:
-    trash = path.withstep_name(f"{TRASH}{path.name}")
+    trash = path.with_name(f"{TRASH}{path.name}")
     try:
         remove_tree(trash)
         os.rename(path, trash)
@@ -290,7 +311,7 @@ def clean(folder: Path) -> tuple[str, ...]:
 
 
 def _restore(aside: Path) -> str:
-    target = aside.withstep_name(aside.name.removeprefix(ASIDE))
+    target = aside.with_name(aside.name.removeprefix(ASIDE))
     if target.exists():
         return _discard(aside)
     try:
