@@ -95,7 +95,7 @@ def _down(inputs: int, outputs: int, name: str, *, halve: bool) -> nn.Module:
 
 
 def _up(inputs: int, outputs: int, small: Size, large: Size, name: str, *, bias: bool = True) -> nn.Module:
-    # A kernel of 5 gives every output pixel 2 or 3 taps a side; its size is 2 n - 1 + extra, so both parities are exact.
+    # A kernel of 5 gives every output pixel 2 or 3 taps a side; the size is 2 n - 1 + extra, exact for odd and even.
     if small == large:
         return _initialised(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), name)
     extra = tuple(big - (2 * n - 1) for n, big in zip(small, large, strict=True))

@@ -102,8 +102,8 @@ class UserDecoderNet(Decoder):
         found, expected = tuple(output.shape[1:]), prod(self.out_shape)
         if prod(found) != expected:
             raise ShapeError(
-                f"decoder {type(self.module).__name__}: found {prod(found)} numbers an item {found}, expected {expected} "
-                f"for (parameters, *event) = {self.out_shape}; let its last layer give {expected}"
+                f"decoder {type(self.module).__name__}: found {prod(found)} numbers an item {found}, expected "
+                f"{expected} for (parameters, *event) = {self.out_shape}; let its last layer give {expected}"
             )
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
