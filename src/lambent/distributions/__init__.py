@@ -1,0 +1,41 @@
+"""What torch.distributions lacks: sampling with a generator, exact numerics, closed-form KLs."""
+
+from lambent.distributions.base import Distribution
+from lambent.distributions.counts import NegativeBinomial, Poisson
+from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
+from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
+from lambent.distributions.logistic import DiscretisedLogistic
+from lambent.distributions.mixture import NormalMixture
+from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
+from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
+from lambent.distributions.point import Delta, Flat
+from lambent.distributions.product import Product
+from lambent.distributions.sampling import detached, rsample, rsample_and_log_prob, sample
+
+__all__ = [
+    "Bernoulli",
+    "CategoricalLevels",
+    "CholeskyNormal",
+    "Delta",
+    "DiscretisedLogistic",
+    "Distribution",
+    "Flat",
+    "LowRankNormal",
+    "NegativeBinomial",
+    "Normal",
+    "NormalMixture",
+    "OneHotCategorical",
+    "Poisson",
+    "Product",
+    "StandardNormal",
+    "bounded_log_scale",
+    "closed_kl",
+    "closed_kl_elements",
+    "detached",
+    "register_kl",
+    "register_kl_elements",
+    "rsample",
+    "rsample_and_log_prob",
+    "sample",
+    "unbounded_log_scale",
+]

@@ -1,0 +1,209 @@
+"""Coins and categories, always from logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lambent.distributions.base import Distribution
+from lambent.distributions.numerics import event_sum, full_precision, split_shape
+from lambent.errors import ConfigError
+
+_MAX_ENUMERATED_COINS = 20
+
+
+class Bernoulli(Distribution):
+    """Independent coins: log p(x) = sum_d x_d l_d - log(1 + exp l_d), nats, exact for logits of any size.
+
+    Args:
+        logits: l, (*batch, *event).
+        event_dims: How many trailing dimensions are the event.
+
+    >>> Bernoulli(torch.tensor([20.0])).log_prob(torch.tensor([0.0]))
+    tensor(-20.)
+    """
+
+    has_enumerate_support = True
+
+    def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
+        self.logits, self.event_dims = full_precision(logits), event_dims
+        super().__init__(*split_shape(self.logits.shape, event_dims, "Bernoulli"))
+
+    @property
+    def mean(self) -> Tensor:
+        """sigmoid(l)."""
+        return self.logits.sigmoid()
+
+    @property
+    def mode(self) -> Tensor:
+        """1 where l > 0."""
+        return (self.logits > 0).to(self.logits.dtype)
+
+    @property
+    def variance(self) -> Tensor:
+        """sigmoid(l) sigmoid(-l)."""
+        return self.logits.sigmoid() * self.logits.neg().sigmoid()
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability, nats."""
+        value, logits = value.to(self.logits.dtype), self.logits
+        if value.shape != logits.shape:
+            value, logits = torch.broadcast_tensors(value, logits)
+        # one fused kernel, exact element by element: sum(x l) - sum(softplus l) would cancel at large logits
+        terms = F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return -event_sum(terms, self.event_shape)
+
+    def entropy(self) -> Tensor:
+        """Entropy, nats."""
+        log_p = F.logsigmoid(self.logits)
+        return event_sum(
+            self.mean.neg() * log_p - self.logits.neg().sigmoid() * (log_p - self.logits), self.event_shape
+        )
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:  # noqa: FBT001, FBT002 - torch's signature
+        """All 2^D values, (2^D, *batch, *event).
+
+        Raises:
+            ConfigError: there are more than 20 coins.
+        """
+        coins = self.event_shape.numel()
+        if coins > _MAX_ENUMERATED_COINS:
+            raise ConfigError(f"{coins} coins have 2^{coins} states: too many to enumerate; at most 20 coins")
+        bits = torch.arange(coins, device=self.logits.device)
+        values = (torch.arange(2**coins, device=self.logits.device).unsqueeze(-1) >> bits) & 1
+        values = values.to(self.logits.dtype).reshape(-1, *([1] * len(self.batch_shape)), *self.event_shape)
+        return values.expand(-1, *self.batch_shape, *self.event_shape) if expand else values
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        return torch.bernoulli(self.mean.expand(shape), generator=generator)
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Bernoulli:
+        """The same family at ``fn`` of the logits."""
+        return Bernoulli(fn(self.logits), self.event_dims)
+
+
+class OneHotCategorical(Distribution):
+    """One of C states as a one-hot vector: log p(x) = sum_c x_c log softmax(l)_c, nats.
+
+    Args:
+        logits: l, (*batch, C), unnormalised.
+
+    >>> OneHotCategorical(torch.zeros(4)).log_prob(torch.tensor([0.0, 1.0, 0.0, 0.0]))  # -log 4
+    tensor(-1.3863)
+    """
+
+    has_enumerate_support = True
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = full_precision(logits)
+        super().__init__(*split_shape(self.logits.shape, 1, "OneHotCategorical"))
+
+    @cached_property
+    def log_probs(self) -> Tensor:
+        """Normalised log probabilities, (*batch, C)."""
+        return self.logits.log_softmax(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The probabilities."""
+        return self.log_probs.exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable state, one-hot."""
+        return self._one_hot(self.logits.argmax(-1))
+
+    @property
+    def variance(self) -> Tensor:
+        """Of each entry, p (1 - p)."""
+        return self.mean * (1 - self.mean)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability, nats; of relaxed values too."""
+        log_probs, value = self.log_probs, value.to(self.logits.dtype)
+        # 0 log 0 = 0 for a state that is impossible and not taken
+        safe = torch.where((value == 0) & torch.isneginf(log_probs), torch.zeros_like(log_probs), log_probs)
+        return (value * safe).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy, nats."""
+        safe = torch.where(torch.isneginf(self.log_probs), torch.zeros_like(self.log_probs), self.log_probs)
+        return -(self.mean * safe).sum(-1)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:  # noqa: FBT001, FBT002 - torch's signature
+        """All C values, (C, *batch, C)."""
+        states = self.event_shape[0]
+        values = torch.eye(states, dtype=self.logits.dtype, device=self.logits.device)
+        values = values.reshape(states, *([1] * len(self.batch_shape)), states)
+        return values.expand(states, *self.batch_shape, states) if expand else values
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        return self._one_hot(_categorical(self.logits, shape[:-1], generator))
+
+    def _one_hot(self, index: Tensor) -> Tensor:
+        return F.one_hot(index, self.event_shape[0]).to(self.logits.dtype)
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> OneHotCategorical:
+        """The same family at ``fn`` of the logits."""
+        return OneHotCategorical(fn(self.logits))
+
+
+class CategoricalLevels(Distribution):
+    """Independent elements with values 0..L-1, no order assumed: log p(x) = sum_d log softmax(l_d)[x_d], nats.
+
+    Args:
+        logits: l, (*batch, *event, L), unnormalised.
+        event_dims: How many dimensions before the last are the event.
+
+    >>> CategoricalLevels(torch.zeros(3, 256)).log_prob(torch.zeros(3)) / 3  # -log 256
+    tensor(-5.5452)
+    """
+
+    def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
+        self.logits, self.event_dims = full_precision(logits), event_dims
+        super().__init__(*split_shape(self.logits.shape[:-1], event_dims, "CategoricalLevels"))
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected level."""
+        return (self.logits.softmax(-1) * self._levels).sum(-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the level."""
+        return (self.logits.softmax(-1) * (self._levels - self.mean.unsqueeze(-1)).square()).sum(-1)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable level of each element."""
+        return self.logits.argmax(-1).to(self.logits.dtype)
+
+    @property
+    def _levels(self) -> Tensor:
+        return torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of integer levels (of any number type), nats."""
+        shape, logits = value.shape, self.logits
+        if shape != logits.shape[:-1]:
+            shape = torch.broadcast_shapes(shape, logits.shape[:-1])
+            value, logits = value.expand(shape), logits.expand(*shape, logits.shape[-1])
+        taken = logits.gather(-1, value.long().unsqueeze(-1)).squeeze(-1)
+        return event_sum(taken - self.logits.logsumexp(-1), self.event_shape)
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        return _categorical(self.logits, shape, generator).to(self.logits.dtype)
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> CategoricalLevels:
+        """The same family at ``fn`` of the logits."""
+        return CategoricalLevels(fn(self.logits), self.event_dims)
+
+
+def _categorical(logits: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+    """Indices of the given shape, drawn by softmax of ``logits`` (..., C)."""
+    probabilities = logits.softmax(-1).expand(*shape, logits.shape[-1]).reshape(-1, logits.shape[-1])
+    return torch.multinomial(probabilities, 1, generator=generator).reshape(shape)
