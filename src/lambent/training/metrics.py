@@ -128,7 +128,8 @@ class LogWriter(_Appender):
 
 def json_line(record: Mapping[str, Any]) -> bytes:
     """``record`` as a line of strict JSON; non-finite floats as "nan", "inf", "-inf"."""
-    return (json.dumps(words(record, "metrics"), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # in ASCII, so that no text holds what some readers take for the end of a line (U+0085, U+2028)
+    return (json.dumps(words(record, "metrics"), allow_nan=False) + "\n").encode()
 
 
 def words(value: Any, where: str) -> Any:

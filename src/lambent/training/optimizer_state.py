@@ -84,9 +84,17 @@ def restore_optimizer(
     if left:
         raise CheckpointError(f"optimiser state: extra {', '.join(left)}; use the recipe that wrote it")
     for group, values in zip(optimizer.param_groups, options, strict=True):
-        group.update(values)
+        _set_options(group, values)
     optimizer.state.clear()
     optimizer.state.update({param: state for param, state in states if state})
+
+
+def _set_options(group: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            group[key].copy_(value)  # in place: groups, and a captured graph, may share the tensor
+        else:
+            group[key] = value
 
 
 def _take_option(left: dict[str, Tensor], name: str, current: Any) -> Any:

@@ -165,7 +165,7 @@ class RunFolder:
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files (environment, evaluation); non-finite floats as "nan", "inf", "-inf"."""
-        atomic_write(path, (json.dumps(words(values, path.stem), indent=1, ensure_ascii=False) + "\n").encode())
+        atomic_write(path, (json.dumps(words(values, path.stem), indent=1) + "\n").encode())
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """What `write_json` wrote.

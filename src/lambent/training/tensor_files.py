@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.errors import CheckpointError, ConfigError
 
-MAX_HEADER_BYTES = 8 << 20  # some 80,000 tensors; parsing a larger header would take more memory than a model
+MAX_HEADER_BYTES = 4 << 20  # some 30,000 tensors; the parser takes a kilobyte for each
 
 _FOREIGN = (
     (b"PK\x03\x04", "a zip archive, as torch.save and np.savez write"),
@@ -30,15 +30,21 @@ def dump_tensors(tensors: Mapping[str, Tensor], where: str) -> bytes:
     Tensors that share memory (tied weights) are written once for each name.
 
     Raises:
-        ConfigError: something that is no dense tensor of a type safetensors knows.
+        ConfigError: something that is no dense tensor of a type safetensors knows, or too many tensors.
     """
     try:
         plain = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-        return safetensors.torch.save(plain)
+        data = safetensors.torch.save(plain)
     except Exception as error:
         raise ConfigError(
             f"{where}: can't be written as safetensors: {_one_line(error)}; give dense tensors"
         ) from error
+    header = int.from_bytes(data[:8], "little")
+    if header > MAX_HEADER_BYTES:
+        raise ConfigError(
+            f"{where}: a header of {header} bytes, expected at most {MAX_HEADER_BYTES}; use fewer tensors"
+        )
+    return data
 
 
 def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
