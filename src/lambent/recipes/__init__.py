@@ -1,0 +1,18 @@
+"""The named systems as data, and how a configuration becomes a model."""
+
+from lambent.recipes.check import check, objective_of
+from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, resolve
+from lambent.recipes.table import RECIPES, Recipe, configure, find_recipe
+
+__all__ = [
+    "RECIPES",
+    "Config",
+    "Recipe",
+    "check",
+    "configure",
+    "find_recipe",
+    "layer_of_file",
+    "layer_of_tokens",
+    "objective_of",
+    "resolve",
+]

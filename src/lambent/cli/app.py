@@ -1,0 +1,217 @@
+"""The verbs and flags of ``lambent``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from cyclopts import App, Parameter
+
+from lambent.errors import LambentError
+
+app = App(
+    name="lambent",
+    help="Train, measure and use latent-variable models. Every number is in nats unless it says otherwise.",
+    version_flags=["--version"],
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+Data = Annotated[str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet")]
+Out = Annotated[Path, Parameter(help="where to write it")]
+RunPath = Annotated[Path, Parameter(help="the folder that `lambent fit` wrote")]
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of ``lambent ARGUMENTS``; errors are one line on standard error, with a traceback under --debug."""
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    try:
+        app(arguments or ["--help"], exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        return _fail(" ".join(str(error).split()), 2, debug=debug)
+    except LambentError as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        return _fail("stopped", 130, debug=debug)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        return _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 6, debug=debug)
+    return 0
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    print(f"lambent: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code
+
+
+@app.command
+def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON list")] = False) -> None:
+    """List the named systems."""
+    from lambent.cli.listing import recipe_rows, recipe_text
+
+    print(json.dumps(recipe_rows(), indent=1, ensure_ascii=False) if json_ else recipe_text())
+
+
+@app.command
+def show(recipe: str, *settings: str) -> None:
+    """Show every setting of a recipe: its value, type, range and meaning.
+
+    Args:
+        recipe: Name of the recipe.
+        settings: key=value, to see what a choice brings (for example prior=mixture).
+    """
+    from lambent.cli.listing import settings_text
+
+    print(settings_text(recipe, settings))
+
+
+@app.command
+def fit(
+    recipe: str,
+    *settings: str,
+    data: Annotated[str | None, Parameter(help="what to train on (the recipe's own, or digits)")] = None,
+    out: Annotated[Path, Parameter(help="folder of the run, new or to be resumed")],
+    config: Annotated[Path | None, Parameter(help="TOML file of settings, such as another run's recipe.toml")] = None,
+    valid: Annotated[str | None, Parameter(help="validation source; else a part of the data is held out")] = None,
+    latent: Annotated[int | None, Parameter(help="latent dimensions, or states")] = None,
+    epochs: Annotated[int | None, Parameter(help="passes over the training set")] = None,
+    batch_size: Annotated[int | None, Parameter(help="examples a step, over all processes")] = None,
+    seed: Annotated[int | None, Parameter(help="of weights, batches and noise")] = None,
+    resume: Annotated[bool, Parameter(help="continue the run in --out, to the same bytes")] = False,
+    threads: Annotated[int | None, Parameter(help="torch threads")] = None,
+    device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N")] = None,
+) -> None:
+    """Train a recipe on data and write a run folder.
+
+    Args:
+        recipe: Name of the recipe (see `lambent recipes`).
+        settings: key=value, any setting that `lambent show RECIPE` lists.
+    """
+    from lambent.fitting import fit as fit_run
+    from lambent.training.console import Console
+
+    flags = {"latent": latent, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    flags |= {"threads": threads, "device": device}
+    given = {key: value for key, value in flags.items() if value is not None}
+    console = Console()
+    fit_run(
+        recipe, data, out=out, valid=valid, config=config, tokens=settings, resume=resume, console=console, **given
+    )
+
+
+@app.command
+def evaluate(
+    run: RunPath,
+    *,
+    data: Annotated[str | None, Parameter(help="source; else the test split of the training source")] = None,
+    samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
+    seed: Annotated[int, Parameter(help="of the noise")] = 0,
+    threads: Annotated[int | None, Parameter(help="processors to use")] = None,
+    json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
+) -> None:
+    """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
+    from lambent.cli.listing import evaluation_text
+    from lambent.run import load
+
+    found = load(run).evaluate(data, samples=samples, seed=seed, threads=threads)
+    if found is not None:
+        print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else evaluation_text(found))
+
+
+@app.command
+def sample(
+    run: RunPath,
+    *,
+    number: Annotated[int, Parameter(name=["-n", "--number"], help="how many")],
+    out: Out,
+    seed: Annotated[int, Parameter(help="of the draws")] = 0,
+    label: Annotated[str | None, Parameter(help="class to draw, for conditional models; else all in turn")] = None,
+    mean: Annotated[bool, Parameter(help="the mean of p(x|z) instead of a draw")] = False,
+) -> None:
+    """Draw from the model: z from the prior, x from the likelihood; to .npz or a picture .png."""
+    from lambent.run import load
+    from lambent.use import write_samples
+
+    write_samples(load(run), number, out, seed=seed, label=label, mean=mean)
+
+
+@app.command
+def reconstruct(
+    run: RunPath,
+    *,
+    data: Data,
+    out: Out,
+    number: Annotated[int | None, Parameter(name=["-n", "--number"], help="only the first so many")] = None,
+    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+) -> None:
+    """Encode (deterministically) and decode data; to .npz or a picture .png of pairs."""
+    from lambent.run import load
+    from lambent.use import write_reconstructions
+
+    write_reconstructions(load(run), data, out, number=number, split=split)
+
+
+@app.command
+def encode(
+    run: RunPath,
+    *,
+    data: Data,
+    out: Out,
+    sample: Annotated[bool, Parameter(help="draws of q(z|x) instead of its mode")] = False,
+    seed: Annotated[int, Parameter(help="of the draws")] = 0,
+    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+) -> None:
+    """Latents of data, as z in an .npz (with the labels, if there are any)."""
+    from lambent.run import load
+    from lambent.use import write_encodings
+
+    write_encodings(load(run), data, out, seed=seed if sample else None, split=split)
+
+
+@app.command
+def interpolate(
+    run: RunPath,
+    *,
+    data: Data,
+    out: Out,
+    pairs: Annotated[int, Parameter(help="how many pairs of neighbouring examples")] = 8,
+    steps: Annotated[int, Parameter(help="points from one end to the other")] = 10,
+    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+) -> None:
+    """Decode points between the encodings of pairs of examples; to .npz or a picture .png."""
+    from lambent.run import load
+    from lambent.use import write_interpolations
+
+    write_interpolations(load(run), data, out, pairs=pairs, steps=steps, split=split)
+
+
+@app.command
+def report(run: RunPath, *, out: Out) -> None:
+    """Write one self-contained HTML page: curves, samples, reconstructions, the latent space, numbers in words."""
+    from lambent.report import write_report
+    from lambent.run import load
+
+    write_report(load(run), out)
+
+
+@app.command
+def demo(*, out: Annotated[Path, Parameter(help="folder of the run")] = Path("runs/demo")) -> None:
+    """Train a small VAE on the handwritten digits, measure it, and write its report: about a minute."""
+    from lambent.cli.demo import demo as run_demo
+
+    run_demo(out)
+
+
+def command_line() -> Any:
+    """The application, for documentation tools."""
+    return app

@@ -1,0 +1,214 @@
+"""ELBO, rate, distortion and IWAE-K of every example, in memory that doesn't grow with K.
+
+Examples go in fixed blocks, each with its own random generator keyed by (seed, block), and each block's samples in chunks
+that stream through running logsumexps. So the numbers depend on the data, K and the seed alone: not on the number of
+threads' pool, of processes, or on which of them took which block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lambent.draws import Draw, Enumerate, Pathwise
+from lambent.models import LatentModel
+from lambent.trace import Kind, Trace
+
+ROWS = 1024
+"""Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
+EXAMPLES = 32
+"""Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
+
+Batch = Callable[[int, int], tuple[Tensor, Tensor | None]]
+"""(start, stop) -> the examples x (B, *event) that the likelihood scores, and their conditions (B, c) or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Per-example terms, each (N,) float64, nats (``effective`` is a number of samples).
+
+    Attributes:
+        elbo: Mean over K of log p(x|z), minus the rate (closed form where there is one).
+        rate: KL(q||p).
+        distortion: -E log p(x|z).
+        iwae: Log mean weight; None where no importance weight exists.
+        effective: Effective sample size of the K weights.
+        elbo_kind: What ``elbo`` is.
+        iwae_kind: What ``iwae`` is.
+        samples: K.
+    """
+
+    elbo: Tensor
+    rate: Tensor
+    distortion: Tensor
+    iwae: Tensor | None
+    effective: Tensor | None
+    elbo_kind: Kind
+    iwae_kind: Kind
+    samples: int
+
+
+@dataclass
+class _Stream:
+    """Running sums of one block's chunks."""
+
+    count: int = 0
+    distortion: Tensor | float = 0.0
+    rate: Tensor | float = 0.0
+    log_sum: Tensor | None = None
+    log_square_sum: Tensor | None = None
+
+    def add(self, trace: Trace, x: Tensor, *, weights: bool) -> None:
+        """Takes in one chunk of samples."""
+        log_px = trace.log_px(x).double()
+        samples = log_px.shape[0] if trace.latents and trace.latents[0].log_mass is None else 1
+        self.count += samples
+        self.distortion = self.distortion - samples * trace.average(log_px)
+        self.rate = self.rate + samples * _mean_rate(trace)
+        if weights:
+            self._add_weights(_log_weights(trace, log_px))
+
+    def _add_weights(self, log_weight: Tensor) -> None:
+        first, second = torch.logsumexp(log_weight, 0), torch.logsumexp(2 * log_weight, 0)
+        self.log_sum = first if self.log_sum is None else torch.logaddexp(self.log_sum, first)
+        self.log_square_sum = second if self.log_square_sum is None else torch.logaddexp(self.log_square_sum, second)
+
+    def rows(self) -> Tensor:
+        """(5, B): elbo, rate, distortion, iwae, effective samples."""
+        rate, distortion = torch.as_tensor(self.rate) / self.count, torch.as_tensor(self.distortion) / self.count
+        rate = rate.expand_as(distortion)
+        nothing = torch.full_like(distortion, math.nan)
+        if self.log_sum is None or self.log_square_sum is None:
+            return torch.stack([-(rate + distortion), rate, distortion, nothing, nothing])
+        effective = (2 * self.log_sum - self.log_square_sum).exp()
+        return torch.stack([-(rate + distortion), rate, distortion, self.log_sum - math.log(self.count), effective])
+
+
+def _mean_rate(trace: Trace) -> Tensor:
+    rate = trace.rate.double()
+    return trace.average(rate) if trace.latents else rate
+
+
+def _log_weights(trace: Trace, log_px: Tensor) -> Tensor:
+    """(K, B) in float64; an enumerated level's q cancels, so that summing over K is exact."""
+    trace._require_weights()
+    return sum((z.log_p if z.log_mass is not None else z.log_p - z.log_q for z in trace.latents), log_px)
+
+
+def bounds(
+    model: LatentModel,
+    batch: Batch,
+    n: int,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    draw: Draw | None = None,
+    device: torch.device | None = None,
+    threads: int = 1,
+    share: tuple[int, int] = (0, 1),
+) -> Bounds:
+    """The bounds of ``n`` examples.
+
+    Args:
+        model: In evaluation mode for the time of the call, whatever it was before.
+        batch: Gives examples by position.
+        n: How many there are; each counts once.
+        samples: K.
+        seed: Of the noise.
+        draw: Kind of draw; pathwise unless the model needs another (enumeration).
+        device: Where the noise is made; the CPU by default.
+        threads: Blocks worked on at a time, each with one torch thread.
+        share: (rank, world): the blocks this process takes; the other blocks' entries are 0, to be summed.
+    """
+    draw = Pathwise() if draw is None else draw
+    device = device or torch.device("cpu")
+    blocks = list(_blocks(n, samples))
+    mine = blocks[share[0] :: share[1]]
+    kinds: list[tuple[Kind, Kind, bool]] = []
+
+    def work(block: tuple[int, int, int]) -> Tensor:
+        index, start, stop = block
+        generator = torch.Generator(device).manual_seed(mix(seed, index))
+        stream = _Stream()
+        with torch.inference_mode():
+            x, condition = batch(start, stop)
+            for count in _chunks(samples, stop - start, draw):
+                trace = model(x, _sized(draw, count).using(generator), condition)
+                kinds.append((trace.elbo_kind, trace.evidence_kind, trace.normalised))
+                stream.add(trace, x, weights=trace.normalised)
+        return stream.rows().cpu()
+
+    rows = torch.zeros(5, n, dtype=torch.float64)
+    with _evaluating(model):
+        for (_, start, stop), found in zip(mine, _map(work, mine, threads), strict=True):
+            rows[:, start:stop] = found
+    elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
+    iwae, effective = (rows[3], rows[4]) if weighted else (None, None)
+    return Bounds(rows[0], rows[1], rows[2], iwae, effective, elbo_kind, iwae_kind, samples)
+
+
+def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
+    size = max(EXAMPLES, ROWS // samples)
+    for index, start in enumerate(range(0, n, size)):
+        yield index, start, min(n, start + size)
+
+
+def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[int]:
+    if isinstance(draw, Enumerate):
+        yield 1
+        return
+    size = max(1, ROWS // examples)
+    for start in range(0, samples, size):
+        yield min(size, samples - start)
+
+
+def _sized(draw: Draw, samples: int) -> Draw:
+    import dataclasses
+
+    return dataclasses.replace(draw, samples=samples)
+
+
+def mix(*numbers: int) -> int:
+    """A well-spread 63-bit seed from several small numbers.
+
+    >>> mix(0, 1) != mix(1, 0)
+    True
+    """
+    state = 0x9E3779B97F4A7C15
+    for number in numbers:
+        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+class _evaluating:  # noqa: N801
+    """Evaluation mode for the time of a block, and the mode it was in after it."""
+
+    def __init__(self, model: LatentModel) -> None:
+        self.model, self.was = model, model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.was)
+
+
+def _map(work: Callable[[tuple[int, int, int]], Tensor], blocks: list[tuple[int, int, int]], threads: int) -> Iterator[Tensor]:
+    """In order; over a pool, torch gets one thread a worker for the time of the call."""
+    if threads == 1 or len(blocks) < 2:
+        yield from map(work, blocks)
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(work, blocks)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,160 @@
+"""An evaluation: every number with its error, its unit and what it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lambent.evaluation.bounds import Bounds
+from lambent.trace import Kind
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A mean over examples, in nats.
+
+    Attributes:
+        value: The mean; -inf if any example's number is not finite.
+        se: Its standard error over examples (which holds the noise of the estimate too).
+        kind: "exact", "lower bound" or "not a bound".
+    """
+
+    value: float
+    se: float
+    kind: Kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON wants it; numbers that are not finite are text."""
+        return {"value": _plain(self.value), "se": _plain(self.se), "unit": "nats", "kind": self.kind}
+
+
+def figure(values: Tensor, kind: Kind) -> Figure:
+    """The mean of per-example values (N,) with its standard error; nothing is dropped.
+
+    >>> figure(torch.tensor([-1.0, -3.0]), "exact")
+    Figure(value=-2.0, se=1.0, kind='exact')
+    """
+    if not bool(torch.isfinite(values).all()):
+        return Figure(-math.inf, math.nan, kind)
+    n = len(values)
+    spread = values.double().std().item() / math.sqrt(n) if n > 1 else math.nan
+    return Figure(values.double().mean().item(), spread, kind)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a model on a data set.
+
+    Attributes:
+        data: The data set's name.
+        n: Examples, all of them counted.
+        samples: Importance samples K per example.
+        elbo: E log p(x|z) - KL.
+        iwae: log mean weight of K samples; None where no importance weight exists.
+        log_likelihood: Exact log p(x); None where the model doesn't have it.
+        rate: KL(q||p).
+        distortion: -E log p(x|z).
+        effective: Mean effective sample size of the K weights.
+        active_units: Latent dimensions whose posterior mean varies (variance > 0.01).
+        latent: Latent dimensions.
+        dims: Numbers in an example.
+        discrete: Whether the likelihood is a probability, so that bits/dim mean something.
+        non_finite: Examples without a finite bound.
+        log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
+    """
+
+    data: str
+    n: int
+    samples: int
+    elbo: Figure
+    iwae: Figure | None
+    log_likelihood: Figure | None
+    rate: Figure
+    distortion: Figure
+    effective: float | None
+    active_units: int
+    latent: int
+    dims: int
+    discrete: bool
+    non_finite: int
+    log_jacobian: float = 0.0
+
+    @property
+    def best(self) -> tuple[str, Figure]:
+        """The tightest number there is, and its name."""
+        if self.log_likelihood is not None:
+            return "log_likelihood", self.log_likelihood
+        return ("elbo", self.elbo) if self.iwae is None else (f"iwae_{self.samples}", self.iwae)
+
+    @property
+    def bits_per_dim(self) -> float | None:
+        """-best / (dims ln 2); None unless the support is discrete and the number a bound."""
+        name_and_figure = self.best
+        if not self.discrete or name_and_figure[1].kind == "not a bound":
+            return None
+        return -name_and_figure[1].value / (self.dims * math.log(2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object that ``lambent evaluate --json`` prints."""
+        bits = self.bits_per_dim
+        scale = 1 / (self.dims * math.log(2))
+        return {
+            "data": self.data,
+            "n": self.n,
+            "samples": self.samples,
+            "elbo": self.elbo.to_dict(),
+            **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
+            **({} if self.log_likelihood is None else {"log_likelihood": self.log_likelihood.to_dict()}),
+            "bits_per_dim": None if bits is None else _plain(bits),
+            "bits_per_dim_se": None if bits is None else _plain(self.best[1].se * scale),
+            "bits_per_dim_from": None if bits is None else self.best[0],
+            "rate": _plain(self.rate.value),
+            "rate_se": _plain(self.rate.se),
+            "distortion": _plain(self.distortion.value),
+            "distortion_se": _plain(self.distortion.se),
+            "effective_samples": None if self.effective is None else _plain(self.effective),
+            "active_units": self.active_units,
+            "latent": self.latent,
+            "dims": self.dims,
+            "non_finite": self.non_finite,
+            "log_jacobian": self.log_jacobian,
+        }
+
+
+def summarise(
+    found: Bounds,
+    *,
+    data: str,
+    exact: Tensor | None,
+    active: int,
+    latent: int,
+    dims: int,
+    discrete: bool,
+    log_jacobian: float = 0.0,
+) -> Evaluation:
+    """The evaluation of per-example bounds."""
+    return Evaluation(
+        data=data,
+        n=len(found.elbo),
+        samples=found.samples,
+        elbo=figure(found.elbo, found.elbo_kind),
+        iwae=None if found.iwae is None else figure(found.iwae, found.iwae_kind),
+        log_likelihood=None if exact is None else figure(exact, "exact"),
+        rate=figure(found.rate, found.elbo_kind),
+        distortion=figure(found.distortion, found.elbo_kind),
+        effective=None if found.effective is None else found.effective.mean().item(),
+        active_units=active,
+        latent=latent,
+        dims=dims,
+        discrete=discrete,
+        non_finite=int((~torch.isfinite(found.elbo)).sum()),
+        log_jacobian=log_jacobian,
+    )
+
+
+def _plain(value: float) -> float | str:
+    return value if math.isfinite(value) else repr(value)

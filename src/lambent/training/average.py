@@ -1,0 +1,28 @@
+"""The moving average of a model's weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class MovingAverage:
+    """Weights averaged with a half-life counted in examples, so that it survives a change of the batch size."""
+
+    def __init__(self, model: M, half_life: float) -> None:
+        self.source, self.half_life = model, half_life
+        self.model: M = copy.deepcopy(model).requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def update(self, examples: int) -> None:
+        """Moves towards the source's weights by what ``examples`` examples are worth; buffers are copied."""
+        kept = 0.5 ** (examples / self.half_life)
+        averaged: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averaged, list(self.source.parameters()), 1 - kept)
+        for mine, theirs in zip(self.model.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(theirs)

@@ -1,0 +1,286 @@
+"""The training loop: batches in, better weights out; what to do when lives in the objective and the schedule.
+
+Every step's randomness is keyed by (seed, step, rank), so a run continued from a checkpoint needs no generator's state.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lambent.draws import Draw
+from lambent.errors import InterruptedRunError, NumericsError
+from lambent.evaluation.bounds import mix
+from lambent.models import LatentModel
+from lambent.objectives import Objective
+from lambent.trace import Estimate, Trace
+from lambent.training.average import MovingAverage
+from lambent.training.engine import Engine
+from lambent.training.options import TrainOptions
+from lambent.training.schedules import learning_rate
+
+MOST_SKIPPED = 20
+"""Steps in a row with a non-finite loss or gradient before training stops."""
+
+
+class TrainingBatches(Protocol):
+    """What the loop asks of the data."""
+
+    steps_per_epoch: int
+
+    def at(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This process's part of the batch of ``step``, and its conditions."""
+
+    def global_size(self, step: int) -> int:
+        """Examples in that batch over all processes."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A bound on held-out data: mean over examples, nats."""
+
+    bound: float
+    se: float
+    kind: str
+    rate: float
+    distortion: float
+    n: int
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it goes into the checkpoint."""
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    bound_sum: float = 0.0
+    examples: int = 0
+    best: float | None = None
+    best_step: int = -1
+    since_best: int = 0
+    stopped: str = ""
+    offset: int = 0
+
+    def to_state(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class Listener(Protocol):
+    """Who hears of the training: the run folder, the terminal, or nobody."""
+
+    def record(self, row: Mapping[str, Any]) -> int:
+        """Takes a line of metrics; returns the length of the file after it."""
+
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint."""
+
+    def interrupted(self) -> int:
+        """The signal that asked for a stop, or 0."""
+
+
+@dataclass
+class Trainer:
+    """Trains ``model`` by ``objective`` on ``batches``; one optimiser, one gradient a parameter group."""
+
+    model: LatentModel
+    objective: Objective
+    draw: Draw
+    batches: TrainingBatches
+    options: TrainOptions
+    engine: Engine
+    validate: Callable[[LatentModel], Validation]
+    listener: Listener
+    progress: Progress = field(default_factory=Progress)
+
+    def __post_init__(self) -> None:
+        self.groups = {name: ps for name, ps in self.model.groups().items()}
+        self.groups["all"] = [p for params in self.groups.values() for p in params]
+        self.optimizer = torch.optim.AdamW(
+            self.groups["all"],
+            lr=self.options.lr,
+            betas=(self.options.beta1, self.options.beta2),
+            eps=self.options.eps,
+            weight_decay=self.options.weight_decay,
+            fused=True,
+        )
+        self.average = MovingAverage(self.model, self.options.ema) if self.options.ema else None
+        self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole training."""
+        steps = self.options.steps
+        return self.options.epochs * self.batches.steps_per_epoch if steps is None else steps
+
+    @property
+    def measured(self) -> LatentModel:
+        """The model that validation sees: with averaged weights where an average is kept."""
+        return self.model if self.average is None else self.average.model
+
+    def resume(self, progress: Progress) -> None:
+        """Continues from a checkpoint's progress (its tensors restored already)."""
+        self.progress = progress
+        if self.engine.leader:  # the checkpoint holds the sums over all processes
+            self._sum.fill_(progress.bound_sum)
+        else:
+            progress.examples = 0
+
+    def run(self) -> Progress:
+        """Trains to the end, or until patience runs out.
+
+        Raises:
+            NumericsError: more than 20 steps in a row had a non-finite loss or gradient.
+            InterruptedRunError: a signal asked for a stop; the checkpoint is written.
+        """
+        self.model.train()
+        with torch.random.fork_rng(devices=_cuda_devices(self.engine.device)):
+            while self.progress.step < self.total and not self.progress.stopped:
+                self._step()
+                self._after_step()
+        return self.progress
+
+    def _step(self) -> None:
+        progress, step = self.progress, self.progress.step
+        torch.manual_seed(mix(self.options.seed, step, self.engine.rank))
+        rate = learning_rate(self.options, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        x, condition = self.batches.at(step)
+        trace = self.model(x, self.draw, condition)
+        estimate = self.objective.at(step)(trace, x)
+        norm = self._differentiate(estimate, len(x) / self.batches.global_size(step))
+        if norm == norm and norm != float("inf"):
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.batches.global_size(step))
+            progress.skipped_in_a_row = 0
+            self._sum += estimate.value.sum(dtype=torch.float64)
+            progress.examples += len(x)
+        else:
+            self._skip(estimate)
+        progress.step = step + 1
+        if progress.step % self.options.log_every == 0:
+            self._log(trace, x, estimate, norm, rate)
+
+    def _differentiate(self, estimate: Estimate, share: float) -> float:
+        """Sets every parameter's gradient (over all processes); its norm, not finite if anything was not."""
+        for parameter in self.groups["all"]:
+            parameter.grad = None
+        losses = list(estimate.losses.items())
+        for i, (name, loss) in enumerate(losses):
+            params = self.groups[name]
+            kept = i + 1 < len(losses)
+            grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
+            for parameter, grad in zip(params, grads, strict=True):
+                parameter.grad = grad
+        total = torch.stack([loss.detach() for _, loss in losses]).sum()
+        if self.engine.world > 1:
+            self._sum_over_processes(total, share)
+        return self._clip(total)
+
+    def _sum_over_processes(self, total: Tensor, share: float) -> None:
+        """Averages gradients over examples, whatever each process's part of the batch."""
+        grads = [p.grad for p in self.groups["all"] if p.grad is not None]
+        flat = self.engine.sum(torch.cat([share * g.flatten() for g in grads] + [share * total.reshape(1)]))
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads] + [1]), strict=False):
+            grad.copy_(part.view_as(grad))
+        total.copy_(flat[-1])
+
+    def _clip(self, total: Tensor) -> float:
+        squared = [total - total]  # 0, or NaN where the loss is not finite
+        for name in self.groups.keys() - {"all"}:
+            params = [p for p in self.groups[name] if p.grad is not None]
+            if not params:
+                continue
+            norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
+            if self.options.clip is not None:
+                nn.utils.clip_grads_with_norm_(params, self.options.clip, norm)
+            squared.append(norm.square())
+        return float(torch.stack(squared).sum().sqrt())
+
+    def _skip(self, estimate: Estimate) -> None:
+        progress = self.progress
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        if progress.skipped_in_a_row > MOST_SKIPPED:
+            finite = int(torch.isfinite(estimate.value).sum())
+            raise NumericsError(
+                f"step {progress.step}: the loss or its gradient was not finite {progress.skipped_in_a_row} times in a "
+                f"row ({finite} of {len(estimate.value)} examples had a finite bound); lower train.lr, set train.clip, or "
+                "check the data's scale"
+            )
+
+    def _log(self, trace: Trace, x: Tensor, estimate: Estimate, norm: float, rate: float) -> None:
+        progress = self.progress
+        with torch.no_grad():
+            sums = torch.stack(
+                [
+                    self._sum,
+                    torch.tensor(float(progress.examples), dtype=torch.float64, device=self._sum.device),
+                    trace.average(trace.rate.expand(trace.px.batch_shape)).double().sum(),
+                    trace.average(trace.distortion(x)).double().sum(),
+                    torch.tensor(float(len(x)), dtype=torch.float64, device=self._sum.device),
+                ]
+            )
+        bound, examples, rates, distortions, n = self.engine.sum(sums).tolist()
+        train = {
+            "bound": bound / examples if examples else float("nan"),
+            "kind": estimate.kind,
+            "rate": rates / n,
+            "distortion": distortions / n,
+        }
+        row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": norm}
+        progress.offset = self.listener.record({**row, "skipped": progress.skipped})
+        progress.examples = 0
+        self._sum.zero_()
+
+    def _epoch(self) -> float:
+        return self.progress.step / self.batches.steps_per_epoch
+
+    def _after_step(self) -> None:
+        step, last = self.progress.step, self.progress.step == self.total
+        validation_due = step % (self.options.validate_every * self.batches.steps_per_epoch) == 0
+        if validation_due or last:
+            self._validate()
+        stop = self._signal(step)
+        if validation_due or last or stop or step % self.options.checkpoint_every == 0:
+            self.save()
+        if stop and not last:
+            raise InterruptedRunError(f"stopped by signal {stop} at step {step}; continue with --resume", stop)
+
+    def _signal(self, step: int) -> int:
+        """The signal to obey, the same on every process (agreed on every few steps)."""
+        if self.engine.world == 1:
+            return self.listener.interrupted()
+        if step % 10:
+            return 0
+        asked = torch.tensor([float(self.listener.interrupted() > 0)], device=self.engine.device)
+        return signal.SIGTERM if self.engine.sum(asked).item() > 0 else 0
+
+    def save(self) -> None:
+        """Writes a checkpoint of this moment."""
+        sums = torch.stack([self._sum, torch.tensor(float(self.progress.examples), device=self._sum.device)])
+        bound_sum, examples = self.engine.sum(sums.double()).tolist()
+        self.listener.save(replace(self.progress, bound_sum=bound_sum, examples=int(examples)))
+
+    def _validate(self) -> None:
+        progress, found = self.progress, self.validate(self.measured)
+        if progress.best is None or found.bound > progress.best:
+            progress.best, progress.best_step, progress.since_best = found.bound, progress.step, 0
+        else:
+            progress.since_best += 1
+        row = {"step": progress.step, "epoch": self._epoch(), "valid": asdict(found)}
+        progress.offset = self.listener.record({**row, "best_step": progress.best_step})
+        if self.options.patience is not None and progress.since_best >= self.options.patience:
+            progress.stopped = f"no better bound in {progress.since_best} validations"
+
+
+def _cuda_devices(device: torch.device) -> list[int]:
+    return [device.index or 0] if device.type == "cuda" else []
