@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lambent.errors import ConfigError, StorageError
+from lambent.errors import CheckpointError, ConfigError, StorageError
 from lambent.training import checkpoint, files, manifest
 from lambent.training.checkpoint import newest, prune, save
 
@@ -257,6 +257,18 @@ def test_a_checkpoint_that_cannot_be_removed_is_reported_and_training_goes_on(tm
             save(tmp_path, step, *contents(step))
     assert prune(tmp_path) == ()
     assert checkpoint.steps(tmp_path) == [2, 3]
+
+
+def test_a_folder_that_cannot_be_listed_stops_a_loader_but_not_a_purge(tmp_path, monkeypatch):
+    save(tmp_path, 1, *contents(1))
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert prune(tmp_path) == (f"{tmp_path}/checkpoints: can't be read: Permission denied; make it readable",)
+    with pytest.raises(CheckpointError, match="can't be read: Permission denied"):
+        newest(tmp_path)
 
 
 def test_one_kept_checkpoint_is_refused(tmp_path):

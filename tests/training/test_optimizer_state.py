@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lambent.errors import CheckpointError, ConfigError
+from lambent.training import optimizer_state
 from lambent.training.checkpoint import apply, newest, save
 from lambent.training.optimizer_state import optimizer_tensors, restore_optimizer
 
@@ -116,6 +117,12 @@ def test_restored_moments_have_the_strides_of_their_parameter():
     weight = two.net[1].weight
     assert not weight.is_contiguous()
     assert two.optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+
+
+def test_the_same_check_catches_moments_restored_with_other_strides(tmp_path, monkeypatch):
+    straight = Training(channels_last, "Adam, fused").run(10)
+    monkeypatch.setattr(optimizer_state, "_placed", lambda stored, name, param, group: stored.clone())
+    assert continued(tmp_path, channels_last, "Adam, fused").sha256() != straight.sha256()
 
 
 def test_names_and_hyperparameters_are_plain_to_read():

@@ -93,9 +93,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     """
     root, name = Path(folder) / FOLDER, step_name(step)
     encoded = canonical(to_plain(state, "state"))
-    for group in tensors:
-        if not _GROUP.fullmatch(group):
-            raise ConfigError(f"checkpoint file {group!r}: expected lower-case letters, digits and underscores")
+    _require_names(tensors)
     temporary = root / f"{TEMPORARY}{name}"
     with storage_errors(root, size(tensors) + len(encoded)):
         make_folder(root)
@@ -108,6 +106,12 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
             _discard(temporary)
             raise
     return root / name
+
+
+def _require_names(groups: Iterable[str]) -> None:
+    for group in groups:
+        if not _GROUP.fullmatch(group):
+            raise ConfigError(f"checkpoint file {group!r}: expected lower-case letters, digits and underscores")
 
 
 def _write_files(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: bytes) -> None:
@@ -217,11 +221,20 @@ def _candidates(folder: Path) -> list[tuple[int, Path]]:
     """Newest first by number; one set aside stands behind that which replaced it."""
     root = Path(folder) / FOLDER
     found = []
-    for path in root.iterdir() if root.is_dir() else ():
+    for path in _entries(root):
         step = step_of(path.name.removeprefix(ASIDE))
         if step is not None:
             found.append((step, not path.name.startswith(ASIDE), path))
     return [(step, path) for step, _, path in sorted(found, reverse=True)]
+
+
+def _entries(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{root}: can't be read: {error.strerror or error}; make it readable") from error
 
 
 def newest(folder: Path, names: Iterable[str] | None = None, *, finite: Collection[str] = ()) -> Checkpoint:
@@ -265,7 +278,10 @@ def prune(folder: Path, keep: int = 2, protect: Collection[int] = ()) -> tuple[s
     """
     if keep < 2:
         raise ConfigError(f"keep={keep} checkpoints: expected at least 2, so that one damaged is not the end")
-    candidates = [(step, path) for step, path in _candidates(folder) if not path.name.startswith(ASIDE)]
+    try:
+        candidates = [(step, path) for step, path in _candidates(folder) if not path.name.startswith(ASIDE)]
+    except CheckpointError as error:
+        return (str(error),)
     kept, problems = 0, []
     for step, path in candidates if len(candidates) > keep else ():
         if kept < keep:
@@ -302,7 +318,7 @@ def clean(folder: Path) -> tuple[str, ...]:
     """
     root = Path(folder) / FOLDER
     problems = []
-    for path in sorted(root.iterdir()) if root.is_dir() else ():
+    for path in _entries(root):
         if path.name.startswith((TEMPORARY, TRASH)):
             problems.append(_discard(path))
         elif path.name.startswith(ASIDE):
