@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def affine(inputs: int, outputs: int, followed_by: str = "identity") -> nn.Linea
 
 def _hidden_layers(inputs: int, hidden: tuple[int, ...], name: str) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip((inputs, *hidden[:-1]), hidden, strict=True):
+    for fan_in, fan_out in pairwise((inputs, *hidden)):
         layers += [affine(fan_in, fan_out, name), activation(name)]
     return layers
 

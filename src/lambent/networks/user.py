@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from lambent.errors import ConfigError, ShapeError
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked
 
-_DRY_ITEMS = 2
+_DRY_ITEMS = 7
 
 
 @contextmanager
@@ -39,24 +39,32 @@ def _call(module: nn.Module, arguments: tuple[Tensor, ...]) -> Any:
     return functional_call(module, buffers, arguments)
 
 
-def _dry_run(module: nn.Module, role: str, shape: tuple[int, ...], condition: int) -> Tensor:
-    """The output for a few zero items, leaving the module's buffers and mode and torch's generators as they were."""
+def _zeros(module: nn.Module, shape: tuple[int, ...], condition: int) -> tuple[Tensor, ...]:
     floats = (p for p in module.parameters() if p.is_floating_point() and not is_lazy(p))
     like = next(floats, torch.empty(0))
     shapes = [shape, (condition,)] if condition else [shape]
-    arguments = tuple(torch.zeros(_DRY_ITEMS, *s, dtype=like.dtype, device=like.device) for s in shapes)
-    devices = [like.device.index or 0] if like.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(module):
-        output = _call(module, arguments)
+    return tuple(torch.zeros(_DRY_ITEMS, *s, dtype=like.dtype, device=like.device) for s in shapes)
+
+
+def _dry_run(module: nn.Module, role: str, shape: tuple[int, ...], condition: int) -> Tensor:
+    """The output for a few zero items, leaving the module's buffers and mode and torch's generators as they were."""
+    arguments = _zeros(module, shape, condition)
+    devices = [d.index] if (d := arguments[0].device).type == "cuda" else []
+    where = f"{role} {type(module).__name__}"
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices), _evaluating(module):
+            output = _call(module, arguments)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ShapeError(f"{where}: {reason}, on items of shape {shape}; build it for this shape") from error
     if not isinstance(output, Tensor):
         raise ConfigError(
-            f"{role} {type(module).__name__}: found an output of type {type(output).__name__}, expected one tensor; "
-            "return the tensor alone"
+            f"{where}: found an output of type {type(output).__name__}, expected one tensor; return the tensor alone"
         )
     if output.dim() < 1 or output.shape[0] != _DRY_ITEMS:
         raise ShapeError(
-            f"{role} {type(module).__name__}: found output {tuple(output.shape)} for {_DRY_ITEMS} items, "
-            f"expected ({_DRY_ITEMS}, ...); keep the batch first"
+            f"{where}: found output {tuple(output.shape)} for {_DRY_ITEMS} items, expected ({_DRY_ITEMS}, ...); "
+            "keep the batch first"
         )
     return output
 
