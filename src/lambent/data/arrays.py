@@ -1,0 +1,219 @@
+"""Arrays from numpy's own files: .npy, kept on disk where large, and .npz."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from torch import Tensor
+
+from lambent.data.dataset import Dataset
+from lambent.data.files import WHY_NO_PICKLE, expect, readable
+from lambent.data.labels import encode
+from lambent.data.options import LIMITS, DataOptions
+from lambent.errors import DataError
+from lambent.settings import nearest
+
+SPLITS = ("train", "valid", "test")
+SPLIT_IDS = {split: i << 40 for i, split in enumerate(SPLITS)}
+"""Where the ids of a split begin, so that examples of different splits never share one."""
+
+
+def as_examples(x: np.ndarray, options: DataOptions, name: str) -> tuple[np.ndarray, str]:
+    """An array as (N, *event) and its kind, nothing copied: (N,) -> (N,1), (N,H,W) -> (N,1,H,W).
+
+    Raises:
+        DataError: no axis of examples, too many axes, or an image array that looks channels last.
+    """
+    if x.ndim in (1, 2):
+        return (x[:, None], "array") if x.ndim == 1 else (x, "array")
+    if x.ndim == 3:
+        return x[:, None], "image"
+    if x.ndim != 4:
+        raise DataError(f"{name}: shape {x.shape}, expected (N,), (N,D), (N,H,W) or (N,C,H,W)")
+    if options.layout == "hwc":
+        return x.transpose(0, 3, 1, 2), "image"
+    if x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        raise DataError(f"{name}: shape {x.shape} looks channels last, expected (N,C,H,W); set data.layout=hwc")
+    return x, "image"
+
+
+def dataset_of(
+    x: np.ndarray, options: DataOptions, name: str, split: str = "train", labels: np.ndarray | None = None,
+    classes: tuple[str, ...] | None = None, condition: np.ndarray | None = None,
+) -> Dataset:  # fmt: skip
+    """A data set of arrays as they come from a file."""
+    x, kind = as_examples(x, options, name)
+    codes, classes = (None, ()) if labels is None else encode(labels, f"{name}, labels", classes)
+    levels = {"b": 2}.get(x.dtype.kind, 256 if x.dtype == np.uint8 else None)
+    ids = torch.arange(len(x)) + SPLIT_IDS[split]
+    return Dataset(x, codes, _vectors(condition, name), name, kind, classes=classes, levels=levels, ids=ids)
+
+
+def _vectors(condition: np.ndarray | None, name: str) -> Tensor | None:
+    if condition is None:
+        return None
+    if condition.ndim not in (1, 2) or condition.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name}: condition of shape {condition.shape} and type {condition.dtype}, expected (N, c) numbers"
+        )
+    return torch.from_numpy(condition.astype(np.float32).reshape(len(condition), -1))
+
+
+def load_npy(path: Path, options: DataOptions) -> Dataset:
+    """The array of a .npy file; above ``data.memory`` it stays on disk."""
+    expect(path, ".npy")
+    try:
+        with readable(path):
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(_why_unreadable(path, error)) from error
+    refuse_types(mapped.dtype, str(path))
+    small = mapped.size * max(4, mapped.dtype.itemsize) <= options.budget
+    return dataset_of(np.asarray(mapped) if small else mapped, options, str(path))
+
+
+def refuse_types(dtype: np.dtype[np.generic], name: str) -> None:
+    """Refuses arrays of Python objects, text, times, records and complex numbers."""
+    if dtype.hasobject:
+        raise DataError(f"{name} is an object array, which is a pickle: {WHY_NO_PICKLE} of a number type")
+    if dtype.kind not in "biuf":
+        raise DataError(f"{name} holds {dtype}, expected real numbers; convert it")
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if "allow_pickle" in str(error) or "Object arrays" in str(error) or "Python objects" in str(error):
+        return f"{path} is an object array, which is a pickle: {WHY_NO_PICKLE} of a number type"
+    return f"{path}: not a whole .npy file ({error}); it may be truncated, save it again"
+
+
+class Archive:
+    """The arrays of a .npz file, by name; each is checked against its header before anything is allocated.
+
+    Raises:
+        DataError: not a zip archive, too many entries, names outside the archive, or entries that are no arrays.
+    """
+
+    def __init__(self, path: Path, options: DataOptions) -> None:
+        expect(path, ".npz")
+        self.path, self.options = path, options
+        try:
+            with readable(path), zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path}: not a whole .npz file ({error}); it may be truncated, save it again") from error
+        if len(entries) > LIMITS.archive_entries:
+            raise DataError(f"{path}: {len(entries)} entries, expected at most {LIMITS.archive_entries} arrays")
+        self.entries = {e.filename.removesuffix(".npy"): e for e in entries if e.filename.endswith(".npy")}
+        if not self.entries:
+            raise DataError(f"{path} holds no arrays, only {', '.join(e.filename for e in entries[:5]) or 'nothing'}")
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.entries
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        return tuple(self.entries)
+
+    def read(self, key: str) -> np.ndarray:
+        """The array ``key``.
+
+        Raises:
+            DataError: no such array, a pickle, too large for ``data.memory``, or damaged.
+        """
+        if key not in self.entries:
+            raise DataError(f"{self.path}: no array {key!r}{nearest(key, self.keys)}; it has {', '.join(self.keys)}")
+        where = f"{self.path}, array {key!r}"
+        try:
+            with readable(self.path), zipfile.ZipFile(self.path) as archive:
+                self._check_header(archive, key, where)
+                with archive.open(self.entries[key]) as member:
+                    return npy.read_array(member, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{where}: damaged ({error}); save the file again") from error
+
+    def _check_header(self, archive: zipfile.ZipFile, key: str, where: str) -> None:
+        entry = self.entries[key]
+        with archive.open(entry) as member:
+            version = npy.read_magic(member)
+            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+            shape, _, dtype = read(member)
+            header = member.tell()
+        if dtype.hasobject:
+            refuse_types(dtype, where)
+        size = math.prod(shape) * dtype.itemsize
+        if header + size != entry.file_size:
+            raise DataError(
+                f"{where}: {entry.file_size} bytes, but its header says {header + size}; save the file again"
+            )
+        if max(size, math.prod(shape) * 4) > self.options.budget:
+            raise DataError(
+                f"{where}: {size / 2**20:.0f} MiB, more than data.memory={self.options.memory}; save it as .npy, "
+                "which can stay on disk, or raise data.memory"
+            )
+
+
+def splits_of_npz(archive: Archive, key: str | None) -> Mapping[str, str]:
+    """Which array holds which split.
+
+    Raises:
+        DataError: several arrays and none of the known names.
+    """
+    if key is not None:
+        archive.read(key) if key not in archive else None
+        return {"train": key}
+    found = {split: f"x_{split}" for split in SPLITS if f"x_{split}" in archive}
+    if found:
+        return found
+    only = [k for k in ("x",) if k in archive] or list(archive.keys)
+    if len(only) > 1:
+        raise DataError(
+            f"{archive.path}: several arrays ({', '.join(archive.keys)}), none named x or x_train; "
+            f"say which, e.g. {archive.path}:{only[0]}"
+        )
+    return {"train": only[0]}
+
+
+def load_npz(path: Path, key: str | None, options: DataOptions, split: str) -> Dataset:
+    """The array of ``split`` (or the one named) with its labels and condition, found by name."""
+    archive = Archive(path, options)
+    splits = splits_of_npz(archive, key)
+    x = archive.read(splits[split])
+    refuse_types(x.dtype, f"{path}, array {splits[split]!r}")
+    labels, classes = _labels(archive, splits, split, options)
+    condition = None
+    if options.condition not in ("none", "labels"):
+        condition = archive.read(_beside(archive, options.condition, split))
+    name = str(path) if len(splits) == 1 and key is None else f"{path}:{splits[split]}"
+    return dataset_of(x, options, name, split, labels, classes, condition)
+
+
+def _beside(archive: Archive, base: str, split: str) -> str:
+    return f"{base}_{split}" if f"{base}_{split}" in archive else base
+
+
+def _labels(
+    archive: Archive, splits: Mapping[str, str], split: str, options: DataOptions
+) -> tuple[np.ndarray | None, tuple[str, ...] | None]:
+    """Labels of a split, and the classes of all splits, so that codes mean the same in each."""
+    keys = {s: _label_key(archive, x, s, options.labels) for s, x in splits.items()}
+    if keys[split] not in archive:
+        if options.labels is not None:
+            archive.read(keys[split])
+        return None, None
+    arrays = {s: archive.read(k) for s, k in keys.items() if k in archive}
+    values = np.unique(np.concatenate([a.reshape(-1) for a in arrays.values()]))
+    return arrays[split], encode(values, f"{archive.path}, labels")[1]
+
+
+def _label_key(archive: Archive, x_key: str, split: str, named: str | None) -> str:
+    return _beside(archive, named, split) if named is not None else "y" + x_key.removeprefix("x")

@@ -1,0 +1,70 @@
+"""The settings of a data set: where it is, what of it is used, and what is done to it before it is scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lambent.settings import option, part
+
+BINARIZE = ("none", "threshold", "static", "dynamic")
+SCALES = ("auto", "none", "unit", "standardize")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Limits that no honest data set meets; they stop files made to exhaust a machine."""
+
+    image_pixels: int = 50_000_000
+    archive_entries: int = 1_000
+    categories: int = 1_000
+
+
+LIMITS = Sizes()
+
+
+@part("data", "data")
+@dataclass(frozen=True)
+class DataOptions:
+    """Where data come from and what the likelihood is given of them."""
+
+    source: str = option(
+        "digits", "digits, mnist, fashion-mnist, a .npy, .npz[:key], .csv or .parquet file, or a folder of images"
+    )
+    labels: str | None = option(
+        None, "column or array that holds the labels; arrays are found as y beside x without it"
+    )
+    condition: str = option("none", "what the model is given beside z: none, labels, or an array or column of numbers")
+    binarize: str = option(
+        "none",
+        "grey levels to {0,1}: threshold (grey > half of the largest level), static (drawn once, by binarize_seed), "
+        "dynamic (drawn afresh for every batch in training, as static in evaluation)",
+        choices=BINARIZE,
+    )
+    binarize_seed: int = option(0, "seed of static binarisation", minimum=0, maximum=2**31 - 1)
+    scale: str = option(
+        "auto",
+        "unit (grey levels divided by the largest, other data left alone), standardize (zero mean, unit variance per "
+        "column or image channel, by the training set), none, or auto (tables standardize, all else none)",
+        choices=SCALES,
+    )
+    levels: int | None = option(
+        None, "grey levels are 0..levels-1; without it 17 for digits, 256 for bytes (2 if all are 0 or 1)", minimum=2,
+        maximum=65536,
+    )  # fmt: skip
+    layout: str = option("chw", "order of an image array's axes: chw or hwc", choices=("chw", "hwc"))
+    size: tuple[int, ...] = option((), "height and width to which images are cut and scaled, e.g. [64, 64]", minimum=1)
+    grayscale: bool = option(False, "colour images to grey by 0.299 R + 0.587 G + 0.114 B")  # noqa: FBT003
+    skip_bad: bool = option(False, "leave out unreadable image files, and record how many")  # noqa: FBT003
+    categorical: tuple[str, ...] = option((), "columns to read as categories even if they hold numbers")
+    counts: tuple[str, ...] = option((), "columns that hold counts (whole numbers from 0)")
+    drop: tuple[str, ...] = option((), "columns to leave out")
+    valid_fraction: float = option(
+        0.1, "part of the training set held out for validation where the source has none", minimum=0, maximum=0.9
+    )
+    split_seed: int = option(0, "seed of that choice", minimum=0, maximum=2**31 - 1)
+    memory: int = option(2048, "MiB that one array may take in memory; a larger .npy stays on disk", minimum=1)
+
+    @property
+    def budget(self) -> int:
+        """The memory limit in bytes."""
+        return self.memory * 2**20

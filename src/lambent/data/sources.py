@@ -1,0 +1,79 @@
+"""Data by the name of their source."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from lambent.data.arrays import Archive, load_npy, load_npz, splits_of_npz
+from lambent.data.dataset import Dataset
+from lambent.data.digits import load_digits
+from lambent.data.files import content_of, missing
+from lambent.data.options import DataOptions
+from lambent.errors import DataError
+from lambent.settings import nearest
+
+NAMES = ("digits", "mnist", "fashion-mnist")
+_SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+
+
+def splits_of(source: str, options: DataOptions) -> tuple[str, ...]:
+    """The splits a source has, of "train", "valid" and "test".
+
+    >>> splits_of("digits", DataOptions())
+    ('train', 'test')
+    """
+    if source in NAMES:
+        return ("train", "test")
+    path, key = _path(source)
+    return tuple(splits_of_npz(Archive(path, options), key)) if path.suffix.lower() == ".npz" else ("train",)
+
+
+def load(source: str, *, options: DataOptions | None = None, split: str = "train") -> Dataset:
+    """The examples of ``split`` of a source.
+
+    Sources are ``digits``, ``mnist``, ``fashion-mnist`` (train, test), a ``.npz`` with x_train, x_valid, x_test (those
+    it has), and, all of it "train": any other ``.npz`` (``file.npz:key`` names an array), ``.npy``, ``.csv``,
+    ``.parquet``, and folders of images. `split_off` makes a validation set where there is none.
+
+    >>> load("digits", options=DataOptions(), split="test").event_shape
+    (1, 8, 8)
+
+    Raises:
+        DataError: no such source, no such split, or data that can't be used; names what and where.
+        StorageError: a file that can't be read.
+    """
+    options = options or DataOptions()
+    have = splits_of(source, options)
+    if split not in have:
+        raise DataError(f"{source} has no {split!r} split; it has {', '.join(have)}")
+    if source == "digits":
+        return load_digits(split)
+    path, key = _path(source)
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return load_npz(path, key, options, split)
+    return load_npy(path, options)
+
+
+def _path(source: str) -> tuple[Path, str | None]:
+    """The file or folder of a source, and the key after ``.npz:``."""
+    keyed = re.fullmatch(r"(.+\.npz):(.+)", source, re.IGNORECASE | re.DOTALL)
+    path = Path(keyed[1] if keyed else source).expanduser()
+    if not path.exists() and not path.is_symlink():
+        raise _unknown(source, path)
+    if path.is_dir() or path.suffix.lower() in _SUFFIXES:
+        return path, keyed[2] if keyed else None
+    found = content_of(path)
+    raise DataError(
+        f"{path}: {found.removeprefix('.')} content under suffix {path.suffix or 'none'!r}; expected a folder "
+        f"of images or a file named {', '.join(_SUFFIXES)}"
+    )
+
+
+def _unknown(source: str, path: Path) -> DataError:
+    if path.suffix or path.parent != Path():
+        return missing(path)
+    return DataError(
+        f"data source {source!r} is not known{nearest(source, NAMES)}; known: {', '.join(NAMES)}, or a path"
+    )

@@ -1,0 +1,262 @@
+"""What a likelihood scores, and the refusal of anything else before the first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lambent.errors import DataError
+from lambent.shapes import Column
+
+CHUNK = 1 << 22
+"""Elements looked at at a time."""
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """Anything that gives its examples a stretch at a time, with the position of each stretch's first."""
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """(First index, examples)."""
+
+
+Checkable: TypeAlias = "Tensor | np.ndarray | Chunked"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The values of one column: an interval, or the whole numbers in it."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    integer: bool = False
+
+
+@dataclass(frozen=True)
+class Support:
+    """The values a likelihood scores.
+
+    Attributes:
+        name: As shown in messages, e.g. ``{0..16}``.
+        bounds: One for all elements, or one for each column.
+        columns: Names of the columns, where there is one bound for each.
+
+    >>> binary().check(torch.tensor([[0.0, 1.0]]))
+    >>> grey_levels(17).check(torch.tensor([[3, 17]]), "valid")
+    Traceback (most recent call last):
+    ...
+    lambent.errors.DataError: valid: values 3..17 outside {0..16}: 1 of 2, first at example 0, element 1; use \
+likelihood.bits=5
+    """
+
+    name: str
+    bounds: tuple[Bounds, ...]
+    columns: tuple[str, ...] = ()
+
+    def check(self, data: Checkable, name: str = "data") -> None:
+        """Refuses data outside the support; looks at a stretch at a time, so memory-mapped arrays stay on disk.
+
+        Floats that are exact whole numbers pass where whole numbers are due.
+
+        Raises:
+            DataError: names the range found, the first positions, the total, and the fix.
+        """
+        if all(self._holds(chunk) for _, chunk in _chunks(data)):
+            return
+        _refuse_nonfinite(data, name, self.columns)
+        self._refuse(data, name)
+
+    def contains(self, x: Tensor) -> Tensor:
+        """Element by element, whether ``x`` (N, *event) is inside."""
+        low, high, integer = self._limits(x)
+        inside = (x >= low) & (x <= high) & torch.isfinite(x)
+        return inside & (~integer | (x == x.round())) if x.is_floating_point() else inside
+
+    def _limits(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low = torch.tensor([b.low for b in self.bounds], dtype=torch.float64)
+        high = torch.tensor([b.high for b in self.bounds], dtype=torch.float64)
+        integer = torch.tensor([b.integer for b in self.bounds])
+        if len(self.bounds) not in (1, x.shape[-1]):
+            raise DataError(
+                f"the data have {x.shape[-1]} columns, expected {len(self.bounds)}: {', '.join(self.columns)}"
+            )
+        return low.to(x.device), high.to(x.device), integer.to(x.device)
+
+    def _holds(self, x: Tensor) -> bool:
+        if len(self.bounds) > 1 or x.numel() == 0:
+            return bool(self.contains(x).all())
+        bound = self.bounds[0]
+        low, high = (float(v) for v in torch.aminmax(x))  # NaN anywhere makes both NaN
+        if not (low >= bound.low and high <= bound.high and math.isfinite(low) and math.isfinite(high)):
+            return False
+        return not (bound.integer and x.is_floating_point()) or bool((x == x.round()).all())
+
+    def _refuse(self, data: Checkable, name: str) -> None:
+        found = _Found.scan(data, lambda x: ~self.contains(x), self.columns)
+        what = self.name if len(self.bounds) == 1 else self._column_label(found)
+        outside = f"{found.low:g}..{found.high:g}" if found.low < found.high else f"{found.low:g}"
+        raise DataError(
+            f"{name}: values {outside} outside {what}: {found.total} of {found.seen}, first at {found.where}; "
+            f"{self._fix(found)}"
+        )
+
+    def _column_label(self, found: _Found) -> str:
+        bound = self.bounds[found.positions[0][-1]]
+        return _label(bound)
+
+    def _fix(self, found: _Found) -> str:
+        bound = self.bounds[0] if len(self.bounds) == 1 else self.bounds[found.positions[0][-1]]
+        if len(self.bounds) > 1:
+            return f"correct them or change the column's kind ({_label(bound)} is due there)"
+        if bound.integer and bound.high == 1:
+            return _fix_binary(found)
+        return _fix_levels(found, bound) if bound.integer else "use data.scale=unit or likelihood=normal"
+
+
+def _fix_binary(found: _Found) -> str:
+    if found.low < 0:
+        return "use likelihood=normal, or data in 0..1 and data.binarize=dynamic"
+    if found.whole:
+        return "use data.binarize=dynamic or likelihood=discretised-logistic"
+    return "use data.binarize=dynamic or likelihood=normal" if found.high <= 1 else "use likelihood=normal"
+
+
+def _fix_levels(found: _Found, bound: Bounds) -> str:
+    if found.low < 0 or not found.whole:
+        return "use likelihood=normal, or give whole numbers from 0"
+    return f"use likelihood.bits={max(1, math.ceil(math.log2(found.high + 1)))}" if found.high > bound.high else ""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a scan met: how many of how many values, the first positions, and the range of the whole data."""
+
+    total: int
+    seen: int
+    low: float
+    high: float
+    whole: bool
+    positions: tuple[tuple[int, ...], ...]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def scan(cls, data: Checkable, bad: Callable[[Tensor], Tensor], columns: tuple[str, ...] = ()) -> _Found:
+        """Counts the elements for which ``bad(chunk)`` holds."""
+        total, seen, low, high, whole = 0, 0, math.inf, -math.inf, True
+        positions: list[tuple[int, ...]] = []
+        for start, x in _chunks(data):
+            mask = bad(x)
+            total, seen = total + int(mask.sum()), seen + x.numel()
+            finite = x[torch.isfinite(x)]
+            if finite.numel():
+                low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+                whole = whole and bool((finite == finite.round()).all()) if x.is_floating_point() else whole
+            if len(positions) < 5:
+                positions += [(start + int(at[0]), *map(int, at[1:])) for at in mask.nonzero()[: 5 - len(positions)]]
+        return cls(total, seen, low, high, whole, tuple(positions), columns)
+
+    @property
+    def where(self) -> str:
+        """The first positions in words."""
+        return "; ".join(position_in_words(p, self.columns) for p in self.positions)
+
+
+def position_in_words(position: tuple[int, ...], columns: tuple[str, ...] = ()) -> str:
+    """Examples and elements are counted from 0.
+
+    >>> position_in_words((3, 0, 4, 5)), position_in_words((3, 1), ("age", "sex"))
+    ('example 3, element (0,4,5)', "example 3, column 'sex'")
+    """
+    example, *element = position
+    if columns:
+        return f"example {example}, column {columns[element[-1]]!r}"
+    inside = str(element[0]) if len(element) == 1 else f"({','.join(map(str, element))})"
+    return f"example {example}, element {inside}" if element else f"example {example}"
+
+
+def refuse_nonfinite(data: Checkable, name: str = "data", columns: tuple[str, ...] = ()) -> None:
+    """Refuses NaN and infinities.
+
+    Raises:
+        DataError: the total and the first positions.
+    """
+    if not all(bool(torch.isfinite(x).all()) for _, x in _chunks(data) if x.is_floating_point()):
+        _refuse_nonfinite(data, name, columns)
+
+
+def _refuse_nonfinite(data: Checkable, name: str, columns: tuple[str, ...]) -> None:
+    found = _Found.scan(data, lambda x: ~torch.isfinite(x), columns)
+    if found.total:
+        raise DataError(
+            f"{name}: {found.total} of {found.seen} values are NaN or infinite, first at {found.where}; "
+            "remove those examples or fill them in"
+        )
+
+
+def _chunks(data: Checkable) -> Iterator[tuple[int, Tensor]]:
+    if isinstance(data, Chunked):
+        yield from data.chunks()
+        return
+    step = max(1, CHUNK // max(1, math.prod(data.shape[1:])))
+    for start in range(0, len(data), step):
+        part = data[start : start + step]
+        yield start, part if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
+
+
+def _label(bound: Bounds) -> str:
+    if not bound.integer:
+        return "the real numbers" if math.isinf(bound.high) else f"[{bound.low:g}, {bound.high:g}]"
+    if math.isinf(bound.high):
+        return "{0, 1, 2, ...}"
+    return "{0, 1}" if bound.high == 1 else f"{{0..{bound.high:g}}}"
+
+
+def _one(bound: Bounds) -> Support:
+    return Support(_label(bound), (bound,))
+
+
+def binary() -> Support:
+    """{0, 1}."""
+    return _one(Bounds(0, 1, integer=True))
+
+
+def grey_levels(levels: int) -> Support:
+    """{0..levels-1}."""
+    return _one(Bounds(0, levels - 1, integer=True))
+
+
+def unit_interval() -> Support:
+    """[0, 1]."""
+    return _one(Bounds(0, 1))
+
+
+def reals() -> Support:
+    """Every finite number."""
+    return _one(Bounds())
+
+
+def counts() -> Support:
+    """{0, 1, 2, ...}."""
+    return _one(Bounds(0, integer=True))
+
+
+def categories(sizes: tuple[int, ...]) -> Support:
+    """Column i holds a code in {0..sizes[i]-1}."""
+    return mixed_columns(tuple(Column(str(i), "categorical", size) for i, size in enumerate(sizes)))
+
+
+def mixed_columns(columns: tuple[Column, ...]) -> Support:
+    """Each column's own: reals, counts or codes of categories."""
+    return Support("its columns' values", tuple(map(_column_bounds, columns)), tuple(c.name for c in columns))
+
+
+def _column_bounds(column: Column) -> Bounds:
+    if column.kind == "categorical":
+        return Bounds(0, column.categories - 1, integer=True)
+    return Bounds(0, integer=True) if column.kind == "count" else Bounds()
