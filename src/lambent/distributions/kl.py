@@ -70,11 +70,11 @@ def closed_kl_elements(q: Distribution, p: Distribution) -> Tensor | None:
     return elements if elements.shape == shape else elements.expand(shape)
 
 
-def _half_square(q: Any, p: Any) -> Tensor:
-    """1/2 ((m_q - m_p)/s_p)^2."""
+def _square(q: Any, p: Any) -> Tensor:
+    """((m_q - m_p)/s_p)^2."""
     if type(p) is StandardNormal:
-        return 0.5 * q.loc.square()
-    return 0.5 * ((q.loc - p.loc) * torch.exp(-p.log_scale)).square()
+        return q.loc.square()
+    return ((q.loc - p.loc) * torch.exp(-p.log_scale)).square()
 
 
 def _log_ratio(log_scale: Tensor, p: Any) -> Tensor:
@@ -84,28 +84,31 @@ def _log_ratio(log_scale: Tensor, p: Any) -> Tensor:
 
 def _normal_elements(q: Any, p: Any) -> Tensor:
     """1/2 ((m_q - m_p)/s_p)^2 + 1/2 (v - 1 - log v), v = (s_q/s_p)^2."""
-    return _half_square(q, p) + 0.5 * expm1_less(2 * _log_ratio(q.log_scale, p))
+    return 0.5 * (_square(q, p) + expm1_less(2 * _log_ratio(q.log_scale, p)))
 
 
 def _normal(q: Any, p: Any) -> Tensor:
-    scales = event_sum(expm1_less(2 * _log_ratio(q.log_scale, p)), q.event_shape)
-    return _joint(event_sum(_half_square(q, p), q.event_shape) + 0.5 * scales, q, p)
+    scales = expm1_less(2 * _log_ratio(q.log_scale, p))
+    shifts = _square(q, p)
+    if shifts.shape == scales.shape:
+        return _joint(0.5 * event_sum(shifts + scales, q.event_shape), q, p)
+    return _joint(0.5 * (event_sum(shifts, q.event_shape) + event_sum(scales, q.event_shape)), q, p)
 
 
 def _cholesky_normal(q: CholeskyNormal, p: Any) -> Tensor:
     """With A = L/s_p: 1/2 sum_i (A_ii^2 - 1 - log A_ii^2) + 1/2 sum_{i>j} A_ij^2 + 1/2 |(m_q - m_p)/s_p|^2."""
     below = q.tril.tril(-1) * torch.exp(-p.log_scale).unsqueeze(-1)
     diagonal = expm1_less(2 * _log_ratio(q.log_diagonal, p)).sum(-1)
-    shift = event_sum(_half_square(q, p), q.event_shape)
-    return _joint(0.5 * (diagonal + below.square().sum((-2, -1))) + shift, q, p)
+    shift = event_sum(_square(q, p), q.event_shape)
+    return _joint(0.5 * (diagonal + below.square().sum((-2, -1)) + shift), q, p)
 
 
 def _low_rank_normal(q: LowRankNormal, p: Any) -> Tensor:
     """As for diagonal Normals, + 1/2 (|F/s_p|^2 - log det(I + F^T S^-2 F))."""
     factor = q.factor * torch.exp(-p.log_scale).unsqueeze(-1)
     diagonal = event_sum(expm1_less(2 * _log_ratio(q.log_scale, p)), q.event_shape)
-    correction = 0.5 * factor.square().sum((-2, -1)) - q.capacitance()[2]
-    return _joint(event_sum(_half_square(q, p), q.event_shape) + 0.5 * diagonal + correction, q, p)
+    shift = event_sum(_square(q, p), q.event_shape)
+    return _joint(0.5 * (diagonal + factor.square().sum((-2, -1)) + shift) - q.capacitance()[2], q, p)
 
 
 def _joint(total: Tensor, q: Distribution, p: Distribution) -> Tensor:

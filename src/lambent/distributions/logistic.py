@@ -47,13 +47,13 @@ class DiscretisedLogistic(Distribution):
     def _log_masses(self, level: Tensor) -> Tensor:
         """Log probability of each element's level, before the event sum."""
         inverse = torch.exp(-self.log_scale)
-        bottom, top = level == 0, level == self.levels - 1
+        # 0 at the first and last level and 1 elsewhere; products with them are many times faster than masks.
+        not_first, not_last = level.clamp_max(1), (self.levels - 1 - level).clamp_max(1)
         # Neighbours compute their common edge by the same expression, so that masses telescope to 1 in float32 too.
         below = F.logsigmoid((self.loc - self._edge(level)) * inverse)
         above = F.logsigmoid((self._edge(level + 1) - self.loc) * inverse)
         width = torch.log(-torch.expm1(inverse * (-2 / (self.levels - 1))))
-        zero = torch.zeros((), dtype=width.dtype, device=width.device)
-        return below.masked_fill(bottom, 0) + above.masked_fill(top, 0) + torch.where(bottom | top, zero, width)
+        return below * not_first + above * not_last + width * (not_first * not_last)
 
     def _edge(self, level: Tensor) -> Tensor:
         """The edge between ``level`` - 1 and ``level``."""

@@ -55,11 +55,14 @@ def event_sum(terms: Tensor, event_shape: Sequence[int]) -> Tensor:
 
 
 class _Expm1Less(torch.autograd.Function):
-    """Its derivative is expm1(v), for which autograd would need the graphs of both branches."""
+    """Its derivative is expm1(v); by hand, so that neither branch's graph is kept."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, v: Tensor) -> Tensor:
         ctx.save_for_backward(v)
+        if v.dtype == torch.float32 and v.device.type != "mps":
+            wide = v.double()
+            return torch.expm1(wide).sub_(wide).clamp_min_(0).float()
         series = (v.square() * 0.5) * (1 + v * (1 / 3) + v.square() * (1 / 12))
         return torch.where(v.abs() < 0.01, series, torch.expm1(v) - v)
 
