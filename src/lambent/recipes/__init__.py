@@ -1,7 +1,7 @@
 """The named systems as data, and how a configuration becomes a model."""
 
 from lambent.recipes.check import check, objective_of
-from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, resolve
+from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.table import RECIPES, Recipe, configure, find_recipe
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "find_recipe",
     "layer_of_file",
     "layer_of_tokens",
+    "layer_of_values",
     "objective_of",
     "resolve",
 ]

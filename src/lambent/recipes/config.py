@@ -15,6 +15,7 @@ from typing import Any
 from lambent.data import DataOptions
 from lambent.errors import ConfigError
 from lambent.likelihoods import Family
+from lambent.networks import UserDecoder, UserEncoder
 from lambent.objectives import Objective, RateFunction
 from lambent.posteriors import PosteriorSettings
 from lambent.priors import PriorSettings
@@ -42,6 +43,9 @@ DEFAULT_NAMES = {
 SECTIONS = tuple(DEFAULT_NAMES)
 ONE_OF_A_KIND = ("data", "train")
 PAIRED = {"encoder", "decoder"}
+USER = "user"
+RECORDED = ("recipe", "transform", "training_data")
+"""What a run's ``recipe.toml`` holds beside settings."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Config:
 
     def _section(self, section: str) -> dict[str, Any]:
         settings = getattr(self, section)
+        if isinstance(settings, UserEncoder | UserDecoder):
+            return {"name": USER, "module": type(settings.module).__name__}
         name = {} if section in ONE_OF_A_KIND else {"name": registry.name_of(section, settings)}
         return {**name, **to_values(settings)}
 
@@ -184,8 +190,15 @@ def layer_of_file(path: Path) -> dict[str, dict[str, Any]]:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: no readable TOML ({error}); expected tables such as [train]") from error
-    values.pop("recipe", None)
-    return values
+    return layer_of_values(values)
+
+
+def layer_of_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The settings among what a ``recipe.toml`` holds (it also records the data's shape and transform).
+
+    A user's own network can't be named by a file; its section is left out.
+    """
+    return {s: v for s, v in values.items() if s not in RECORDED and not (isinstance(v, dict) and v.get("name") == USER)}
 
 
 def fields_of(config: Config) -> list[tuple[str, Any]]:

@@ -148,7 +148,7 @@ class Trainer:
 
     def _step(self) -> None:
         progress, step = self.progress, self.progress.step
-        torch.manual_seed(mix(self.options.seed, step, self.engine.rank))
+        _seed(self.engine.device, mix(self.options.seed, step, self.engine.rank))
         rate = learning_rate(self.options, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -280,6 +280,13 @@ class Trainer:
         progress.offset = self.listener.record({**row, "best_step": progress.best_step})
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
+
+
+def _seed(device: torch.device, seed: int) -> None:
+    """Seeds only the generators in use: torch.manual_seed formats a stack trace for each absent kind of device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _cuda_devices(device: torch.device) -> list[int]:

@@ -1,0 +1,77 @@
+"""Recipes, settings and evaluations as text and as plain rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lambent.evaluation.summary import Evaluation, Figure
+from lambent.recipes.config import Config, fields_of
+from lambent.recipes.table import RECIPES, configure, find_recipe
+from lambent.settings import options_of, registry, type_of
+
+
+def recipe_rows() -> list[dict[str, Any]]:
+    """Name, title, source and expected figure of every recipe."""
+    return [
+        {"name": r.name, "title": r.title, "source": r.source, "expected": r.expected or None, "settings": r.settings}
+        for r in RECIPES.values()
+    ]
+
+
+def recipe_text() -> str:
+    """One line a recipe."""
+    width = max(map(len, RECIPES))
+    lines = [f"{r.name:<{width}}  {r.title}  [{r.source}]" for r in RECIPES.values()]
+    return "\n".join([*lines, "", "lambent show RECIPE lists its settings; lambent fit RECIPE --data SOURCE --out RUN trains it"])
+
+
+def settings_text(recipe: str, tokens: tuple[str, ...]) -> str:
+    """Every setting of a recipe with its value, type, range and meaning, by section."""
+    found, config = find_recipe(recipe), configure(recipe, tokens=tokens)
+    head = [f"{found.name}: {found.title}", f"source: {found.source}"]
+    head += [f"expected: {found.expected}"] if found.expected else []
+    return "\n".join([*head, *(line for section in fields_of(config) for line in _section(config, *section))])
+
+
+def _section(config: Config, section: str, settings: Any) -> list[str]:
+    names = registry.names(section)
+    title = f"[{section}]" if len(names) == 1 else f"[{section}] = {registry.name_of(section, settings)}"
+    choice = [] if len(names) == 1 else [f"  one of {', '.join(names)}"]
+    return ["", title, *choice, *(_setting(settings, name) for name in options_of(type(settings)))]
+
+
+def _setting(settings: Any, name: str) -> str:
+    field = options_of(type(settings))[name]
+    value = getattr(settings, name)
+    shown = list(value) if isinstance(value, tuple) else "none" if value is None else value
+    limits = _limits(field.metadata)
+    return f"  {name} = {shown}   ({type_of(type(settings), name)}{limits}) {field.metadata['help']}"
+
+
+def _limits(metadata: Any) -> str:
+    if metadata["choices"]:
+        return f": {', '.join(metadata['choices'])}"
+    limits = [(">", metadata["above"]), (">=", metadata["minimum"]), ("<=", metadata["maximum"])]
+    return "".join(f", {sign} {limit:g}" for sign, limit in limits if limit is not None)
+
+
+def evaluation_text(found: Evaluation) -> str:
+    """An evaluation for people: each number with its error and what it is."""
+    rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
+    lines = [f"{found.data}: {found.n} examples, K = {found.samples}"]
+    lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
+    lines += [f"  {'rate':<16} {_figure(found.rate)}", f"  {'distortion':<16} {_figure(found.distortion)}"]
+    if found.bits_per_dim is not None:
+        lines.append(f"  {'bits/dim':<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
+    if found.log_jacobian:
+        lines.append(f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit")
+    if found.effective is not None and found.samples > 1:
+        lines.append(f"  {'effective K':<16} {found.effective:.1f} of {found.samples}")
+    lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")
+    if found.non_finite:
+        lines.append(f"  {'not finite':<16} {found.non_finite} examples: they make the means -inf")
+    return "\n".join(lines)
+
+
+def _figure(value: Figure) -> str:
+    return f"{value.value:.4f} ± {value.se:.4f} nats"

@@ -1,0 +1,399 @@
+"""`fit`: from a recipe and data to a trained, measured run."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lambent.data import Batches, Transform, View, split_off
+from lambent.evaluation.bounds import bounds, mix
+from lambent.evaluation.summary import figure
+from lambent.models import LatentModel
+from lambent.networks import UserDecoder, UserEncoder
+from lambent.recipes import Config, configure, layer_of_file, objective_of
+from lambent.run import Run, Source, check_support, dataset_of, load, stretch, with_modules
+from lambent.shapes import Shapes
+from lambent.training import checkpoint
+from lambent.training.console import Console
+from lambent.training.engine import Engine, choose_threads, start_engine
+from lambent.training.files import probe_writable
+from lambent.training.loop import Progress, Trainer, Validation
+from lambent.training.metrics import LogWriter, MetricsWriter
+from lambent.training.optimizer_state import optimizer_tensors, restore_optimizer
+from lambent.training.run_folder import RunFolder, environment, require_same
+
+MAY_CHANGE = ("train.threads", "train.device")
+"""What may differ on resuming: it is recorded, but the run's meaning doesn't hang on it."""
+
+
+def fit(
+    recipe: str = "vae",
+    data: Source | None = None,
+    *,
+    out: str | Path | None = None,
+    valid: Source | None = None,
+    config: str | Path | None = None,
+    tokens: Sequence[str] = (),
+    resume: bool = False,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    console: Console | None = None,
+    **settings: Any,
+) -> Run:
+    """Trains a recipe on data.
+
+    Args:
+        recipe: Name of a recipe (`lambent.recipes()`).
+        data: A source's name, an array (N, *event), or a `Dataset`; by default the recipe's own.
+        out: Folder of the run; None keeps the run in memory.
+        valid: Validation data; by default what the source has, else a part of the training set.
+        config: TOML file of settings, laid over the recipe's.
+        tokens: ``key=value`` settings, laid over that.
+        resume: Continue the run in ``out``, to the bytes of an unbroken one.
+        encoder: A module of yours, x -> features, instead of the recipe's.
+        decoder: A module of yours, z -> the likelihood's numbers, instead of the recipe's.
+        console: Where progress goes; by default standard error.
+        **settings: Settings by bare name (``latent=2``) or, with two underscores for the dot, by section
+            (``prior__components=20``).
+
+    Returns:
+        The run, its model at the best validation bound.
+
+    Raises:
+        ConfigError: a setting or combination that can't be used.
+        DataError: data that can't be used, before the first step.
+        NumericsError: too many non-finite steps.
+
+    >>> run = fit("ppca", latent=2, epochs=1, console=Console(quiet=True))
+    >>> run.encode("digits").shape
+    torch.Size([360, 2])
+    """
+    keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
+    layers = () if config is None else (layer_of_file(Path(config)),)
+    resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
+    if isinstance(data, str | Path):
+        resolved = replace(resolved, data=replace(resolved.data, source=str(data)))
+    resolved = with_modules(resolved, encoder, decoder)
+    console = Console() if console is None else console
+    with _threads(resolved.train.threads) as threads:
+        engine = start_engine(resolved.train.device)
+        try:
+            job = _prepare(resolved, data, valid, engine)
+            return _train(job, None if out is None else RunFolder(out), console, threads, resume=resume)
+        finally:
+            engine.stop()
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(list(value)) if isinstance(value, tuple | list) else str(value)
+
+
+@contextlib.contextmanager
+def _threads(asked: int | None) -> Iterator[int]:
+    before, chosen = torch.get_num_threads(), choose_threads(asked)
+    torch.set_num_threads(chosen)
+    try:
+        yield chosen
+    finally:
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that a training needs, checked."""
+
+    config: Config
+    engine: Engine
+    run: Run
+    train: View
+    valid: View
+
+    fingerprint: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What ``recipe.toml`` holds."""
+        return {
+            **self.config.values(),
+            "transform": self.run.transform.to_dict(),
+            "training_data": {"n": len(self.train), "fingerprint": self.fingerprint},
+        }
+
+
+def _prepare(config: Config, data: Source | None, valid: Source | None, engine: Engine) -> Job:
+    whole = dataset_of(config.data.source if data is None else data, config, "train")
+    if valid is None:
+        train, held_out = split_off(whole, config.data.valid_fraction, config.data.split_seed)
+    else:
+        train, held_out = whole, dataset_of(valid, config, "valid")
+    transform = Transform.fit(train, config.data)
+    model = build_model(config, transform.shapes(config.model.latent))
+    view = transform.view(train, fixed=False, device=engine.device)
+    check_support(model, view)
+    initialise(model, view, config.train.seed)
+    model.to(engine.device)
+    run = Run(config, model, transform, engine.device)
+    return Job(config, engine, run, view, run.prepare(view.dataset if held_out is None else held_out), train.fingerprint())
+
+
+def build_model(config: Config, shapes: Shapes) -> LatentModel:
+    """The model of a configuration, its weights from ``train.seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(config.train.seed, 0))
+        return config.model.build(config, shapes)
+
+
+def initialise(model: LatentModel, view: View, seed: int, most: int = 10_000) -> None:
+    """Lets the model start from the data's own means, as far as its parts can."""
+    start = getattr(model, "initialise", None) or getattr(model.likelihood, "initialise", None)
+    if start is None:
+        return
+    order = torch.randperm(len(view), generator=torch.Generator().manual_seed(mix(seed, 4)))[:most].sort().values
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, 5))
+        start(view.batch(order).cpu())
+
+
+class TrainingData:
+    """Batches of the training set on the engine's device: a function of (seed, step, rank) alone."""
+
+    def __init__(self, job: Job) -> None:
+        options, engine = job.config.train, job.engine
+        self.view = job.train
+        self.order = Batches(job.train, options.batch_size, options.seed, rank=engine.rank, world=engine.world)
+        self.steps_per_epoch = len(self.order)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This process's part of the batch of ``step``."""
+        indices = self.order.share(*divmod(step, self.steps_per_epoch)).indices
+        return self.view.batch(indices), self.view.condition(indices)
+
+    def global_size(self, step: int) -> int:
+        """Examples in that batch over all processes."""
+        return len(self.order.indices(*divmod(step, self.steps_per_epoch)))
+
+
+@dataclass
+class Recorder:
+    """Hears of the training for the run folder and the console; keeps the best weights of a run in memory."""
+
+    job: Job
+    folder: RunFolder | None
+    console: Console
+    trainer: Trainer | None = None
+    metrics: MetricsWriter | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] | None = None
+    best_step: int = 0
+    signal: int = 0
+
+    def record(self, row: Mapping[str, Any]) -> int:
+        """A line of metrics to the file, the console, and the memory."""
+        if not self.job.engine.leader:
+            return 0
+        self.console.row(row)
+        self.rows.append(dict(row))
+        if row.get("best_step") == row["step"]:
+            self._keep_best(row["step"])
+        if self.metrics is None:
+            return 0
+        self.metrics.write(row)
+        return self.metrics.offset
+
+    def _keep_best(self, step: int) -> None:
+        assert self.trainer is not None
+        if self.folder is None:
+            self.best = {k: v.clone() for k, v in self.trainer.measured.state_dict().items()}
+            self.best_step = step
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint, and the removal of those no longer needed."""
+        if self.folder is None or not self.job.engine.leader:
+            return
+        assert self.trainer is not None
+        assert self.metrics is not None
+        self.metrics.sync()
+        tensors = {
+            "model": self.trainer.model.state_dict(),
+            "optimizer": optimizer_tensors(self.trainer.optimizer, self.trainer.model.named_parameters()),
+        }
+        if self.trainer.average is not None:
+            tensors["ema"] = self.trainer.average.model.state_dict()
+        checkpoint.save(self.folder.path, progress.step, tensors, {"progress": progress.to_state()})
+        for problem in checkpoint.prune(self.folder.path, self.job.config.train.keep, {progress.best_step}):
+            self.console.say(problem)
+
+    def interrupted(self) -> int:
+        """The signal that asked for a stop."""
+        return self.signal
+
+
+def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *, resume: bool) -> Run:
+    recorder = Recorder(job, folder if job.engine.leader else None, console)
+    trainer = Trainer(
+        job.run.model,
+        objective_of(job.config),
+        job.config.draw,
+        TrainingData(job),
+        job.config.train,
+        job.engine,
+        _validation(job),
+        recorder,
+    )
+    recorder.trainer = trainer
+    with contextlib.ExitStack() as stack:
+        if folder is not None:
+            _open(job, folder, recorder, stack, threads, resume=resume)
+        _announce(job, trainer, console, threads)
+        stack.enter_context(_signals(recorder))
+        if job.engine.leader:
+            console.start(trainer.progress.step, trainer.total)
+        try:
+            trainer.run()
+        finally:
+            if job.engine.leader:
+                console.stop(trainer.progress.step)
+        if folder is not None and trainer.progress.step == 0:
+            trainer.save()
+    return _result(job, recorder, folder)
+
+
+def _open(
+    job: Job, folder: RunFolder, recorder: Recorder, stack: contextlib.ExitStack, threads: int, *, resume: bool
+) -> None:
+    """Claims the folder and puts the trainer where the last checkpoint left it."""
+    if job.engine.leader:
+        stack.enter_context(folder)
+        going_on = folder.claim(resume=resume)
+        probe_writable(folder.path, _bytes_needed(job))
+        if going_on:
+            require_same(folder.read_recipe(), _stored(job.values), "recipe.toml", allowed=MAY_CHANGE)
+        else:
+            folder.write_recipe(job.values)
+            folder.write_json(folder.environment, environment(str(job.engine.device), threads))
+    job.engine.barrier()
+    if resume:
+        _restore(job, folder, recorder)
+    if job.engine.leader:
+        assert recorder.trainer is not None
+        offset = recorder.trainer.progress.offset
+        recorder.metrics = stack.enter_context(MetricsWriter(folder.metrics, offset=offset))
+        log = stack.enter_context(LogWriter(folder.log))
+        log.write(f"step {recorder.trainer.progress.step}: training on {job.engine.device}, {threads} threads")
+
+
+def _stored(values: dict[str, Any]) -> dict[str, Any]:
+    """As reading back ``recipe.toml`` would give it."""
+    import tomllib
+
+    from lambent.training.toml import to_toml
+
+    return tomllib.loads(to_toml(values))
+
+
+def _bytes_needed(job: Job) -> int:
+    weights = sum(p.numel() * p.element_size() for p in job.run.model.parameters())
+    return 4 * weights * (job.config.train.keep + 2)
+
+
+def _restore(job: Job, folder: RunFolder, recorder: Recorder) -> None:
+    trainer = recorder.trainer
+    assert trainer is not None
+    if not checkpoint.steps(folder.path):
+        return
+    found = checkpoint.newest(folder.path)
+    for line in found.skipped if job.engine.leader else ():
+        recorder.console.say(f"skipped: {line}")
+    checkpoint.apply(trainer.model, found.tensors["model"])
+    restore_optimizer(trainer.optimizer, trainer.model.named_parameters(), found.tensors["optimizer"])
+    if trainer.average is not None:
+        checkpoint.apply(trainer.average.model, found.tensors["ema"])
+    trainer.resume(Progress(**found.state["progress"]))
+
+
+def _validation(job: Job) -> Any:
+    """Bound on the validation set, its noise the same every time."""
+    options, engine = job.config.train, job.engine
+    weighted = job.config.objective.needs_weights
+    samples = max(options.valid_samples, job.config.draw.samples if weighted else 1)
+
+    def validate(model: LatentModel) -> Validation:
+        found = bounds(
+            model,
+            partial(stretch, job.valid),
+            len(job.valid),
+            samples=samples,
+            seed=mix(options.seed, 6),
+            draw=job.run.draw,
+            device=engine.device,
+            share=(engine.rank, engine.world),
+        ).summed(engine.sum)
+        values, kind = (found.iwae, found.iwae_kind) if weighted else (found.elbo, found.elbo_kind)
+        assert values is not None
+        bound, rate, distortion = (figure(v, kind) for v in (values, found.rate, found.distortion))
+        return Validation(bound.value, bound.se, kind, rate.value, distortion.value, len(job.valid))
+
+    return validate
+
+
+def _announce(job: Job, trainer: Trainer, console: Console, threads: int) -> None:
+    if not job.engine.leader:
+        return
+    parameters = sum(p.numel() for p in job.run.model.parameters())
+    where = f"{job.engine.device}" + (f", {threads} threads" if job.engine.device.type == "cpu" else "")
+    processes = f", {job.engine.world} processes" if job.engine.world > 1 else ""
+    console.say(
+        f"{job.config.recipe}: {parameters:,} parameters on {len(job.train):,} examples of {job.run.shapes.event} "
+        f"({job.train.dataset.name}), validated on {len(job.valid):,}; {where}{processes}; {trainer.total:,} steps"
+    )
+    for note in job.train.dataset.notes:
+        console.say(note)
+
+
+@contextlib.contextmanager
+def _signals(recorder: Recorder) -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGUSR1 end the step and save; a second one stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if recorder.signal:
+            raise KeyboardInterrupt
+        recorder.signal = number
+
+    before = {n: signal.signal(n, handle) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _result(job: Job, recorder: Recorder, folder: RunFolder | None) -> Run:
+    """The run with its best weights."""
+    if folder is not None:
+        job.engine.barrier()
+        return load(folder.path, device=str(job.engine.device), encoder=_module(job.config.encoder), decoder=_module(job.config.decoder))
+    if recorder.best is not None:
+        job.run.model.load_state_dict(recorder.best)
+    job.run.model.eval()
+    return replace(job.run, history=tuple(recorder.rows), step=recorder.best_step)
+
+
+def _module(network: Any) -> nn.Module | None:
+    """The user's module behind a network's settings, if it is one."""
+    return network.module if isinstance(network, UserEncoder | UserDecoder) else None

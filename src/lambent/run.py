@@ -1,0 +1,293 @@
+"""A run: a trained model with everything needed to use it.
+
+`load` opens a run folder; `lambent.fit` returns the same object. Arrays go in as the likelihood's raw data (grey levels,
+numbers, a source's name), latents and observations come out as float tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lambent.data import Dataset, Transform, View, one_hot
+from lambent.data import load as load_data
+from lambent.draws import Ancestral, Draw, Enumerate, Given, Mode, Pathwise
+from lambent.errors import CheckpointError, ConfigError
+from lambent.evaluation.bounds import bounds, mix
+from lambent.evaluation.exact import exact_log_prob
+from lambent.evaluation.summary import Evaluation, summarise
+from lambent.evaluation.units import active_units
+from lambent.models import LatentModel
+from lambent.networks import UserDecoder, UserEncoder
+from lambent.recipes import Config, layer_of_values, resolve
+from lambent.shapes import Shapes
+from lambent.training import checkpoint
+from lambent.training.engine import Engine, choose_device, choose_threads
+from lambent.training.metrics import read_metrics
+from lambent.training.run_folder import RunFolder
+
+Source = str | Path | np.ndarray | Tensor | Dataset
+CHUNK = 1000
+
+
+def stretches(view: View, size: int = CHUNK) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """All examples in order with their conditions, ``size`` at a time."""
+    for start in range(0, len(view), size):
+        yield stretch(view, start, min(len(view), start + size))
+
+
+def stretch(view: View, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+    """Examples ``start`` to ``stop`` and their conditions."""
+    indices = torch.arange(start, stop)
+    return view.batch(indices), view.condition(indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model in use.
+
+    Attributes:
+        config: Every setting in force.
+        model: The model, in evaluation mode, with the weights of the best checkpoint.
+        transform: What is done to data before it is scored.
+        device: Where it computes.
+        folder: Where it lives; None for a run kept in memory.
+        history: Lines of metrics, oldest first.
+        step: The training step of the weights.
+        skipped: One line for each damaged checkpoint that was passed over.
+    """
+
+    config: Config
+    model: LatentModel
+    transform: Transform
+    device: torch.device
+    folder: RunFolder | None = None
+    history: tuple[dict[str, Any], ...] = ()
+    step: int = 0
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def shapes(self) -> Shapes:
+        """The sizes the model was built from."""
+        return self.transform.shapes(self.config.model.latent)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the labels, if the training data had any."""
+        return self.transform.classes
+
+    def prepare(self, data: Source | None = None, split: str = "test") -> View:
+        """``data`` (by default the training source) as this model scores it, checked.
+
+        Raises:
+            DataError: it can't be read, has another shape than the training data, or lies outside the support.
+        """
+        dataset = dataset_of(self.config.data.source if data is None else data, self.config, split)
+        view = self.transform.view(dataset, fixed=True, device=self.device)
+        check_support(self.model, view)
+        return view
+
+    def evaluate(
+        self,
+        data: Source | None = None,
+        *,
+        samples: int = 100,
+        seed: int = 0,
+        threads: int | None = None,
+        engine: Engine | None = None,
+    ) -> Evaluation:
+        """ELBO, IWAE-K, rate, distortion, exact log p(x) where it exists, active units: every example once.
+
+        Args:
+            data: By default the test split of the training source.
+            samples: K.
+            seed: Of the noise.
+            threads: Processors to use.
+            engine: Where several processes share the work.
+        """
+        engine = engine or Engine(self.device)
+        prepared = self.prepare(data)
+        found = bounds(
+            self.model,
+            partial(stretch, prepared),
+            len(prepared),
+            samples=samples,
+            seed=seed,
+            draw=self.draw,
+            device=self.device,
+            threads=choose_threads(threads) if self.device.type == "cpu" else 1,
+            share=(engine.rank, engine.world),
+        )
+        return summarise(
+            found.summed(engine.sum),
+            data=prepared.dataset.name,
+            exact=self._exact(prepared),
+            active=active_units(self.encode(prepared)),
+            latent=self.shapes.latent,
+            dims=int(np.prod(self.shapes.event)),
+            discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
+            log_jacobian=self.transform.log_jacobian,
+        )
+
+    @property
+    def draw(self) -> Draw:
+        """How evaluation draws: exactly by enumeration where training did, else by reparameterisation."""
+        return Enumerate() if isinstance(self.config.draw, Enumerate) else Pathwise()
+
+    @torch.inference_mode()
+    def _exact(self, prepared: View) -> Tensor | None:
+        log_prob = exact_log_prob(self.model)
+        if log_prob is None:
+            return None
+        return torch.cat([log_prob(x, c).double().cpu() for x, c in stretches(prepared)])
+
+    @torch.inference_mode()
+    def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
+        """Latents (N, latent): the posterior's mode, or draws of it if a ``seed`` is given."""
+        prepared = data if isinstance(data, View) else self.prepare(data, split)
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 1))
+        latents = []
+        for x, condition in stretches(prepared):
+            draw = Mode() if generator is None else Posterior(generator=generator)
+            latents.append(self.model(x, draw, condition).latents[0].value[0].cpu())
+        return torch.cat(latents)
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, seed: int | None = None) -> Tensor:
+        """Observations of latents (N, latent): the mean of p(x|z), or draws of it if a ``seed`` is given."""
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 2))
+        found = []
+        for start in range(0, len(z), CHUNK):
+            given = Given(values={"z": z[start : start + CHUNK].to(self.device).unsqueeze(0)})
+            part = None if condition is None else condition[start : start + CHUNK].to(self.device)
+            px = self.model(None, given, part).px
+            found.append((px.mean if generator is None else px.sample((), generator))[0].cpu())
+        return torch.cat(found)
+
+    def reconstruct(self, data: Source | View, *, split: str = "test") -> Tensor:
+        """The mean of p(x|z) at the posterior's mode of each example, (N, *event)."""
+        prepared = data if isinstance(data, View) else self.prepare(data, split)
+        return self.decode(self.encode(prepared), prepared.condition(torch.arange(len(prepared))))
+
+    @torch.inference_mode()
+    def sample(self, n: int, *, seed: int = 0, condition: Tensor | None = None, mean: bool = False) -> Tensor:
+        """``n`` observations (n, *event): z from the prior, x drawn from p(x|z), or its mean.
+
+        A conditional model without ``condition`` (n, c) takes its classes in turn.
+
+        Raises:
+            ConfigError: the prior is flat.
+        """
+        condition = self.conditions(n) if condition is None else condition
+        generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
+        given = None if condition is None else condition.to(self.device)
+        px = self.model(None, Ancestral(batch=n, generator=generator), given).px
+        return (px.mean if mean else px.sample((), generator))[0].cpu()
+
+    def conditions(self, n: int, label: str | None = None) -> Tensor | None:
+        """``n`` conditions: of one class, or of all classes in turn; None for an unconditional model.
+
+        Raises:
+            ConfigError: an unknown class, or conditions that are not classes.
+        """
+        if not self.shapes.condition:
+            if label is not None:
+                raise ConfigError(f"label={label!r}: this model has no condition; train recipe cvae")
+            return None
+        if self.transform.condition != "labels":
+            raise ConfigError("this model is conditioned on vectors; give them as condition (n, c)")
+        if label is not None and label not in self.classes:
+            raise ConfigError(f"label={label!r} is not a class; known: {', '.join(self.classes)}")
+        codes = torch.arange(n) % len(self.classes) if label is None else torch.full((n,), self.classes.index(label))
+        return one_hot(codes, len(self.classes))
+
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 10) -> Tensor:
+        """Decoded points on the straight lines between latents (P, latent), (P, steps, *event)."""
+        at = torch.linspace(0, 1, steps).view(1, -1, 1)
+        z = first.unsqueeze(1) * (1 - at) + second.unsqueeze(1) * at
+        condition = self.conditions(z.shape[0] * steps)
+        return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
+
+
+class Posterior(Draw):
+    """A draw of the posterior for use, not for training: nothing need be differentiable."""
+
+    def draw(self, name: str, prior: Any, posterior: Any) -> Any:
+        """z ~ q, outside the graph."""
+        from lambent.distributions import sample
+        from lambent.trace import Latent
+
+        return Latent(name, sample(posterior, self.lead(posterior), self.generator), prior, posterior)
+
+
+def dataset_of(source: Source, config: Config, split: str) -> Dataset:
+    """A source's name, an array or a tensor as a data set."""
+    if isinstance(source, Dataset):
+        return source
+    if isinstance(source, str | Path):
+        return load_data(str(source), options=config.data, split=split)
+    return Dataset(source)
+
+
+def check_support(model: LatentModel, view: View) -> None:
+    """Refuses data that the likelihood can't score, with the fix in the message."""
+    support = getattr(model.likelihood, "support", None)
+    if support is not None:
+        view.check(support)
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    step: int | None = None,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+) -> Run:
+    """Opens a run folder: the model at its best checkpoint (or that of ``step``), ready for use.
+
+    A run trained with modules of yours needs them again, as ``encoder`` and ``decoder``.
+
+    Raises:
+        ConfigError: no run there.
+        CheckpointError: no checkpoint that verifies.
+    """
+    folder = RunFolder(path)
+    values = folder.read_recipe()
+    config = with_modules(resolve(values["recipe"], layer_of_values(values)), encoder, decoder)
+    transform = Transform.from_dict(values["transform"])
+    model = config.model.build(config, transform.shapes(config.model.latent))
+    found = _checkpoint(folder, step)
+    checkpoint.apply(model, found.tensors.get("ema") or found.tensors["model"])
+    chosen = choose_device(device)
+    model.to(chosen).eval()
+    history = tuple(read_metrics(folder.metrics))
+    return Run(config, model, transform, chosen, folder, history, found.step, found.skipped)
+
+
+def with_modules(config: Config, encoder: nn.Module | None, decoder: nn.Module | None) -> Config:
+    """The configuration with a user's own modules in place of the networks it names."""
+    if encoder is not None:
+        config = replace(config, encoder=UserEncoder(encoder))
+    return config if decoder is None else replace(config, decoder=UserDecoder(decoder))
+
+
+def _checkpoint(folder: RunFolder, step: int | None) -> checkpoint.Checkpoint:
+    """The checkpoint of ``step``, else the best that verifies, else the newest."""
+    if step is not None:
+        return checkpoint.load(checkpoint.path_of(folder.path, step))
+    newest = checkpoint.newest(folder.path)
+    best = int(newest.state.get("progress", {}).get("best_step", -1))
+    if best < 0 or best == newest.step:
+        return newest
+    try:
+        return checkpoint.load(checkpoint.path_of(folder.path, best))
+    except CheckpointError as error:
+        return replace(newest, skipped=(*newest.skipped, str(error)))
