@@ -145,7 +145,9 @@ def _prepare(config: Config, data: Source | None, valid: Source | None, engine: 
     initialise(model, view, config.train.seed)
     model.to(engine.device)
     run = Run(config, model, transform, engine.device)
-    return Job(config, engine, run, view, run.prepare(view.dataset if held_out is None else held_out), train.fingerprint())
+    return Job(
+        config, engine, run, view, run.prepare(view.dataset if held_out is None else held_out), train.fingerprint()
+    )
 
 
 def build_model(config: Config, shapes: Shapes) -> LatentModel:
@@ -387,7 +389,12 @@ def _result(job: Job, recorder: Recorder, folder: RunFolder | None) -> Run:
     """The run with its best weights."""
     if folder is not None:
         job.engine.barrier()
-        return load(folder.path, device=str(job.engine.device), encoder=_module(job.config.encoder), decoder=_module(job.config.decoder))
+        return load(
+            folder.path,
+            device=str(job.engine.device),
+            encoder=_module(job.config.encoder),
+            decoder=_module(job.config.decoder),
+        )
     if recorder.best is not None:
         job.run.model.load_state_dict(recorder.best)
     job.run.model.eval()

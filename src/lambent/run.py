@@ -1,7 +1,7 @@
 """A run: a trained model with everything needed to use it.
 
-`load` opens a run folder; `lambent.fit` returns the same object. Arrays go in as the likelihood's raw data (grey levels,
-numbers, a source's name), latents and observations come out as float tensors on the CPU.
+`load` opens a run folder; `lambent.fit` returns the same object. Data go in as the source's raw numbers (or its name);
+latents and observations come out as float tensors on the CPU.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Posterior(Draw):
     """A draw of the posterior for use, not for training: nothing need be differentiable."""
 
     def draw(self, name: str, prior: Any, posterior: Any) -> Any:
-        """z ~ q, outside the graph."""
+        """Z ~ q, outside the graph."""
         from lambent.distributions import sample
         from lambent.trace import Latent
 

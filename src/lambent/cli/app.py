@@ -20,7 +20,9 @@ app = App(
     result_action="return_value",
 )
 
-Data = Annotated[str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet")]
+Data = Annotated[
+    str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet")
+]
 Out = Annotated[Path, Parameter(help="where to write it")]
 RunPath = Annotated[Path, Parameter(help="the folder that `lambent fit` wrote")]
 
@@ -66,9 +68,7 @@ def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON l
 def show(recipe: str, *settings: str) -> None:
     """Show every setting of a recipe: its value, type, range and meaning.
 
-    Args:
-        recipe: Name of the recipe.
-        settings: key=value, to see what a choice brings (for example prior=mixture).
+    Give key=value to see what a choice brings (for example prior=mixture).
     """
     from lambent.cli.listing import settings_text
 
@@ -91,22 +91,17 @@ def fit(
     threads: Annotated[int | None, Parameter(help="torch threads")] = None,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N")] = None,
 ) -> None:
-    """Train a recipe on data and write a run folder.
+    """Train a recipe (see `lambent recipes`) on data and write a run folder.
 
-    Args:
-        recipe: Name of the recipe (see `lambent recipes`).
-        settings: key=value, any setting that `lambent show RECIPE` lists.
+    Settings are key=value, any that `lambent show RECIPE` lists.
     """
     from lambent.fitting import fit as fit_run
     from lambent.training.console import Console
 
-    flags = {"latent": latent, "epochs": epochs, "batch_size": batch_size, "seed": seed}
-    flags |= {"threads": threads, "device": device}
-    given = {key: value for key, value in flags.items() if value is not None}
-    console = Console()
-    fit_run(
-        recipe, data, out=out, valid=valid, config=config, tokens=settings, resume=resume, console=console, **given
-    )
+    flags = {"latent": latent, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads}
+    given = [f"{key}={value}" for key, value in {**flags, "device": device}.items() if value is not None]
+    tokens = (*settings, *given)
+    fit_run(recipe, data, out=out, valid=valid, config=config, tokens=tokens, resume=resume, console=Console())
 
 
 @app.command

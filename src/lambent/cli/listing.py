@@ -22,7 +22,9 @@ def recipe_text() -> str:
     """One line a recipe."""
     width = max(map(len, RECIPES))
     lines = [f"{r.name:<{width}}  {r.title}  [{r.source}]" for r in RECIPES.values()]
-    return "\n".join([*lines, "", "lambent show RECIPE lists its settings; lambent fit RECIPE --data SOURCE --out RUN trains it"])
+    return "\n".join(
+        [*lines, "", "lambent show RECIPE lists its settings; lambent fit RECIPE --data SOURCE --out RUN trains it"]
+    )
 
 
 def settings_text(recipe: str, tokens: tuple[str, ...]) -> str:
@@ -64,7 +66,9 @@ def evaluation_text(found: Evaluation) -> str:
     if found.bits_per_dim is not None:
         lines.append(f"  {'bits/dim':<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
     if found.log_jacobian:
-        lines.append(f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit")
+        lines.append(
+            f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit"
+        )
     if found.effective is not None and found.samples > 1:
         lines.append(f"  {'effective K':<16} {found.effective:.1f} of {found.samples}")
     lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")

@@ -1,8 +1,8 @@
 """ELBO, rate, distortion and IWAE-K of every example, in memory that doesn't grow with K.
 
-Examples go in fixed blocks, each with its own random generator keyed by (seed, block), and each block's samples in chunks
-that stream through running logsumexps. So the numbers depend on the data, K and the seed alone: not on the number of
-threads' pool, of processes, or on which of them took which block.
+Examples go in fixed blocks, each with its own random generator keyed by (seed, block), and each block's samples in
+chunks that stream through running logsumexps. So the numbers depend on the data, K and the seed alone: not on how many
+threads or processes there are, or on which of them took which block.
 """
 
 from __future__ import annotations
@@ -54,8 +54,14 @@ class Bounds:
 
     def summed(self, add: Callable[[Tensor], Tensor]) -> Bounds:
         """Over processes: each filled its own blocks and left 0 elsewhere, so that adding restores every number."""
-        rows = {name: getattr(self, name) for name in ("elbo", "rate", "distortion", "iwae", "effective")}
-        return replace(self, **{name: None if row is None else add(row.clone()) for name, row in rows.items()})
+        return replace(
+            self,
+            elbo=add(self.elbo.clone()),
+            rate=add(self.rate.clone()),
+            distortion=add(self.distortion.clone()),
+            iwae=None if self.iwae is None else add(self.iwae.clone()),
+            effective=None if self.effective is None else add(self.effective.clone()),
+        )
 
 
 @dataclass
@@ -203,7 +209,9 @@ class _evaluating:  # noqa: N801
         self.model.train(self.was)
 
 
-def _map(work: Callable[[tuple[int, int, int]], Tensor], blocks: list[tuple[int, int, int]], threads: int) -> Iterator[Tensor]:
+def _map(
+    work: Callable[[tuple[int, int, int]], Tensor], blocks: list[tuple[int, int, int]], threads: int
+) -> Iterator[Tensor]:
     """In order; over a pool, torch gets one thread a worker for the time of the call."""
     if threads == 1 or len(blocks) < 2:
         yield from map(work, blocks)

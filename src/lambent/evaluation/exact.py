@@ -20,8 +20,8 @@ ExactLogProb = Callable[[Tensor, Tensor | None], Tensor]
 def exact_log_prob(model: LatentModel) -> ExactLogProb | None:
     """(x, condition) -> log p(x) (B,) in nats where the model has it, else None.
 
-    Mixtures enumerate; a standard Normal prior with an affine Normal likelihood of one scale per model or dimension (PPCA,
-    factor analysis) is a Normal itself: N(b, W W^T + diag s^2) (Tipping & Bishop 1999, eq. 3).
+    Mixtures enumerate; a standard Normal prior with an affine Normal likelihood of one scale per model or dimension
+    (PPCA, factor analysis) is a Normal itself: N(b, W W^T + diag s^2) (Tipping & Bishop 1999, eq. 3).
     """
     own = getattr(model, "log_prob", None)
     if callable(own):

@@ -28,7 +28,8 @@ class PosteriorSettings(ABC):
         """q(z|x) of batch shape (B,) from the head's (B, width)."""
 
     def initialise(self, head: nn.Linear, latent: int) -> None:
-        """Adapts the fresh head where the family wants it."""
+        """Adapts the fresh head where the family wants it; most don't."""
+        return
 
 
 class AmortisedPosterior(nn.Module):

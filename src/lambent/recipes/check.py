@@ -62,13 +62,13 @@ def _draws(config: Config) -> None:
     draw: Draw = config.draw
     if isinstance(draw, DoublyReparameterised) and not config.objective.doubly:
         raise CombinationError(
-            f"{_named(config, 'draw', 'objective')}: dreg weights the gradient of an IWAE; use draw=stl or objective=iwae"
+            f"{_named(config, 'draw', 'objective')}: dreg weights an IWAE gradient; use draw=stl or objective=iwae"
         )
     discrete = config.posterior.latent_kind != "continuous"
     if isinstance(draw, Enumerate) != discrete:
         fix = "draw=enumerate" if discrete else "draw=pathwise"
         raise CombinationError(
-            f"{_named(config, 'draw', 'posterior')}: {config.posterior.latent_kind} latents can't be drawn so; use {fix}"
+            f"{_named(config, 'draw', 'posterior')}: {config.posterior.latent_kind} latents; use {fix}"
         )
     if draw.from_posterior and isinstance(draw, Enumerate) and draw.samples != 1:
         raise CombinationError("draw=enumerate takes every state once; leave draw.samples at 1")

@@ -198,7 +198,9 @@ def layer_of_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     A user's own network can't be named by a file; its section is left out.
     """
-    return {s: v for s, v in values.items() if s not in RECORDED and not (isinstance(v, dict) and v.get("name") == USER)}
+    return {
+        s: v for s, v in values.items() if s not in RECORDED and not (isinstance(v, dict) and v.get("name") == USER)
+    }
 
 
 def fields_of(config: Config) -> list[tuple[str, Any]]:

@@ -120,7 +120,7 @@ _RECIPES = (
         "variational autoencoder with Bernoulli pixels",
         "Kingma & Welling 2014, ICLR",
         {**_BINARY},
-        "MNIST, dynamic binarisation, with the 784-200-200-50 tanh network: 86.76 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
+        "MNIST, dynamic binarisation, 784-200-200-50 tanh: 86.76 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
     ),
     Recipe(
         "gaussian-vae",

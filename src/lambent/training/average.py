@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-M = TypeVar("M", bound=nn.Module)
+from lambent.models import LatentModel
 
 
 class MovingAverage:
     """Weights averaged with a half-life counted in examples, so that it survives a change of the batch size."""
 
-    def __init__(self, model: M, half_life: float) -> None:
+    def __init__(self, model: LatentModel, half_life: float) -> None:
         self.source, self.half_life = model, half_life
-        self.model: M = copy.deepcopy(model).requires_grad_(requires_grad=False)
+        self.model = copy.deepcopy(model).requires_grad_(requires_grad=False)
 
     @torch.no_grad()
     def update(self, examples: int) -> None:

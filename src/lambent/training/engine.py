@@ -1,7 +1,7 @@
 """Processes and devices: the only place that knows how many there are.
 
-Everything else asks for a rank, a device and a sum over processes. ``torchrun`` is the launcher; without it there is one
-process.
+Everything else asks for a rank, a device and a sum over processes. ``torchrun`` is the launcher; without it there is
+one process.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.groups = {name: ps for name, ps in self.model.groups().items()}
+        self.groups = dict(self.model.groups())
         self.groups["all"] = [p for params in self.groups.values() for p in params]
         self.optimizer = torch.optim.AdamW(
             self.groups["all"],
@@ -213,8 +213,8 @@ class Trainer:
             finite = int(torch.isfinite(estimate.value).sum())
             raise NumericsError(
                 f"step {progress.step}: the loss or its gradient was not finite {progress.skipped_in_a_row} times in a "
-                f"row ({finite} of {len(estimate.value)} examples had a finite bound); lower train.lr, set train.clip, or "
-                "check the data's scale"
+                f"row ({finite} of {len(estimate.value)} examples had a finite bound); lower train.lr, set train.clip, "
+                "or check the data's scale"
             )
 
     def _log(self, trace: Trace, x: Tensor, estimate: Estimate, norm: float, rate: float) -> None:

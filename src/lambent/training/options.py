@@ -16,7 +16,9 @@ class TrainOptions:
     steps: int | None = option(None, "training steps; overrides epochs", minimum=0)
     batch_size: int = option(100, "examples a step, over all processes", minimum=1)
     lr: float = option(1e-3, "learning rate", above=0)
-    schedule: str = option("constant", "learning rate over the run", choices=("constant", "cosine", "linear", "staircase"))
+    schedule: str = option(
+        "constant", "learning rate over the run", choices=("constant", "cosine", "linear", "staircase")
+    )
     final_lr: float = option(0.01, "fraction of lr that cosine, linear and staircase end at", minimum=0, maximum=1)
     lr_warmup: int = option(0, "steps over which the learning rate rises linearly from 0", minimum=0)
     beta1: float = option(0.9, "Adam's decay of the mean gradient", minimum=0, maximum=0.99999)
@@ -25,7 +27,9 @@ class TrainOptions:
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", minimum=0)
     clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
     ema: float | None = option(None, "half-life of the weights' moving average, in examples; none keeps none", above=0)
-    patience: int | None = option(None, "validations without a better bound before stopping; none never does", minimum=1)
+    patience: int | None = option(
+        None, "validations without a better bound before stopping; none never does", minimum=1
+    )
     validate_every: int = option(1, "epochs between validations", minimum=1)
     valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
