@@ -80,7 +80,7 @@ class Pathwise(Draw):
     """
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
-        """z through q's parameters, with log q as it stands."""
+        """Z through q's parameters, with log q as it stands."""
         assert posterior is not None
         value, log_q = self._reparameterised(name, posterior)
         return Latent(name, value, prior, posterior, {} if log_q is None else {"log_q": log_q})
@@ -95,7 +95,7 @@ class StickingTheLanding(Draw):
     """
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
-        """z through q's parameters; log q scored with them held fixed, and never a closed-form KL."""
+        """Z through q's parameters; log q scored with them held fixed, and never a closed-form KL."""
         return _path_only(self, name, prior, posterior)
 
 
@@ -161,7 +161,9 @@ class Given(Draw):
             raise ConfigError(f"no value given for latent {name!r}; given: {', '.join(self.values) or 'none'}")
         value = self.values[name]
         if value.shape[value.dim() - len(prior.event_shape) :] != prior.event_shape or value.dim() < 2:
-            raise ShapeError(f"latent {name!r}: given {tuple(value.shape)}, expected (K, B) + {tuple(prior.event_shape)}")
+            raise ShapeError(
+                f"latent {name!r}: given {tuple(value.shape)}, expected (K, B) + {tuple(prior.event_shape)}"
+            )
         return Latent(name, value, prior, posterior)
 
 

@@ -136,6 +136,11 @@ class Run:
             log_jacobian=self.transform.log_jacobian,
         )
 
+    def record(self, found: Evaluation) -> None:
+        """Writes ``evaluation.json`` into the run folder, if there is one."""
+        if self.folder is not None:
+            self.folder.write_json(self.folder.evaluation, found.to_dict())
+
     @property
     def draw(self) -> Draw:
         """How evaluation draws: exactly by enumeration where training did, else by reparameterisation."""

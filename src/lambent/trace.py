@@ -63,7 +63,9 @@ class Latent:
 
     def _log_prob(self, distribution: Distribution | None, which: str) -> Tensor:
         if distribution is None or self.value is None:
-            raise CombinationError(f"latent {self.name!r} only reports a rate: no log {which} exists; use objective=elbo")
+            raise CombinationError(
+                f"latent {self.name!r} only reports a rate: no log {which} exists; use objective=elbo"
+            )
         result = distribution.log_prob(self.value)
         expected = self.value.shape[: self.value.dim() - len(distribution.event_shape)]
         if result.shape != expected:

@@ -117,10 +117,17 @@ def evaluate(
     """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
     from lambent.cli.listing import evaluation_text
     from lambent.run import load
+    from lambent.training.engine import start_engine
 
-    found = load(run).evaluate(data, samples=samples, seed=seed, threads=threads)
-    if found is not None:
-        print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else evaluation_text(found))
+    opened = load(run)
+    engine = start_engine(str(opened.device))
+    try:
+        found = opened.evaluate(data, samples=samples, seed=seed, threads=threads, engine=engine)
+        if engine.leader:
+            opened.record(found)
+            print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else evaluation_text(found))
+    finally:
+        engine.stop()
 
 
 @app.command

@@ -1,11 +1,12 @@
 """Data: sources, what is done to them, what a likelihood takes, and the order in which they come."""
 
+from lambent.data.arrays import from_arrays
 from lambent.data.dataset import Dataset, split_off
 from lambent.data.fitting import DataWarning
 from lambent.data.labels import one_hot
 from lambent.data.loader import Batches, Share, in_order
 from lambent.data.options import DataOptions
-from lambent.data.sources import load, splits_of
+from lambent.data.sources import evaluation_set, load, splits_of, training_sets
 from lambent.data.support import Support
 from lambent.data.transform import Transform
 from lambent.data.view import View
@@ -19,9 +20,12 @@ __all__ = [
     "Support",
     "Transform",
     "View",
+    "evaluation_set",
+    "from_arrays",
     "in_order",
     "load",
     "one_hot",
     "split_off",
     "splits_of",
+    "training_sets",
 ]

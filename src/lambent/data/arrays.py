@@ -50,10 +50,45 @@ def dataset_of(
 ) -> Dataset:  # fmt: skip
     """A data set of arrays as they come from a file."""
     x, kind = as_examples(x, options, name)
+    if kind == "image":
+        x = _as_asked(x, options, name)
     codes, classes = (None, ()) if labels is None else encode(labels, f"{name}, labels", classes)
     levels = {"b": 2}.get(x.dtype.kind, 256 if x.dtype == np.uint8 else None)
     ids = torch.arange(len(x)) + SPLIT_IDS[split]
     return Dataset(x, codes, _vectors(condition, name), name, kind, classes=classes, levels=levels, ids=ids)
+
+
+def from_arrays(
+    x: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, *, options: DataOptions | None = None,
+    name: str = "array",
+) -> Dataset:  # fmt: skip
+    """A data set of arrays in memory, understood as a .npy file of them would be.
+
+    >>> from_arrays(np.zeros((5, 28, 28), np.uint8)).event_shape
+    (1, 28, 28)
+
+    Raises:
+        DataError: not (N,), (N,D), (N,H,W) or (N,C,H,W) real numbers, or labels that aren't one each.
+    """
+    values = _numpy(x)
+    refuse_types(values.dtype, name)
+    return dataset_of(values, options or DataOptions(), name, labels=None if labels is None else _numpy(labels))
+
+
+def _numpy(x: np.ndarray | Tensor) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else x
+
+
+def _as_asked(x: np.ndarray, options: DataOptions, name: str) -> np.ndarray:
+    """Grey instead of colour, as for a folder of images; arrays are never resized."""
+    if options.size and x.shape[2:] != (options.size[0], options.size[-1]):
+        raise DataError(f"{name}: images of {x.shape[2:]}, and data.size={list(options.size)}; arrays aren't resized")
+    if not options.grayscale or x.shape[1] != 3:
+        return x
+    if isinstance(x, np.memmap):
+        raise DataError(f"{name}: too large to become grey in memory; raise data.memory, or save it in grey")
+    grey = np.einsum("nchw,c->nhw", x, np.array([0.299, 0.587, 0.114]), dtype=np.float64)[:, None]
+    return grey.round().astype(x.dtype) if x.dtype.kind in "iu" else grey.astype(x.dtype)
 
 
 def _vectors(condition: np.ndarray | None, name: str) -> Tensor | None:

@@ -6,15 +6,20 @@ import re
 from pathlib import Path
 
 from lambent.data.arrays import Archive, load_npy, load_npz, splits_of_npz
-from lambent.data.dataset import Dataset
+from lambent.data.csv_file import load_csv
+from lambent.data.dataset import Dataset, split_off
 from lambent.data.digits import load_digits
 from lambent.data.files import content_of, missing
+from lambent.data.idx import PUBLISHED, load_published
+from lambent.data.images import load_folder
 from lambent.data.options import DataOptions
-from lambent.errors import DataError
+from lambent.data.parquet_file import load_parquet
+from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 
-NAMES = ("digits", "mnist", "fashion-mnist")
-_SUFFIXES = (".npy", ".npz", ".csv", ".parquet")
+NAMES = ("digits", *PUBLISHED)
+_LOADERS = {".npy": load_npy, ".csv": load_csv, ".parquet": load_parquet}
+_SUFFIXES = (".npz", *_LOADERS)
 
 
 def splits_of(source: str, options: DataOptions) -> tuple[str, ...]:
@@ -47,13 +52,44 @@ def load(source: str, *, options: DataOptions | None = None, split: str = "train
     have = splits_of(source, options)
     if split not in have:
         raise DataError(f"{source} has no {split!r} split; it has {', '.join(have)}")
+    if not source.lower().endswith((".csv", ".parquet")):
+        _refuse_table_options(source, options)
     if source == "digits":
         return load_digits(split)
+    if source in PUBLISHED:
+        return load_published(PUBLISHED[source], split)
     path, key = _path(source)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return load_npz(path, key, options, split)
-    return load_npy(path, options)
+    return load_folder(path, options) if path.is_dir() else _LOADERS[suffix](path, options)
+
+
+def training_sets(source: str, *, options: DataOptions | None = None) -> tuple[Dataset, Dataset | None]:
+    """Training and validation set of a source: its own "valid" where it has one, else a part split off its "train".
+
+    None for the validation set where ``data.valid_fraction`` is 0, or there is one example. The test set stays unseen.
+
+    >>> [len(part) for part in training_sets("digits")]
+    [1293, 144]
+    """
+    options = options or DataOptions()
+    train = load(source, options=options)
+    if "valid" in splits_of(source, options):
+        return train, load(source, options=options, split="valid")
+    return split_off(train, options.valid_fraction, options.split_seed)
+
+
+def evaluation_set(source: str, *, options: DataOptions | None = None) -> Dataset:
+    """The test set of a source that has one, else all of it: for a source named for evaluation."""
+    options = options or DataOptions()
+    return load(source, options=options, split="test" if "test" in splits_of(source, options) else "train")
+
+
+def _refuse_table_options(source: str, options: DataOptions) -> None:
+    for option in ("categorical", "counts", "drop"):
+        if getattr(options, option):
+            raise ConfigError(f"data.{option} names columns of a table, and {source} is none; leave it out")
 
 
 def _path(source: str) -> tuple[Path, str | None]:

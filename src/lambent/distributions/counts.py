@@ -95,7 +95,9 @@ class NegativeBinomial(Distribution):
         x, log_mean, log_r = widened(value), widened(self.log_mean), widened(self.log_dispersion)
         r, odds = log_r.exp(), log_mean - log_r
         combinations = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)
-        terms = combinations + r * F.logsigmoid(-odds) + x * F.logsigmoid(odds)
+        # log(r/(r + m)), from which log(m/(r + m)) follows; the other way round loses the digits of a large r
+        share = F.logsigmoid(-odds)
+        terms = combinations + (x + r) * share + x * odds
         return event_sum(terms, self.event_shape).to(self.log_mean.dtype)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:

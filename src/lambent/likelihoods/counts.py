@@ -71,11 +71,11 @@ class NegativeBinomialFamily(Family):
         return (numbers(self.dispersion), *shapes.event)
 
     def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
-        """log r per model or per dimension."""
+        """Log r per model or per dimension."""
         return own_scale_shape(self.dispersion, shapes.event)
 
     def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> NegativeBinomial:
-        """log r is bounded smoothly to -7..15: from heavy tails to all but Poisson."""
+        """Log r is bounded smoothly to -7..15: from heavy tails to all but Poisson."""
         dims = len(shapes.event)
         raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else own
         assert raw is not None

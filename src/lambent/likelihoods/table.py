@@ -85,7 +85,9 @@ class ColumnsFamily(Family):
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Means, log means and log frequencies."""
-        return torch.cat([_bias(b, x[..., b.columns].double()) for b in blocks_of(_columns(shapes))]).unsqueeze(0).float()
+        return (
+            torch.cat([_bias(b, x[..., b.columns].double()) for b in blocks_of(_columns(shapes))]).unsqueeze(0).float()
+        )
 
 
 def _as_input(block: Block, x: Tensor) -> Tensor:

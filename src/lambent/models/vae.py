@@ -19,7 +19,11 @@ class VAE(LatentModel):
     """
 
     def __init__(
-        self, prior: nn.Module, posterior: nn.Module, likelihood: nn.Module, penalties: Mapping[str, Penalty] | None = None
+        self,
+        prior: nn.Module,
+        posterior: nn.Module,
+        likelihood: nn.Module,
+        penalties: Mapping[str, Penalty] | None = None,
     ) -> None:
         super().__init__()
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood

@@ -1,0 +1,133 @@
+"""Drawings as inline SVG: one look for all, colours that colour-blind readers tell apart, the page's own typeface."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable
+from html import escape
+from typing import TYPE_CHECKING
+
+from lambent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, SOFT, LINE = "#1c2126", "#59626b", "#c9cfd4"
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa3ab"
+CLASSES = (
+    "#cc6677", "#332288", "#b8a03a", "#117733", "#5aa9cf", "#882255", "#44aa99", "#777722", "#aa4499", "#555b61",
+)  # fmt: skip
+"""Paul Tol's muted scheme, the pale ones darkened for white paper, and a grey."""
+MARKERS = "os^Dv"
+SIZE = (4.6, 3.3)
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.labelsize": 9.0,
+    "axes.titlesize": 9.0,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.edgecolor": "#8a939b",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": "#8a939b",
+    "ytick.color": "#8a939b",
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "lines.linewidth": 1.5,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "savefig.facecolor": "none",
+}
+
+
+def require_matplotlib() -> None:
+    """Refuses to go on without matplotlib.
+
+    Raises:
+        ConfigError: it isn't installed; says how to.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            'the report draws with matplotlib, which is not installed; pip install "lambent[plots]"'
+        ) from error
+
+
+def draw(paint: Callable[[Axes], None], alt: str, size: tuple[float, float] = SIZE) -> str:
+    """What ``paint`` puts on one pair of axes, as an inline ``<svg>`` that screen readers call ``alt``.
+
+    Args:
+        paint: Draws.
+        alt: In words.
+        size: Inches, at 9-point type.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**_RC, "svg.hashsalt": alt}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the fonts
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure.add_subplot())
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", dpi=220, metadata={"Date": None})
+    return inline(buffer.getvalue(), alt)
+
+
+
+def inline(svg: str, alt: str) -> str:
+    """A stand-alone SVG document as an element of a page: no declarations, no addresses."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href=", "href=")
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt, quote=True)}"', 1).strip()
+
+
+def own_ids(svg: str, prefix: str) -> str:
+    """The same drawing with ids that no other drawing on the page has.
+
+    >>> own_ids('<path id="a"/><use href="#a"/><g clip-path="url(#a)"/>', "f1")
+    '<path id="f1-a"/><use href="#f1-a"/><g clip-path="url(#f1-a)"/>'
+    """
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = svg.replace('href="#', f'href="#{prefix}-')
+    return svg.replace("url(#", f"url(#{prefix}-")
+
+
+def colours(names: Iterable[str]) -> list[tuple[str, str]]:
+    """A colour and a marker for each of several classes; after ten colours the markers change."""
+    return [(CLASSES[i % len(CLASSES)], MARKERS[i // len(CLASSES) % len(MARKERS)]) for i, _ in enumerate(names)]
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number for people: a true minus sign, no more digits than asked.
+
+    >>> number(-12.3456), number(1234567.0), number(0.000123)
+    ('−12.35', '1,234,567', '0.00012')
+    """
+    if value != value or value in (float("inf"), float("-inf")):
+        return f"{value:g}".replace("-", "−").replace("inf", "∞")
+    if value and abs(value) < 10.0**-digits:
+        return f"{value:.{digits}g}".replace("-", "−")
+    if abs(value) >= 1e5:
+        return f"{value:,.0f}".replace("-", "−")
+    return f"{value:,.{digits}f}".replace("-", "−")
