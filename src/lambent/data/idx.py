@@ -134,8 +134,8 @@ def _download(published: Published, file: str, path: Path, opener: Opener) -> No
         reasons.append(f"{mirror} gave another file")
     raise DataError(
         f"{published.name}: {file} can't be downloaded ({'; '.join(dict.fromkeys(reasons))}); put "
-        f"{', '.join(published.sha256)} into {path.parent}, or give as source an .npz with x_train, y_train, x_test and "
-        "y_test"
+        f"{', '.join(published.sha256)} into {path.parent}, or give as source an .npz with x_train, y_train, x_test "
+        "and y_test"
     )
 
 
