@@ -44,6 +44,9 @@ class Draw(ABC):
             raise ShapeError(f"latent {name!r}: q has event shape {q_shape}, p has {p_shape}")
         if posterior is None and self.from_posterior:
             raise CombinationError(f"latent {name!r} has no posterior here: give x, or use Ancestral or Given")
+        if posterior is not None and len(posterior.batch_shape) not in (1, 2):
+            found = tuple(posterior.batch_shape)
+            raise ShapeError(f"latent {name!r}: q has batch shape {found}, expected (B,) or (K, B); declare event dims")
         return self.draw(name, prior, posterior)
 
     @abstractmethod
@@ -160,7 +163,7 @@ class Given(Draw):
         if name not in self.values:
             raise ConfigError(f"no value given for latent {name!r}; given: {', '.join(self.values) or 'none'}")
         value = self.values[name]
-        if value.shape[value.dim() - len(prior.event_shape) :] != prior.event_shape or value.dim() < 2:
+        if value.dim() < 2 or value.shape[2:] != prior.event_shape:
             raise ShapeError(
                 f"latent {name!r}: given {tuple(value.shape)}, expected (K, B) + {tuple(prior.event_shape)}"
             )

@@ -118,8 +118,14 @@ class Trace:
         """Log p(x|z), (K, B).
 
         Raises:
-            ShapeError: ``x`` would be broadcast against the likelihood instead of being scored by it.
+            ShapeError: ``x`` would be broadcast against the likelihood instead of being scored by it, or the likelihood
+                doesn't say which of its dimensions make one example.
         """
+        if len(self.px.batch_shape) != 2:
+            raise ShapeError(
+                f"p(x|z) has batch shape {tuple(self.px.batch_shape)} and event shape {tuple(self.px.event_shape)}, "
+                "expected the batch (K, B); declare the dimensions of one example as event"
+            )
         expected = self.px.batch_shape[1:] + self.px.event_shape
         if x.shape != expected:
             raise ShapeError(f"x has shape {tuple(x.shape)}, expected {tuple(expected)} for the likelihood")
@@ -200,6 +206,11 @@ class Trace:
         if not self.normalised:
             return "not a bound"
         return "lower bound" if self.latents else "exact"
+
+    @property
+    def weighted(self) -> bool:
+        """Whether `log_weight` exists: every level has a value, and every distribution is a density."""
+        return self.normalised and all(z.value is not None for z in self.latents)
 
     @property
     def normalised(self) -> bool:
