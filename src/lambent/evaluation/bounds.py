@@ -150,14 +150,16 @@ def bounds(
             x, condition = batch(start, stop)
             for count in _chunks(samples, stop - start, draw):
                 trace = model(x, _sized(draw, count).using(generator), condition)
-                kinds.append((trace.elbo_kind, trace.evidence_kind, trace.normalised))
-                stream.add(trace, x, weights=trace.normalised)
+                kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
+                stream.add(trace, x, weights=trace.weighted)
         return stream.rows().cpu()
 
     rows = torch.zeros(5, n, dtype=torch.float64)
     with _evaluating(model):
         for (_, start, stop), found in zip(mine, _map(work, mine, threads), strict=True):
             rows[:, start:stop] = found
+        if blocks and not mine:  # which numbers exist must be the same on every process
+            work(blocks[0])
     elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
     iwae, effective = (rows[3], rows[4]) if weighted else (None, None)
     return Bounds(rows[0], rows[1], rows[2], iwae, effective, elbo_kind, iwae_kind, samples)
@@ -197,16 +199,17 @@ def mix(*numbers: int) -> int:
 
 
 class _evaluating:  # noqa: N801
-    """Evaluation mode for the time of a block, and the mode it was in after it."""
+    """Evaluation mode for the time of a block, and the mode each module was in after it (frozen parts stay so)."""
 
     def __init__(self, model: LatentModel) -> None:
-        self.model, self.was = model, model.training
+        self.model, self.was = model, [(module, module.training) for module in model.modules()]
 
     def __enter__(self) -> None:
         self.model.eval()
 
     def __exit__(self, *_: object) -> None:
-        self.model.train(self.was)
+        for module, training in self.was:
+            module.training = training
 
 
 def _map(

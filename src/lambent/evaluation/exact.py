@@ -51,7 +51,8 @@ def _affine(decoder: nn.Module) -> nn.Linear | None:
 def _log_scale(likelihood: Likelihood) -> Tensor:
     family, event = likelihood.family, likelihood.shapes.event
     assert isinstance(family, NormalFamily)
-    numbers = torch.zeros(1, *event)
+    like = next(likelihood.decoder.parameters())
+    numbers = torch.zeros(1, *event, dtype=torch.float64, device=like.device)
     _, log_scale = location_and_log_scale(numbers, likelihood.own, family.scale, family.sigma, len(event))
     return log_scale.expand(event).flatten()
 

@@ -63,7 +63,7 @@ class Evaluation:
         latent: Latent dimensions.
         dims: Numbers in an example.
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
-        non_finite: Examples without a finite bound.
+        non_finite: Examples any of whose bounds is not finite.
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
     """
 
@@ -151,9 +151,14 @@ def summarise(
         latent=latent,
         dims=dims,
         discrete=discrete,
-        non_finite=int((~torch.isfinite(found.elbo)).sum()),
+        non_finite=_non_finite(found.elbo, found.iwae, exact),
         log_jacobian=log_jacobian,
     )
+
+
+def _non_finite(*numbers: Tensor | None) -> int:
+    bad = [~torch.isfinite(row).cpu() for row in numbers if row is not None]
+    return int(torch.stack(bad).any(0).sum())
 
 
 def _plain(value: float) -> float | str:
