@@ -34,8 +34,9 @@ class Mixture(LatentModel):
 
     def _states(self, p: Distribution, x: Tensor, condition: Tensor | None) -> tuple[Distribution, Tensor]:
         """p(x|z = c) of batch shape (C, B), and log p(x, z = c), (C, B)."""
-        states = p.event_shape[-1]
-        values = torch.eye(states, device=x.device).unsqueeze(1).expand(states, len(x), states)
+        values = p.enumerate_support()
+        if not p.batch_shape:
+            values = values.unsqueeze(1).expand(-1, len(x), -1)
         px = self.likelihood(values, condition)
         return px, px.log_prob(x) + p.log_prob(values)
 

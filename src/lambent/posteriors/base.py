@@ -45,4 +45,5 @@ class AmortisedPosterior(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""
+        x = x.to(self.head.weight.dtype)
         return self.family.distribution(self.head(self.encoder(x, condition)), self.latent)
