@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,15 +28,21 @@ class IWAE(Objective):
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: log mean weight, (B,)."""
+        if any(latent.doubly for latent in trace.latents):
+            return self._doubly(trace, x)
         bound = trace.log_mean_weight(x)
-        value = detach(bound)
-        if not any(latent.doubly for latent in trace.latents):
-            return Estimate(value, {"all": total_penalty(trace) - bound.mean()}, trace.evidence_kind)
-        log_weight = trace.log_weight(x)
+        return Estimate(detach(bound), {"all": total_penalty(trace) - bound.mean()}, trace.evidence_kind)
+
+    def _doubly(self, trace: Trace, x: Tensor) -> Estimate:
+        """The bound's own gradient for p, its doubly reparameterised one for q; a penalty may concern either."""
+        log_weight, penalty = trace.log_weight(x), total_penalty(trace)
+        bound = torch.logsumexp(log_weight, 0) - math.log(log_weight.shape[0])
         squared = log_weight.detach().softmax(0).square()
-        inference = total_penalty(trace) - (squared * log_weight).sum(0).mean()
-        losses = {"generative": -bound.mean(), "inference": inference}
-        return Estimate(value, losses, trace.evidence_kind)
+        losses = {
+            "generative": penalty - bound.mean(),
+            "inference": penalty - (squared * log_weight).sum(0).mean(),
+        }
+        return Estimate(detach(bound), losses, trace.evidence_kind)
 
 
 def effective_samples(log_weight: Tensor) -> Tensor:

@@ -107,13 +107,13 @@ class FreeBits(RateFunction):
 
     def __call__(self, trace: Trace) -> Tensor:
         """The floor applies to means over the batch, so every example is charged the same."""
-        charged = torch.stack([self._charge(latent) for latent in trace.latents]).sum()
+        charged = sum((self._charge(trace, latent) for latent in trace.latents), torch.zeros(()))
         return charged.expand(trace.px.batch_shape)
 
-    def _charge(self, latent: Latent) -> Tensor:
+    def _charge(self, trace: Trace, latent: Latent) -> Tensor:
         elements = latent.rate_elements
         if elements is None:
-            return latent.rate.mean().clamp_min(self.nats)
+            return trace.average(latent.rate).mean().clamp_min(self.nats)
         dims = elements.dim() - (1 if latent.value is None else len(latent.value.shape[2:]))
         return elements.mean(tuple(range(dims))).clamp_min(self.nats).sum()
 
@@ -135,7 +135,8 @@ class Capacity(RateFunction):
 
     def __call__(self, trace: Trace) -> Tensor:
         """Distance of the batch's mean rate to the capacity in force, the same for every example."""
-        return (self.gamma * (trace.rate.mean() - self.capacity).abs()).expand(trace.px.batch_shape)
+        rate = trace.average(trace.rate).mean()
+        return (self.gamma * (rate - self.capacity).abs()).expand(trace.px.batch_shape)
 
     def at(self, step: int) -> Self:
         """The capacity at ``step``."""
