@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 from lambent.errors import ConfigError
 
 T = TypeVar("T")
+_MOST = 2**63
+"""Whole numbers from here on fit no tensor's size or index."""
 
 
 def option(
@@ -61,8 +63,8 @@ class Registry:
     def find(self, kind: str, name: str) -> type:
         """The part's dataclass; an unknown name is refused with its nearest neighbour."""
         known = self.parts.get(kind, {})
-        if name not in known:
-            raise ConfigError(f"{kind}={name!r} is not known{nearest(name, known)}; known: {', '.join(known)}")
+        if not isinstance(name, str) or name not in known:
+            raise ConfigError(f"{kind}={name!r} is not known{nearest(str(name), known)}; known: {', '.join(known)}")
         return known[name]
 
     def name_of(self, kind: str, part: object) -> str:
@@ -110,7 +112,10 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def convert(value: Any, hint: Any, where: str, spec: Field[Any]) -> Any:
     """``value`` as the type ``hint`` asks, within the limits of ``spec``."""
-    converted = _coerce(value, hint, where)
+    try:
+        converted = _coerce(value, hint, where)
+    except OverflowError:
+        raise ConfigError(f"{where} is out of range, expected less than 1.8e308") from None
     for item in converted if isinstance(converted, tuple) else (converted,):
         _check_limits(item, where, spec)
     return converted
@@ -149,6 +154,8 @@ def _check_limits(value: Any, where: str, spec: Field[Any]) -> None:
         raise ConfigError(f"{where}={value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
+    if isinstance(value, int) and abs(value) >= _MOST:
+        raise ConfigError(f"{where} is out of range, expected less than 2^63")
     if not math.isfinite(value):
         raise ConfigError(f"{where}={value!r} is not finite; give a finite number")
     if (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from lambent.draws import DoublyReparameterised, Draw, Enumerate
 from lambent.errors import CombinationError
-from lambent.objectives import SumOfRates
+from lambent.objectives import NoPenalty
 from lambent.objectives.base import Objective
+from lambent.posteriors import NoCorruption
 from lambent.recipes.config import Config
 from lambent.settings import registry
 
@@ -19,8 +20,10 @@ def check(config: Config) -> None:
     _latent_kinds(config)
     _weights(config)
     _draws(config)
-    if not isinstance(config.rate, SumOfRates):
+    try:
         config.objective.with_rate(config.rate)
+    except CombinationError as error:
+        raise CombinationError(f"{_named(config, 'objective', 'rate')}: {error}") from None
 
 
 def objective_of(config: Config) -> Objective:
@@ -41,6 +44,11 @@ def _latent_kinds(config: Config) -> None:
             f"{_named(config, 'prior', 'posterior')}: {config.prior.latent_kind} against "
             f"{config.posterior.latent_kind} latents; use prior={_prior_for(config.posterior.latent_kind)}"
         )
+    for section, nothing in (("corruption", NoCorruption), ("penalty", NoPenalty)):
+        if not config.model.amortised and not isinstance(getattr(config, section), nothing):
+            raise CombinationError(
+                f"{_named(config, 'model', section)}: it concerns an encoder, and there is none; use {section}=none"
+            )
 
 
 def _prior_for(kind: str) -> str:

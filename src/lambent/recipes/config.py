@@ -128,7 +128,10 @@ def layer_of_tokens(tokens: Iterable[str], below: Iterable[Layer]) -> dict[str, 
     names = _names_in_force([*below, layer])
     for key, value in [(k, v) for k, v in pairs if k not in SECTIONS]:
         for section, option in _owners(key, names):
-            layer.setdefault(section, {})[option] = value
+            settings = layer.setdefault(section, {})
+            if option in settings:
+                raise ConfigError(f"{section}.{option} is given twice, the second time as {key}; give it once")
+            settings[option] = value
     return layer
 
 
@@ -147,7 +150,7 @@ def parse_value(text: str) -> Any:
     """
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # also of numbers too long, and lists too deep, to read
         return [parse_value(item) for item in text.split(",")] if "," in text else text
 
 
@@ -160,7 +163,8 @@ def _refuse_repeats(keys: list[str]) -> None:
 def _names_in_force(layers: Iterable[Layer]) -> dict[str, str]:
     names = dict(DEFAULT_NAMES)
     for layer in layers:
-        names.update({section: values["name"] for section, values in layer.items() if "name" in values})
+        tables = {section: values for section, values in layer.items() if isinstance(values, Mapping)}
+        names.update({section: values["name"] for section, values in tables.items() if "name" in values})
     return names
 
 
@@ -188,7 +192,7 @@ def layer_of_file(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: no readable TOML ({error}); expected tables such as [train]") from error
     return layer_of_values(values)
 
