@@ -29,6 +29,10 @@ class Distribution(torch.distributions.Distribution):
     def __init__(self, batch_shape: Sequence[int], event_shape: Sequence[int]) -> None:
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
 
+    def __repr__(self) -> str:
+        shapes = f"batch_shape={tuple(self.batch_shape)}, event_shape={tuple(self.event_shape)}"
+        return f"{type(self).__name__}({shapes})"
+
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} can't be sampled")
 
