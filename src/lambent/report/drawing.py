@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import re
 import warnings
+import zlib
 from collections.abc import Callable, Iterable
-from html import escape
 from typing import TYPE_CHECKING
 
 from lambent.errors import ConfigError
@@ -91,26 +90,33 @@ def draw(paint: Callable[[Axes], None], alt: str, size: tuple[float, float] = SI
 
 
 def inline(svg: str, alt: str) -> str:
-    """A stand-alone SVG document as an element of a page: no declarations, no addresses."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    svg = svg.replace("xlink:href=", "href=")
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"\n\s*", "\n", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt, quote=True)}"', 1).strip()
+    """A stand-alone SVG document as an element of a page: no declarations, no addresses, ids of its own."""
+    from xml.etree import ElementTree
+
+    prefix = f"s{zlib.crc32((alt + svg).encode()):08x}-"
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in [c for c in parent if _bare(c.tag) in ("metadata", "style")]:
+            parent.remove(child)
+    for element in root.iter():
+        element.tag = _bare(element.tag)
+        for key in list(element.attrib):
+            value = element.attrib.pop(key)
+            element.attrib[_bare(key)] = _own_ids(_bare(key), value, prefix)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    root.attrib.update({"role": "img", "aria-label": alt})
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def own_ids(svg: str, prefix: str) -> str:
-    """The same drawing with ids that no other drawing on the page has.
+def _bare(name: str) -> str:
+    return name.rpartition("}")[2]
 
-    >>> own_ids('<path id="a"/><use href="#a"/><g clip-path="url(#a)"/>', "f1")
-    '<path id="f1-a"/><use href="#f1-a"/><g clip-path="url(#f1-a)"/>'
-    """
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = svg.replace('href="#', f'href="#{prefix}-')
-    return svg.replace("url(#", f"url(#{prefix}-")
+
+def _own_ids(key: str, value: str, prefix: str) -> str:
+    if key == "id":
+        return prefix + value
+    return f"#{prefix}{value[1:]}" if key == "href" and value.startswith("#") else value.replace("url(#", f"url(#{prefix}")
 
 
 def colours(names: Iterable[str]) -> list[tuple[str, str]]:

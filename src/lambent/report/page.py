@@ -22,7 +22,6 @@ class Panel:
         picture: An RGB array (height, width, 3), or nothing.
         alt: What one would say of the figure to someone who can't see it; the words follow it anyway.
         wide: Takes the whole width.
-        labels: Rows or columns named beside a picture, plain text.
     """
 
     title: str
@@ -81,7 +80,8 @@ def table(rows: Sequence[Sequence[str]], head: Sequence[str] = (), *, numbers: S
         + "</tr>"
         for row in rows
     )
-    return f'<div class="table"><table>{f"<thead><tr>{top}</tr></thead>" if head else ""}<tbody>{body}</tbody></table></div>'
+    headed = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f'<div class="table"><table>{headed}<tbody>{body}</tbody></table></div>'
 
 
 def details(summary: str, inside: str) -> str:

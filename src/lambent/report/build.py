@@ -1,0 +1,67 @@
+"""The page's sections in order, each left out where the model or the data don't have it."""
+
+from __future__ import annotations
+
+from lambent.errors import DataError
+from lambent.recipes.table import RECIPES
+from lambent.report import curves, generated, latents, numbers, tables, vectors
+from lambent.report.images import is_picture
+from lambent.report.material import Held, gather
+from lambent.report.page import Panel, Section, page
+from lambent.run import Run, Source
+
+
+def build(run: Run, data: Source | None = None) -> str:
+    """The report as HTML."""
+    held, problem = _gather(run, data)
+    found = numbers.evaluation(run, held)
+    sections = [
+        *([Section("Data", text=problem)] if problem else []),
+        *([] if found is None else [numbers.measured(found)]),
+        curves.training(run),
+        *_made(run, held),
+        *([] if held is None else [latents.latent_space(held)]),
+        *_walks(run, held),
+        numbers.settings(run),
+    ]
+    recipe = RECIPES[run.config.recipe]
+    title = run.folder.path.resolve().name if run.folder is not None else recipe.name
+    return page(title, f"{recipe.name}: {recipe.title}", numbers.facts(run, held), sections, numbers.foot())
+
+
+def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
+    if data is not None:
+        return gather(run, data), ""
+    try:
+        return gather(run), ""
+    except DataError as error:
+        return None, f"Figures of examples are left out: {error}."
+
+
+def _made(run: Run, held: Held | None) -> list[Section]:
+    """Samples and reconstructions, as the kind of data wants to be seen."""
+    sampled = run.config.prior.normalised
+    if is_picture(run.transform):
+        panels = generated.samples(run, held) if sampled else []
+        made = [Section("Samples", panels)] if panels else [_no_samples()]
+        return made if held is None else [*made, Section("Reconstructions", [generated.reconstructions(held)])]
+    if held is None:
+        return []
+    if run.transform.kind == "table":
+        return [Section("Columns", tables.columns(held), text=tables.lead(held))]
+    return [Section("Data and model", vectors.panels(held), text=vectors.lead(held))]
+
+
+def _no_samples() -> Section:
+    return Section("Samples", text="The prior is flat, so that there is nothing to sample from; see the reconstructions.")
+
+
+def _walks(run: Run, held: Held | None) -> list[Section]:
+    """Walks through the latent space, as pictures."""
+    if not is_picture(run.transform):
+        return []
+    walks: list[Panel | None] = [generated.manifold(run, held)]
+    if held is not None:
+        walks += [generated.interpolations(held), generated.score(held)]
+    panels = [panel for panel in walks if panel is not None]
+    return [Section("Walks through the latent space", panels)] if panels else []

@@ -1,0 +1,135 @@
+"""How the training went: the bound, the rate and the distortion against the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, draw, number
+from lambent.report.page import Panel, Section
+from lambent.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity against the step, on the training and the validation set."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    """(points, 2): step, nats."""
+
+    @classmethod
+    def of(cls, history: tuple[dict[str, Any], ...], key: str) -> Curve:
+        """The curve of ``key`` in lines of metrics; what is not finite leaves a gap."""
+
+        def points(part: str) -> np.ndarray:
+            found = [(row["step"], row[part][key]) for row in history if key in row.get(part, {})]
+            return np.array(found, dtype=float).reshape(-1, 2)
+
+        return cls(points("train"), points("valid"))
+
+    def frame(self) -> tuple[float, float] | None:
+        """Limits of the axis that show the course after the first tenth of the steps."""
+        both = np.concatenate([self.train, self.valid])
+        both = both[np.isfinite(both[:, 1])]
+        if not len(both):
+            return None
+        late = both[both[:, 0] >= 0.1 * both[:, 0].max()][:, 1]
+        margin = 0.06 * float(np.ptp(late)) or 0.05 * abs(float(late[0])) or 1.0
+        return float(late.min()) - margin, float(late.max()) + margin
+
+    def outside(self) -> int:
+        """Points that the frame leaves out."""
+        low, high = self.frame() or (0.0, 0.0)
+        values = np.concatenate([self.train, self.valid])[:, 1]
+        return int(((values < low) | (values > high)).sum())
+
+    def at(self, step: int) -> float | None:
+        """The validation value at ``step``."""
+        found = self.valid[self.valid[:, 0] == step]
+        return float(found[0, 1]) if len(found) else None
+
+
+def bound_name(run: Run, kind: str) -> str:
+    """What the bound is called, with what it is."""
+    if kind == "not a bound":
+        return "log p(x|z) − rate (not a bound)"
+    name = f"IWAE-{run.config.draw.samples}" if run.config.objective.needs_weights else "ELBO"
+    return f"{name} ({kind})"
+
+
+def training(run: Run) -> Section:
+    """Bound, rate and distortion over the steps."""
+    kinds = [row[part]["kind"] for row in run.history for part in ("valid", "train") if part in row]
+    if not kinds:
+        return Section("Training", text="No line of metrics was written: the run took no step.")
+    name = bound_name(run, kinds[-1])
+    panels = [_bound(run, name)]
+    if any(row.get("valid", {}).get("rate", 0.0) for row in run.history):
+        panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)")]
+    elif kinds[-1] != "not a bound":
+        panels.append(_term(run, "distortion", "Distortion −E log p(x|z)"))
+    return Section("Training", panels, text=_course(run))
+
+
+def _course(run: Run) -> str:
+    last = run.history[-1]
+    skipped = max((row.get("skipped", 0) for row in run.history), default=0)
+    lost = f" {skipped} steps were skipped because their gradient was not finite." if skipped else ""
+    return (
+        f"{last['step']:,} steps, {number(last['epoch'], 1)} passes over the training set. The weights in use are those "
+        f"of step {run.step:,}, the best on the validation set.{lost}"
+    )
+
+
+def _bound(run: Run, name: str) -> Panel:
+    curve = Curve.of(run.history, "bound")
+    best = curve.at(run.step)
+    errors = {row["step"]: row["valid"]["se"] for row in run.history if "valid" in row}
+    words = []
+    if best is not None:
+        words.append(f"Best on validation: {number(best)} ± {number(errors[run.step])} nats at step {run.step:,}")
+    if len(curve.valid) > 1:
+        words.append(f"last: {number(curve.valid[-1, 1])} nats at step {int(curve.valid[-1, 0]):,}")
+    return _panel(run, curve, f"{name}, higher is better", name, "; ".join(words), best)
+
+
+def _term(run: Run, key: str, title: str) -> Panel:
+    curve = Curve.of(run.history, key)
+    best = curve.at(run.step)
+    words = "" if best is None else f"{number(best)} nats on validation at step {run.step:,}, the weights in use"
+    return _panel(run, curve, title, key, words, best)
+
+
+def _panel(run: Run, curve: Curve, title: str, name: str, words: str, best: float | None) -> Panel:
+    outside = curve.outside()
+    left_out = f" {outside} early points lie outside the frame." if outside else ""
+    train = "Training values are of the batches just seen. " if len(curve.train) else ""
+    svg = draw(_painter(curve, f"{name}, nats an example", run.step, best), f"{title} against the training step")
+    return Panel(title, f"{words}. {train}{left_out}".strip(), svg=svg)
+
+
+def _painter(curve: Curve, label: str, step: int, best: float | None) -> Callable[[Axes], None]:
+    def paint(axes: Axes) -> None:
+        marker = {"marker": "o", "markersize": 3} if len(curve.valid) < 3 else {}
+        axes.plot(*curve.train.T, color=GREY, linewidth=1.1, label="training")
+        axes.plot(*curve.valid.T, color=BLUE, label="validation", **marker)
+        if best is not None:
+            axes.plot([step], [best], "o", color=ORANGE, markersize=5.5, label=f"in use (step {step:,})", zorder=4)
+        axes.set_xlabel("training step")
+        axes.set_ylabel(label)
+        limits = curve.frame()
+        if limits is not None:
+            axes.set_ylim(limits)
+        axes.set_xlim(left=0)
+        axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
+        axes.legend(loc="best", labelcolor=INK)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+
+    return paint

@@ -1,0 +1,227 @@
+"""What the model makes, as pictures: samples, reconstructions, the manifold, interpolations, the score field."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lambent.distributions import Normal
+from lambent.likelihoods import NormalFamily
+from lambent.posteriors.corrupted import GaussianCorruption
+from lambent.report.drawing import number
+from lambent.report.images import sheet, to_bytes
+from lambent.report.material import Held
+from lambent.report.page import Panel
+from lambent.run import Run
+
+SAMPLES, COLUMNS = 100, 10
+PAIRS = 20
+GRID = 18
+STEPS, LINES = 10, 6
+SCORED = 8
+SEED = 0
+
+
+def samples(run: Run, held: Held | None) -> list[Panel]:
+    """Draws of z from the prior: means of p(x|z), and x drawn from it."""
+    condition, columns, order = _classes_in_columns(run, held)
+    n = SAMPLES if condition is None else len(condition)
+    means = run.sample(n, seed=SEED, condition=condition, mean=True)
+    drawn = run.sample(n, seed=SEED, condition=condition)
+    variation = float(run.transform.invert(means.double()).var(0).mean().sqrt())
+    within = float((drawn.double() - means.double()).square().mean().sqrt())
+    same = f"{n} draws of z from the prior{order}"
+    unit = "" if run.transform.binarize != "none" or run.transform.levels is None else " grey levels"
+    return [
+        Panel(
+            "Samples: the mean of p(x|z)",
+            f"{same}. Between draws of z a pixel's mean varies by {number(variation)}{unit} (root mean square deviation).",
+            picture=sheet(to_bytes(means, run.transform), columns),
+            alt=f"A grid of {n} generated images",
+        ),
+        Panel(
+            "Samples: x drawn from p(x|z)",
+            f"The same {n} z; x is drawn, not averaged. A pixel deviates from its mean by {number(within)} (root mean "
+            "square, in the unit that the likelihood scores).",
+            picture=sheet(to_bytes(drawn, run.transform), columns),
+            alt=f"A grid of {n} generated images with the likelihood's noise",
+        ),
+    ]
+
+
+def _classes_in_columns(run: Run, held: Held | None) -> tuple[Tensor | None, int, str]:
+    """Conditions of a sheet of samples, its columns, and the order in words."""
+    if not run.shapes.condition:
+        return None, COLUMNS, ""
+    if run.transform.condition == "labels":
+        shown = run.classes[:COLUMNS]
+        each = torch.eye(len(run.classes))[: len(shown)]
+        return each.repeat(SAMPLES // COLUMNS, 1), len(shown), f"; columns are the classes {', '.join(shown)}"
+    if held is None or held.condition is None:
+        return torch.zeros(SAMPLES, run.shapes.condition), COLUMNS, "; the condition is zero"
+    count = min(SAMPLES, len(held.condition))
+    return held.condition[:count], COLUMNS, f" under the conditions of the first {count} examples"
+
+
+def reconstructions(held: Held) -> Panel:
+    """Examples, each above its reconstruction."""
+    rows = held.first_of_each(PAIRS)
+    pairs = [held.x[rows], held.decode(held.z[rows], rows)]
+    columns = min(COLUMNS, len(rows))
+    full = len(rows) // columns * columns
+    cells = [to_bytes(p[:full], held.run.transform) for p in pairs]
+    woven = np.stack([c.reshape(-1, columns, *c.shape[1:]) for c in cells], 1).reshape(-1, *cells[0].shape[1:])
+    return Panel(
+        "Reconstructions: data above, mean of p(x|z) at the encoding below",
+        reconstruction_words(held),
+        picture=sheet(woven, columns, group=2),
+        alt=f"{full} examples, each above its reconstruction",
+    )
+
+
+def reconstruction_words(held: Held) -> str:
+    """Root mean square error over all examples, and the part of the variance that is explained."""
+    z, error, square = held.z, 0.0, 0.0
+    mean = held.x.double().mean(0)
+    for start in range(0, len(z), 1000):
+        rows = torch.arange(start, min(start + 1000, len(z)))
+        x = held.x[rows].double()
+        error += float((x - held.decode(z[rows], rows).double()).square().sum())
+        square += float((x - mean).square().sum())
+    size = max(1, held.x.numel())
+    explained = "" if square == 0 else f"; {1 - error / square:.1%} of the data's variance is explained"
+    unit = "the unit the likelihood scores" if held.run.transform.divisor else "the data's unit"
+    return f"Over {len(z):,} examples: root mean square error {number(math.sqrt(error / size), 3)} in {unit}{explained}."
+
+
+def manifold(run: Run, held: Held | None) -> Panel | None:
+    """Decoded points of a 2-D latent on a grid."""
+    if run.config.prior.latent_kind == "one-hot" or run.shapes.latent != 2:
+        return None
+    condition, given = _one_condition(run, held)
+    grid = _normal_grid(run, condition)
+    how = "at the prior's quantiles 1/36, 3/36, …, 35/36 along each axis, so that every cell holds equal prior mass"
+    if grid is None:
+        if held is None:
+            return None
+        low, high = (torch.quantile(held.z, q, dim=0) for q in (0.02, 0.98))
+        grid = _square(low, high)
+        how = f"evenly over the middle 96% of the encodings, {_box(low, high)}"
+    means = run.decode(grid, None if condition is None else condition.expand(len(grid), -1))
+    return Panel(
+        "Manifold: the mean of p(x|z) over the latent plane",
+        f"{GRID} × {GRID} points {how}; z₁ runs to the right, z₂ upwards{given}.",
+        picture=sheet(to_bytes(means, run.transform), GRID),
+        alt="A grid of decoded images over the latent plane",
+        wide=True,
+    )
+
+
+def _box(low: Tensor, high: Tensor) -> str:
+    return " and ".join(
+        f"z{'₁₂'[i]} from {number(float(low[i]))} to {number(float(high[i]))}" for i in range(2)
+    )
+
+
+def _one_condition(run: Run, held: Held | None) -> tuple[Tensor | None, str]:
+    if not run.shapes.condition:
+        return None, ""
+    if run.transform.condition == "labels":
+        return torch.eye(len(run.classes))[:1], f"; class {run.classes[0]}"
+    if held is None or held.condition is None:
+        return torch.zeros(1, run.shapes.condition), "; the condition is zero"
+    return held.condition[:1], "; the condition of the first example"
+
+
+@torch.inference_mode()
+def _normal_grid(run: Run, condition: Tensor | None) -> Tensor | None:
+    """Points at equal steps of the prior's CDF, if it is a diagonal Normal."""
+    prior = getattr(run.model, "prior", None)
+    p = None if prior is None else prior(None if condition is None else condition.to(run.device))
+    if not isinstance(p, Normal):
+        return None
+    levels = torch.special.ndtri((torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID).float()
+    points = torch.stack(torch.meshgrid(levels, levels.flip(0), indexing="xy"), -1).reshape(-1, 2)
+    return p.mean.reshape(-1, 2)[:1].cpu() + p.variance.reshape(-1, 2)[:1].sqrt().cpu() * points
+
+
+def _square(low: Tensor, high: Tensor) -> Tensor:
+    across, up = (torch.linspace(float(low[i]), float(high[i]), GRID) for i in range(2))
+    return torch.stack(torch.meshgrid(across, up.flip(0), indexing="xy"), -1).reshape(-1, 2)
+
+
+def interpolations(held: Held) -> Panel | None:
+    """Decoded points on lines between the encodings of pairs of examples, between the examples themselves."""
+    rows = held.first_of_each(2 * LINES)
+    if len(rows) < 2 or held.run.config.prior.latent_kind == "one-hot":
+        return None
+    first, second = rows[0::2][: len(rows) // 2], rows[1::2]
+    at = torch.linspace(0, 1, STEPS).view(1, -1, 1)
+    z = held.z[first].unsqueeze(1) * (1 - at) + held.z[second].unsqueeze(1) * at
+    between = held.decode(z.flatten(0, 1), first.repeat_interleave(STEPS)).unflatten(0, (len(first), STEPS))
+    cells = torch.cat([held.x[first].unsqueeze(1), between, held.x[second].unsqueeze(1)], 1)
+    lengths = (held.z[first] - held.z[second]).double().norm(dim=1)
+    given = "; the condition stays that of the left example" if held.run.shapes.condition else ""
+    return Panel(
+        "Interpolations: straight lines between encodings",
+        f"The outer columns are data, the {STEPS} between them decoded{given}. The lines are "
+        f"{number(float(lengths.min()))} to {number(float(lengths.max()))} long in the latent space.",
+        picture=sheet(to_bytes(cells.flatten(0, 1), held.run.transform), STEPS + 2),
+        alt=f"{len(first)} rows of images that change step by step from one example to another",
+        wide=True,
+    )
+
+
+def score_noise(run: Run) -> float | None:
+    """The noise of a denoising autoencoder on real numbers; None for every other model."""
+    corruption = run.config.corruption
+    real = isinstance(run.config.likelihood, NormalFamily)
+    return corruption.noise if isinstance(corruption, GaussianCorruption) and real else None
+
+
+def score(held: Held) -> Panel | None:
+    """(r(x) - x) / noise² of noisy examples: what a denoising autoencoder knows of grad log p (Alain & Bengio 2014)."""
+    noise = score_noise(held.run)
+    if noise is None:
+        return None
+    rows = held.first_of_each(SCORED)
+    clean = held.x[rows]
+    noisy = clean + noise * torch.randn(clean.shape, generator=torch.Generator().manual_seed(SEED))
+    repaired = _repair(held, noisy, rows)
+    field = (repaired - noisy) / noise**2
+    pictures = [to_bytes(part, held.run.transform) for part in (clean, noisy, repaired)]
+    alike = torch.nn.functional.cosine_similarity(field.flatten(1), (clean - noisy).flatten(1)).mean()
+    left = (repaired - clean).double().square().mean().sqrt()
+    limit = float(field.abs().quantile(0.99))
+    return Panel(
+        "Score field of the denoising autoencoder",
+        f"From above: x, x + noise (standard deviation {number(noise)}), its reconstruction r, and the score (r − x)/noise² "
+        f"(blue −{number(limit, 1)}, white 0, red {number(limit, 1)}). Noise of {number(noise)} a pixel comes out as an "
+        f"error of {number(float(left), 3)}; the score's cosine with the true direction back to x is {number(float(alike))}.",
+        picture=sheet(np.concatenate([*map(_coloured, pictures), _diverging(field, limit)]), len(rows)),
+        alt="Rows of images: clean, noisy, denoised, and the direction from noisy to denoised",
+    )
+
+
+@torch.inference_mode()
+def _repair(held: Held, noisy: Tensor, rows: Tensor) -> Tensor:
+    from lambent.draws import Mode
+
+    device, condition = held.run.device, held.condition
+    part = None if condition is None else condition[rows].to(device)
+    return held.run.model(noisy.to(device), Mode(), part).px.mean[0].cpu()
+
+
+def _coloured(cells: np.ndarray) -> np.ndarray:
+    return np.repeat(cells, 3, -1) if cells.shape[-1] == 1 else cells
+
+
+def _diverging(field: Tensor, limit: float) -> np.ndarray:
+    """Signed numbers (N, C, H, W), averaged over channels, from blue over white to red."""
+    from matplotlib import colormaps
+
+    share = (field.mean(1) / max(limit, 1e-12)).clamp(-1, 1).numpy() / 2 + 0.5
+    return np.round(255 * colormaps["RdBu_r"](share)[..., :3]).astype(np.uint8)

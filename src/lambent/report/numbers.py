@@ -1,0 +1,164 @@
+"""The page's head and the numbers of an evaluation, each with its error and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from lambent.recipes.config import ONE_OF_A_KIND, RECORDED
+from lambent.recipes.table import RECIPES
+from lambent.report.drawing import number
+from lambent.report.material import Held
+from lambent.report.page import Section, details, table
+from lambent.run import Run
+from lambent.training.metrics import numbers
+
+BUDGET = 20_000
+"""Samples in all that a report spends on bounds of its own."""
+
+
+def facts(run: Run, held: Held | None) -> str:
+    """The table under the title."""
+    recipe, values, shapes = RECIPES[run.config.recipe], run.config.values(), run.shapes
+    parts = "; ".join(f"{s} {values[s]['name']}" for s in ("prior", "posterior", "likelihood", "objective"))
+    networks = f"encoder {values['encoder']['name']}, decoder {values['decoder']['name']}"
+    sizes = f"{_event(shapes.event)}, {_latent(run)}; {_parameters(run)}"
+    rows = [
+        ("Recipe", f"{recipe.name}: {recipe.title}"),
+        ("Source", recipe.source),
+        *([("Published", recipe.expected)] if recipe.expected else []),
+        ("Data", _data(run, held)),
+        ("Parts", parts + ("" if values["model"]["name"] == "mixture" else f"; {networks}")),
+        ("Sizes", sizes),
+        ("Weights", f"step {run.step:,}" + (", averaged" if run.config.train.ema else "") + f"; {_machine(run)}"),
+    ]
+    return table(rows)
+
+
+def _event(event: tuple[int, ...]) -> str:
+    return f"examples of {' × '.join(map(str, event))}"
+
+
+def _latent(run: Run) -> str:
+    what = "states" if run.config.prior.latent_kind == "one-hot" else "latent dimensions"
+    return f"{run.shapes.latent} {what}"
+
+
+def _parameters(run: Run) -> str:
+    groups = {name: sum(p.numel() for p in ps) for name, ps in run.model.groups().items()}
+    split = ", ".join(f"{count:,} {name}" for name, count in groups.items() if count)
+    return f"{sum(groups.values()):,} parameters ({split})"
+
+
+def _data(run: Run, held: Held | None) -> str:
+    options = run.config.data
+    how = [f"binarize {options.binarize}"] if options.binarize != "none" else []
+    how += ["scaled"] if run.transform.divisor else []
+    how += [f"condition {options.condition}"] if options.condition != "none" else []
+    trained = run.folder.read_recipe().get("training_data", {}).get("n") if run.folder else None
+    size = "" if trained is None else f", trained on {trained:,} examples"
+    shown = "" if held is None else f"; shown here: {held.about} ({held.part})"
+    done = f" ({', '.join(how)})" if how else ""
+    return f"{options.source}{size}{done}{shown}"
+
+
+def _machine(run: Run) -> str:
+    if run.folder is None or not run.folder.environment.is_file():
+        return f"on {run.device}"
+    found = run.folder.read_json(run.folder.environment)
+    threads = f", {found['threads']} threads" if found.get("device") == "cpu" else ""
+    return f"trained with lambent {found.get('lambent')}, torch {found.get('torch')} on {found.get('device')}{threads}"
+
+
+def evaluation(run: Run, held: Held | None) -> dict[str, Any] | None:
+    """The run's own evaluation where there is one newer than the training, else one made here with few samples."""
+    stored = _stored(run)
+    if stored is not None or held is None:
+        return stored
+    samples = max(1, min(50, BUDGET // len(held.dataset)))
+    return dict(numbers(run.evaluate(held.dataset, samples=samples).to_dict()))
+
+
+def _stored(run: Run) -> dict[str, Any] | None:
+    if run.folder is None or not run.folder.evaluation.is_file():
+        return None
+    if run.folder.evaluation.stat().st_mtime < run.folder.metrics.stat().st_mtime:
+        return None
+    found = run.folder.read_json(run.folder.evaluation)
+    return found if {"data", "n", "samples", "elbo", "rate", "distortion", "active_units"} <= found.keys() else None
+
+
+def measured(found: Mapping[str, Any]) -> Section:
+    """The table of an evaluation, and what it says."""
+    rows = [*_bounds(found), *_terms(found), *_others(found)]
+    raw = table(rows, ("quantity", "mean over examples", "unit", "what it is"), numbers=(1,))
+    lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} importance samples each."
+    lost = f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
+    return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}", raw=raw)
+
+
+def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    proper = found["elbo"]["kind"] != "not a bound"
+    named = [
+        ("elbo", "ELBO" if proper else "log p(x|z) − rate"),
+        (f"iwae_{found['samples']}", f"IWAE-{found['samples']}"),
+        ("log_likelihood", "log p(x)"),
+    ]
+    meaning = {"lower bound": "lower bound on log p(x)", "exact": "exact", "not a bound": "not a bound on log p(x)"}
+    return [
+        (name, _error(found[key]["value"], found[key]["se"]), "nats", meaning[found[key]["kind"]])
+        for key, name in named
+        if key in found
+    ]
+
+
+def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rate = "KL(q‖p): what the latents carry" if found["elbo"]["kind"] != "not a bound" else "log q − log p, by convention"
+    return [
+        ("rate", _error(found["rate"], found["rate_se"]), "nats", rate),
+        ("distortion", _error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),
+    ]
+
+
+def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    rows = []
+    if found["bits_per_dim"] is not None:
+        what = f"−{found['bits_per_dim_from'].replace('_', '-')} / ({found['dims']:,} ln 2)"
+        rows.append(("bits/dim", _error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
+    if found["log_jacobian"]:
+        what = "to be added for densities in the data's own unit"
+        rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
+    if found["effective_samples"] is not None and found["samples"] > 1:
+        rows.append(("effective K", number(found["effective_samples"], 1), "samples", f"of {found['samples']:,}"))
+    what = f"of {found['latent']}: posterior mean varies by more than 0.01"
+    return [*rows, ("active units", str(found["active_units"]), "dimensions", what)]
+
+
+def _error(value: float, error: float, digits: int = 3) -> str:
+    return f"{number(value, digits)} ± {number(error, digits)}"
+
+
+def settings(run: Run) -> Section:
+    """Every setting in force, folded away."""
+    rows = []
+    for section, values in run.config.values().items():
+        if section in RECORDED:
+            continue
+        name = "" if section in ONE_OF_A_KIND else str(values.get("name"))
+        inside = ", ".join(f"{k} = {_plain(v)}" for k, v in values.items() if k != "name")
+        rows.append((section, name, inside or "no settings"))
+    raw = details("Show every setting in force", table(rows, ("section", "part", "settings")))
+    return Section("Settings", text=f"As in recipe.toml; lambent show {run.config.recipe} explains each.", raw=raw)
+
+
+def _plain(value: Any) -> str:
+    return "[" + ", ".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def foot() -> str:
+    """The last line."""
+    return (
+        f"Written by lambent {version('lambent')}. All logarithms are natural: bounds, rates and distortions are nats, "
+        "summed over an example's dimensions and averaged over examples."
+    )
