@@ -96,6 +96,24 @@ def test_kl_of_extreme_outputs(dtype: torch.dtype):
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 1.0, 100.0])
+def test_low_rank_with_parallel_columns(size: float):
+    """Columns equal to seven digits, and small ones: the same density and KL as in float64, never negative."""
+    column = size * numbers(0, 6, 1)
+    factor = torch.cat([column, column * (1 + 1e-7)], -1)
+    loc, log_scale, x = numbers(1, 6).float(), torch.tensor([-7.0, -3.0, 0.0, 0.0, 1.0, 5.0]), numbers(2, 50, 6).float()
+    single = LowRankNormal(loc, factor.float(), log_scale)
+    wide = single.map_parameters(torch.Tensor.double)
+    torch.testing.assert_close(single.log_prob(x).double(), wide.log_prob(x.double()), rtol=1e-6, atol=1e-5)
+    for scale in (log_scale, torch.zeros(6)):
+        p = Normal(loc, scale)
+        kl = closed_kl(single, p)
+        torch.testing.assert_close(
+            kl.double(), closed_kl(wide, p.map_parameters(torch.Tensor.double)), rtol=1e-6, atol=0
+        )
+        assert kl >= 0
+
+
 def test_an_unbounded_scale_is_caught():
     def unbounded(a: Tensor, b: Tensor) -> Distribution:
         return Normal(a, b)

@@ -123,6 +123,20 @@ def test_diagonal_full_and_low_rank_agree():
             torch.testing.assert_close(closed_kl(same, p), closed_kl(Q_NORMAL, p), rtol=1e-13, atol=0)
 
 
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("spread", [0.3, 2.0])
+def test_covariances_agree_with_torchs_dense_formula(seed: int, spread: float):
+    """Over scales of q far below and above those of p."""
+    q = LowRankNormal(numbers(seed, 3, 4), numbers(seed + 10, 3, 4, 2), spread * numbers(seed + 20, 3, 4))
+    p = Normal(numbers(seed + 30, 4), spread * numbers(seed + 40, 4))
+    full = CholeskyNormal(q.loc, torch.linalg.cholesky(q.covariance_matrix))
+    dense_q = torch.distributions.MultivariateNormal(q.loc, scale_tril=full.tril)
+    dense_p = torch.distributions.MultivariateNormal(p.loc, scale_tril=torch.diag_embed(p.scale))
+    truth = torch.distributions.kl_divergence(dense_q, dense_p)
+    torch.testing.assert_close(closed_kl(q, p), truth, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(closed_kl(full, p), truth, rtol=1e-11, atol=1e-11)
+
+
 def test_no_formula_is_none():
     assert closed_kl(Q_NORMAL, Flat((2,))) is None
     assert closed_kl(torch.distributions.Normal(0.0, 1.0), STANDARD) is None

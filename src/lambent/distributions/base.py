@@ -12,6 +12,7 @@ from torch import Tensor
 class Distribution(torch.distributions.Distribution):
     """A torch distribution that samples with an explicit generator and can be detached.
 
+    Half-precision parameters are taken to float32 on construction, so draws and log densities are float32 then.
     Batch and event shapes are torch's: ``log_prob(value)`` has ``batch_shape`` and needs no sum outside. Arguments are
     never validated here; data is checked once, at its edge.
 

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from lambent.distributions.counts import Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
-from lambent.distributions.numerics import event_sum, expm1_less
+from lambent.distributions.numerics import event_sum, expm1_less, widened
 
 Formula = Callable[[Any, Any], Tensor]
 Pair = tuple[type[Distribution], type[Distribution]]
@@ -104,11 +104,12 @@ def _cholesky_normal(q: CholeskyNormal, p: Any) -> Tensor:
 
 
 def _low_rank_normal(q: LowRankNormal, p: Any) -> Tensor:
-    """As for diagonal Normals, + 1/2 (|F/s_p|^2 - log det(I + F^T S^-2 F))."""
-    factor = q.factor * torch.exp(-p.log_scale).unsqueeze(-1)
-    diagonal = event_sum(expm1_less(2 * _log_ratio(q.log_scale, p)), q.event_shape)
-    shift = event_sum(_square(q, p), q.event_shape)
-    return _joint(0.5 * (diagonal + factor.square().sum((-2, -1)) + shift) - q.capacitance()[2], q, p)
+    """As for diagonal Normals, + 1/2 (|F/s_p|^2 - log det(I + F^T S^-2 F)); in float64, since these two may cancel."""
+    factor = widened(q.factor) * torch.exp(-widened(p.log_scale)).unsqueeze(-1)
+    diagonal = event_sum(expm1_less(2 * widened(_log_ratio(q.log_scale, p))), q.event_shape)
+    shift = event_sum(widened(_square(q, p)), q.event_shape)
+    total = 0.5 * (diagonal + shift + factor.square().sum((-2, -1))) - q.capacitance()[2]
+    return _joint(total.to(q.loc.dtype), q, p)
 
 
 def _joint(total: Tensor, q: Distribution, p: Distribution) -> Tensor:

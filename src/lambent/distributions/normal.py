@@ -9,7 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
-from lambent.distributions.numerics import HALF_LOG_TWO_PI, event_sum, full_precision, joint_shape, split_shape
+from lambent.distributions.numerics import (
+    HALF_LOG_TWO_PI,
+    event_sum,
+    full_precision,
+    joint_shape,
+    matmul,
+    split_shape,
+    widened,
+)
 
 
 def standard_noise(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -181,7 +189,7 @@ class CholeskyNormal(Distribution):
     @property
     def covariance_matrix(self) -> Tensor:
         """L L^T, (*batch, D, D)."""
-        return self.tril @ self.tril.mT
+        return matmul(self.tril, self.tril.mT)
 
     @property
     def log_diagonal(self) -> Tensor:
@@ -245,31 +253,37 @@ class LowRankNormal(Distribution):
     def covariance_matrix(self) -> Tensor:
         """F F^T + diag s^2, (*batch, D, D)."""
         diagonal = (2 * self.log_scale).exp().expand(self.batch_shape + self.event_shape)
-        return self.factor @ self.factor.mT + torch.diag_embed(diagonal)
+        return matmul(self.factor, self.factor.mT) + torch.diag_embed(diagonal)
 
     def capacitance(self) -> tuple[Tensor, Tensor, Tensor]:
-        """G = F / s, the Cholesky factor of I + G^T G, and log det(I + G^T G) / 2."""
-        ratio = self.factor * torch.exp(-self.log_scale).unsqueeze(-1)
+        """G = F / s, the Cholesky factor of I + G^T G, and log det(I + G^T G) / 2, in float64.
+
+        Nearly parallel columns of F leave float32 no digits of them.
+        """
+        ratio = widened(self.factor) * torch.exp(-widened(self.log_scale)).unsqueeze(-1)
         identity = torch.eye(ratio.shape[-1], dtype=ratio.dtype, device=ratio.device)
-        cholesky = torch.linalg.cholesky(identity + ratio.mT @ ratio)
+        # cholesky_ex doesn't raise: a matrix without digits left gives NaN, and the training skips and counts the step
+        cholesky = torch.linalg.cholesky_ex(identity + matmul(ratio.mT, ratio))[0]
         return ratio, cholesky, cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, nats."""
         ratio, cholesky, half_log_det = self.capacitance()
-        scaled = (full_precision(value) - self.loc) * torch.exp(-self.log_scale)
+        scaled = (widened(value) - widened(self.loc)) * torch.exp(-widened(self.log_scale))
         u = _as_columns(scaled, ratio.dim() - 2)
-        w = torch.cholesky_solve(ratio.mT @ u, cholesky)
+        w = torch.cholesky_solve(matmul(ratio.mT, u), cholesky)
         # |u|^2 - |..|^2 would cancel; this is min_w |u - G w|^2 + |w|^2, the same number, with w at its minimum.
-        columns = (u - ratio @ w).square().sum(-2, keepdim=True) + w.square().sum(-2, keepdim=True)
+        columns = (u - matmul(ratio, w)).square().sum(-2, keepdim=True) + w.square().sum(-2, keepdim=True)
         quadratic = _from_columns(columns, (*scaled.shape[:-1], 1)).squeeze(-1)
         log_scales = event_sum(self.log_scale, self.event_shape) + half_log_det
-        return -0.5 * quadratic - log_scales - HALF_LOG_TWO_PI * self.event_shape.numel()
+        result = -0.5 * quadratic - log_scales - HALF_LOG_TWO_PI * self.event_shape.numel()
+        return result.to(self.loc.dtype)
 
     def entropy(self) -> Tensor:
         """Differential entropy, nats."""
         each = event_sum(self.log_scale, self.event_shape) + self.capacitance()[2]
-        return (each + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)).expand(self.batch_shape)
+        each = each.to(self.loc.dtype) + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
+        return each.expand(self.batch_shape)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         narrow = standard_noise((*shape[:-1], self.factor.shape[-1]), self.loc, generator)
@@ -296,5 +310,5 @@ def _from_columns(columns: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _matvec(matrix: Tensor, vectors: Tensor) -> Tensor:
     """The matrix times each vector; leading dimensions of ``vectors`` beyond the matrix's are batched as columns."""
-    product = matrix @ _as_columns(vectors, matrix.dim() - 2)
+    product = matmul(matrix, _as_columns(vectors, matrix.dim() - 2))
     return _from_columns(product, (*vectors.shape[:-1], matrix.shape[-2]))

@@ -24,6 +24,12 @@ def widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
+def matmul(first: Tensor, second: Tensor) -> Tensor:
+    """The matrix product in the tensors' own type, also where autocast would make it a 16-bit one."""
+    with torch.autocast(first.device.type, enabled=False):
+        return first @ second
+
+
 def joint_shape(first: Tensor, second: Tensor) -> torch.Size:
     """The shape that the two broadcast to."""
     if second.dim() == 0 or first.shape == second.shape:
