@@ -1,0 +1,321 @@
+"""The checks that real code must pass and every planted fault must fail; each raises AssertionError."""
+
+import itertools
+import math
+
+import torch
+from tiny import (
+    Nodes,
+    TinyPrior,
+    batch_of,
+    full_covariance,
+    mean_field,
+    mixture,
+    mixture_x,
+    ones,
+    ppca,
+    ppca_x,
+    quadratic_nodes,
+    tiny,
+)
+from torch import nn
+from truths import CASES, LOG_P, MIXTURE, PPCA, assert_mean, bound, gauss_hermite, gradient
+
+from lambent.data import DataOptions, Dataset, Transform
+from lambent.distributions import Normal
+from lambent.draws import DoublyReparameterised, Enumerate, Given, Pathwise, StickingTheLanding
+from lambent.evaluation.bounds import bounds
+from lambent.evaluation.exact import exact_log_prob
+from lambent.evaluation.summary import summarise
+from lambent.likelihoods import CategoricalFamily, DiscretisedLogisticFamily, Likelihood
+from lambent.models import VAE
+from lambent.networks import LinearDecoder
+from lambent.objectives import ELBO, IWAE, effective_samples
+from lambent.posteriors import AmortisedPosterior, DiagonalNormal
+from lambent.priors import StandardNormalPrior
+from lambent.shapes import Shapes
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def assert_close(found, truth, tolerance):
+    found, truth = torch.as_tensor(found, dtype=torch.float64), torch.as_tensor(truth, dtype=torch.float64)
+    worst = (found - truth).abs().max().item()
+    assert worst <= tolerance, (
+        f"{found.flatten()[:3].tolist()} against {truth.flatten()[:3].tolist()}: off by {worst:.3g}"
+    )
+
+
+def constant_weights(tolerance=1e-12, dtype=torch.float64):
+    """C1: at the true posterior every weight is p(x), so that every bound is log p(x)."""
+    model, x = tiny("C1", 5).to(dtype), ones(5).to(dtype)
+    trace = model(x, StickingTheLanding(7, generator(0)))
+    assert trace.log_weight(x).shape == (7, 5)
+    assert_close(trace.log_weight(x), LOG_P, tolerance)
+    assert trace.log_weight(x).var() <= tolerance**2 * 10
+    assert_close(IWAE()(trace, x).value, LOG_P, tolerance)
+    assert_close(ELBO()(trace, x).value, LOG_P, tolerance)
+    assert_close(effective_samples(trace.log_weight(x)), 7.0, 10 * tolerance)
+
+
+def elbo_with_closed_rate(case):
+    """L_1 with the KL in closed form and log p(x|z), a quadratic, averaged exactly."""
+    model = tiny(case)
+    trace = model(ones(1), Nodes(nodes=quadratic_nodes(1)))
+    estimate = ELBO()(trace, ones(1))
+    assert_close(estimate.value, bound(1, *CASES[case]), 1e-10)
+    assert estimate.kind == "lower bound"
+    assert_close(trace.average(trace.rate) + trace.average(trace.distortion(ones(1))), -estimate.value, 1e-12)
+
+
+def single_weights(case):
+    """L_1 as the quadrature of log w."""
+    mean, log_scale = CASES[case]
+    nodes, mass = gauss_hermite(40)
+    given = Given(values={"z": (mean + math.exp(log_scale) * nodes).view(-1, 1, 1)})
+    log_weight = tiny(case)(ones(1), given).log_weight(ones(1))
+    assert_close((mass * log_weight.squeeze(1)).sum(), bound(1, mean, log_scale), 1e-10)
+
+
+def pairs_of_weights(case):
+    """L_2 as the quadrature of the bound of two weights."""
+    mean, log_scale = CASES[case]
+    nodes, mass = gauss_hermite(80)
+    z = mean + math.exp(log_scale) * torch.cartesian_prod(nodes, nodes).T.unsqueeze(-1)
+    model, x = tiny(case, z.shape[1]), ones(z.shape[1])
+    value = IWAE()(model(x, Given(values={"z": z})), x).value
+    assert_close((mass.outer(mass).flatten() * value).sum(), bound(2, mean, log_scale), 1e-9)
+
+
+@torch.no_grad()
+def sampled_bound(case, samples, n, delta, objective=None, chunks=1):
+    """L_K by drawing: mean over ``n`` replicates of the objective's value."""
+    model, x, noise = tiny(case, n // chunks), ones(n // chunks), generator(1)
+    objective = IWAE() if objective is None else objective
+    values = [objective(model(x, Pathwise(samples, noise)), x).value for _ in range(chunks)]
+    truth = bound(1 if isinstance(objective, ELBO) else samples, *CASES[case]).item()
+    assert_mean(torch.cat(values), truth, delta)
+
+
+def evaluated_bounds(case, samples, n, delta, seed=3):
+    """L_1 and L_K of ``n`` replicates through the streaming evaluator, and its rate and distortion."""
+    found = bounds(tiny(case, n), batch_of(ones(n)), n, samples=samples, seed=seed)
+    assert_mean(found.iwae, bound(samples, *CASES[case]).item(), delta)
+    assert_mean(found.elbo, bound(1, *CASES[case]).item(), 4 * delta)
+    assert_close(found.elbo, -(found.rate + found.distortion), 1e-12)
+    assert found.iwae_kind == found.elbo_kind == "lower bound"
+
+
+def streams_like_one_piece(samples=300, n=5):
+    """The evaluator's bounds, streamed in chunks, are those of all its samples at once."""
+    seen = []
+
+    class Recorded(VAE):
+        def forward(self, x, draw, condition=None):
+            trace = super().forward(x, draw, condition)
+            seen.append(trace)
+            return trace
+
+    parts = tiny("C3", n)
+    model, x = Recorded(parts.prior, parts.posterior, parts.likelihood), ones(n)
+    import lambent.evaluation.bounds as module
+
+    rows = module.ROWS
+    module.ROWS = 200  # several chunks, the last one short
+    try:
+        found = bounds(model, batch_of(x), n, samples=samples)
+    finally:
+        module.ROWS = rows
+    log_weight = torch.cat([trace.log_weight(x) for trace in seen])
+    assert len(seen) > 2
+    assert log_weight.shape == (samples, n)
+    assert len(log_weight[:, 0].unique()) == samples
+    assert_close(found.iwae, torch.logsumexp(log_weight, 0) - math.log(samples), 1e-12)
+    assert_close(found.effective, effective_samples(log_weight), 1e-9)
+    assert_close(found.distortion, -torch.cat([trace.log_px(x) for trace in seen]).mean(0), 1e-12)
+
+
+def ordered_bounds(case, counts=(1, 2, 5, 10, 50, 500, 5000), n=200):
+    """C4: L_1 <= L_2 <= ... <= log p, each from the same draws, by paired differences."""
+    model, most = tiny(case, n * counts[-1]), counts[-1]
+    with torch.no_grad():
+        z = model(ones(n), Pathwise(most, generator(2))).latents[0].value
+        rows = [_bound_in_blocks(model, z, count) for count in counts]
+    for lower, higher in itertools.pairwise(rows):
+        difference = higher - lower
+        assert difference.mean() >= -5 * difference.std() / math.sqrt(n), "a bound of more samples is lower"
+    for row in rows:
+        assert row.mean() - LOG_P <= 5 * row.std() / math.sqrt(n), "a bound is above the evidence"
+
+
+def _bound_in_blocks(model, z, count):
+    most, n = z.shape[:2]
+    blocks = z.reshape(most // count, count, n, 1).transpose(0, 1).reshape(count, -1, 1)
+    x = ones(blocks.shape[1])
+    return IWAE()(model(x, Given(values={"z": blocks})), x).value.view(-1, n).mean(0)
+
+
+def exact_mixture():
+    """C6: log_prob, the enumerated ELBO at the exact posterior, IWAE and the evaluator all give log p(x)."""
+    model, x = mixture(), mixture_x(3)
+    assert_close(model.log_prob(x), MIXTURE.log_p(), 1e-12)
+    trace = model(x, Enumerate())
+    elbo, iwae = ELBO()(trace, x), IWAE()(trace, x)
+    assert (elbo.kind, iwae.kind) == ("lower bound", "exact")
+    assert_close(elbo.value, MIXTURE.log_p(), 1e-12)
+    assert_close(iwae.value, MIXTURE.log_p(), 1e-12)
+    found = bounds(model, batch_of(x), 3, samples=50, draw=Enumerate())
+    assert_close(found.iwae, MIXTURE.log_p(), 1e-12)
+    assert_close(found.elbo, MIXTURE.log_p(), 1e-12)
+    assert found.iwae_kind == "exact"
+
+
+def exact_ppca():
+    """C5: the evidence in closed form, the best mean-field ELBO, and constant weights at the full posterior."""
+    exact = exact_log_prob(ppca(mean_field()))
+    assert exact is not None
+    assert_close(exact(ppca_x(), None), PPCA.log_p(), 1e-10)
+    trace = ppca(mean_field())(ppca_x(), Nodes(nodes=quadratic_nodes(2)))
+    assert_close(ELBO()(trace, ppca_x()).value, PPCA.log_p() - PPCA.mean_field_gap(), 1e-10)
+    x = ppca_x(4)
+    weights = ppca(full_covariance(4))(x, Pathwise(6, generator(0))).log_weight(x)
+    assert_close(weights, PPCA.log_p(), 1e-10)
+
+
+def optimal_mean_field():
+    """C5: the ELBO's gradient vanishes at the posterior's mean and the precision's inverse diagonal."""
+    q = mean_field()
+    loc, log_scale = (t.clone().requires_grad_() for t in (q.loc, q.log_scale))
+    trace = ppca(Normal(loc, log_scale))(ppca_x(), Nodes(nodes=quadratic_nodes(2)))
+    for slope in torch.autograd.grad(ELBO()(trace, ppca_x()).losses["all"], [loc, log_scale]):
+        assert_close(slope, 0.0, 1e-12)
+
+
+def sampled_ppca():
+    """C5: IWAE from the best mean field is within 5 standard errors of the evidence."""
+    n, samples = 4000, 50
+    with torch.no_grad():
+        model, x = ppca(mean_field(n)), ppca_x(n)
+        value = IWAE()(model(x, Pathwise(samples, generator(4))), x).value
+    # the bias at this K is Var(log w)/2K, about 1e-5: well below what is seen
+    assert_mean(value, PPCA.log_p(), 2e-3)
+
+
+def uniform_model(dims, dtype=torch.float64):
+    """A decoder of zeros: 256 grey levels, all alike; q is the prior."""
+    shapes = Shapes((dims,), 2, levels=256)
+    family = CategoricalFamily()
+    likelihood = Likelihood(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
+    encoder = nn.Identity()
+    encoder.features = dims
+    posterior = AmortisedPosterior(DiagonalNormal(), _Unconditional(encoder), 2)
+    for parameter in (*likelihood.parameters(), *posterior.head.parameters()):
+        nn.init.zeros_(parameter)
+    return VAE(StandardNormalPrior(2), posterior, likelihood).to(dtype)
+
+
+class _Unconditional(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.features = net, net.features
+
+    def forward(self, x, condition=None):
+        return self.net(x)
+
+
+def uniform_levels(dims=16, n=37, dtype=torch.float64, tolerance=1e-12):
+    """C8: bits/dim of the uniform distribution over 256 levels is 8, as the evaluator reports it."""
+    x = torch.randint(256, (n, dims), generator=generator(0)).float()
+    found = bounds(uniform_model(dims, dtype), batch_of(x), n, samples=3)
+    report = summarise(found, data="uniform", exact=None, active=0, latent=2, dims=dims, discrete=True)
+    assert report.n == n
+    assert_close(report.bits_per_dim, 8.0, tolerance)
+    assert f"{report.to_dict()['bits_per_dim']:.6f}" == "8.000000"
+    assert_close(report.elbo.value, -dims * math.log(256), 100 * tolerance)
+
+
+def density_in_its_unit(dims=6, factor=3.7):
+    """C8: data scaled by s have their density moved by -D ln s, whatever is done to them before scoring."""
+    raw = torch.rand(40, dims, generator=generator(0), dtype=torch.float64).float()
+    options = DataOptions(scale="standardize")
+    one, other = (Transform.fit(Dataset(data), options) for data in (raw, factor * raw))
+    q = Normal(torch.zeros(dims, dtype=torch.float64), torch.zeros((), dtype=torch.float64))
+    first = q.log_prob(one(raw).double()) + one.log_jacobian
+    second = q.log_prob(other(factor * raw).double()) + other.log_jacobian
+    assert_close(second - first, -dims * math.log(factor), 1e-4)  # the transform itself works in float32
+    doubled = Transform.fit(Dataset(2 * raw), options)  # by a power of two, so that float32 is exact
+    moved = q.log_prob(doubled(2 * raw).double()) + doubled.log_jacobian - first
+    assert_close(moved, -dims * math.log(2), 1e-12)
+
+
+def levels_sum_to_one(bits=3):
+    """The discretised likelihood, as it is built, is a probability over its levels, its edge bins too."""
+    shapes, family = Shapes((1,), 1), DiscretisedLogisticFamily(bits=bits, scale="fixed", sigma=0.4)
+    px = family.distribution(torch.full((1, 1, 1, 1), 0.6, dtype=torch.float64), None, shapes)
+    mass = [px.log_prob(torch.full((1, 1), float(level))).exp().item() for level in range(2**bits)]
+    assert_close(math.fsum(mass), 1.0, 1e-12)
+
+
+DRAWS = {"pathwise": Pathwise, "stl": StickingTheLanding, "dreg": DoublyReparameterised}
+OBJECTIVES = {"elbo": ELBO, "iwae": IWAE}
+
+
+def gradients_per_example(draw, objective, samples, case, n, seed=5):
+    """The estimator's gradient of the bound in ``n`` replicates: (4, n), of mean, log scale, shift and origin."""
+    noise = generator(seed)
+    sizes = [min(8000, n - start) for start in range(0, n, 8000)]
+    return torch.cat(
+        [_gradients(DRAWS[draw](samples, noise), OBJECTIVES[objective](), case, size) for size in sizes], 1
+    )
+
+
+def _gradients(draw, objective, case, n):
+    model, x = tiny(case, n, TinyPrior(n)), ones(n)
+    estimate = objective(model(x, draw), x)
+    groups = {"all": [*model.parameters()], **model.groups()}
+    slopes = {}
+    for name, loss in estimate.losses.items():
+        for parameter, slope in zip(
+            groups[name], torch.autograd.grad(loss, groups[name], retain_graph=True), strict=True
+        ):
+            slopes[parameter] = -n * slope.flatten()
+    q = model.posterior
+    return torch.stack([slopes[p] for p in (q.mean, q.log_scale, model.likelihood.shift, model.prior.origin)])
+
+
+SIZES = {1: (440_000, 0.05), 5: (120_000, 0.025), 50: (72_000, 0.01)}  # K: (replicates, bias that would be seen)
+
+
+def unbiased_gradient(draw, objective, samples, case):
+    """C11: the mean gradient of each parameter is the derivative of L_K."""
+    n, delta = SIZES[samples]
+    found = gradients_per_example(draw, objective, samples, case, n)
+    truth = gradient(1 if objective == "elbo" else samples, *CASES[case])
+    for row, slope in zip(found, truth, strict=True):
+        if row.std() <= 1e-9:
+            assert_close(row, slope, 1e-9)
+        else:
+            assert_mean(row, slope, delta)
+
+
+def no_variance_at_the_posterior(draw="stl", objective="elbo", samples=5):
+    """At the true posterior the path's gradient is 0 in every draw."""
+    found = gradients_per_example(draw, objective, samples, "C1", 50)
+    assert_close(found[:2], 0.0, 1e-12)
+
+
+def exact_mixture_gradient():
+    """Enumeration's gradient, of ELBO and IWAE, is that of log p(x) written out."""
+    model, x = mixture(), mixture_x(2)
+    truth_of = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    logits, loc, log_scale = truth_of
+    log_p = logits.log_softmax(0) + torch.distributions.Normal(loc, log_scale.exp()).log_prob(
+        torch.tensor(MIXTURE.x, dtype=torch.float64)
+    )
+    truth = torch.autograd.grad(torch.logsumexp(log_p, 0), truth_of)
+    for objective in (ELBO(), IWAE()):
+        loss = objective(model(x, Enumerate()), x).losses["all"]
+        for found, expected in zip(torch.autograd.grad(-loss, [*model.parameters()]), truth, strict=True):
+            assert_close(found, expected, 1e-12)
