@@ -117,14 +117,14 @@ def load_npy(path: Path, options: DataOptions) -> Dataset:
 def refuse_types(dtype: np.dtype[np.generic], name: str) -> None:
     """Refuses arrays of Python objects, text, times, records and complex numbers."""
     if dtype.hasobject:
-        raise DataError(f"{name} is an object array, which is a pickle: {WHY_NO_PICKLE} of a number type")
+        raise DataError(f"{name} is an object array, which is a pickle: {WHY_NO_PICKLE}; save it as a number type")
     if dtype.kind not in "biuf":
         raise DataError(f"{name} holds {dtype}, expected real numbers; convert it")
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
     if "allow_pickle" in str(error) or "Object arrays" in str(error) or "Python objects" in str(error):
-        return f"{path} is an object array, which is a pickle: {WHY_NO_PICKLE} of a number type"
+        return f"{path} is an object array, which is a pickle: {WHY_NO_PICKLE}; save it as a number type"
     return f"{path}: not a whole .npy file ({error}); it may be truncated, save it again"
 
 

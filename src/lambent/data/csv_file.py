@@ -72,7 +72,8 @@ def _header(path: Path, rows: list[tuple[int, list[str]]]) -> list[str]:
         raise DataError(f"{path}: the header has {what}; give each column its own name")
     numbers = [name for name in header if _number(name) is not None]
     if numbers and numbers not in ([str(i + first) for i in range(len(numbers))] for first in (0, 1)):
-        raise DataError(f"{path}: the first line ({', '.join(header[:5])}) holds numbers, expected the columns' names")
+        shown = ", ".join(header[:5])
+        raise DataError(f"{path}: the first line ({shown}) holds numbers; add a line with the columns' names before it")
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise DataError(f"{path}: the header is one cell, {header[0][:60]!r}; separate cells by commas")
     if len(rows) == 1:

@@ -141,7 +141,7 @@ class Dataset:
         """
         size = len(self) * math.prod(self.event_shape) * self.x.dtype.itemsize
         sampled = self.mapped and size > _FINGERPRINT_BUDGET
-        digest = hashlib.sha256(repr((len(self), self.event_shape, self.name_of_type, self.classes)).encode())
+        digest = hashlib.sha256(repr((len(self), self.event_shape, self._type, self.classes)).encode())
         for _, x in self._samples() if sampled else self.chunks():
             digest.update(_bytes(x))
         for values in (self.labels, self.condition):
@@ -149,9 +149,9 @@ class Dataset:
         return f"sha256{'-sampled' * sampled}:{digest.hexdigest()}"
 
     @property
-    def name_of_type(self) -> str:
-        """The stored number type, the same word for tensors and arrays."""
-        return str(self.x.dtype).removeprefix("torch.")
+    def _type(self) -> str:
+        """What `batch` gives, which is the same wherever the examples are kept."""
+        return str(self.batch(torch.tensor([0])).dtype)
 
     def _samples(self) -> Iterator[tuple[int, Tensor]]:
         block = max(1, 65536 // math.prod(self.event_shape))

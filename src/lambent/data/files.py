@@ -21,7 +21,7 @@ _MAGIC = {
     b"MM\0*": "image",
     b"RIFF": "image",
 }
-WHY_NO_PICKLE = "loading a pickle runs code that it holds, so lambent never does; save arrays with numpy.save or savez"
+WHY_NO_PICKLE = "loading a pickle runs code that it holds, so lambent never does"
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def content_of(path: Path) -> str:
 def _refuse_pickles(path: Path, head: bytes) -> None:
     binary_pickle = len(head) > 1 and head[0] == 0x80 and head[1] <= 5
     if path.suffix.lower() in _PICKLE_SUFFIXES or binary_pickle or (head.startswith(b"PK") and _is_torch_file(path)):
-        raise DataError(f"{path} holds a Python pickle: {WHY_NO_PICKLE}")
+        raise DataError(f"{path} holds a Python pickle: {WHY_NO_PICKLE}; save arrays by numpy.save or savez")
 
 
 def _is_torch_file(path: Path) -> bool:

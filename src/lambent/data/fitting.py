@@ -65,13 +65,10 @@ def check_raw(dataset: Dataset, levels: int | None, name: str) -> None:
         DataError: grey levels outside 0..levels-1, or, where there are none, numbers outside [0, 1].
     """
     if levels is not None:
-        grey_levels(levels).check(dataset, name)
-        return
-    try:
-        unit_interval().check(dataset, name)
-    except DataError as error:
+        grey_levels(levels).check(dataset, name, f"correct data.levels, which is {levels}, or the data")
+    else:
         fix = "set data.levels to the number of grey levels, or give numbers in [0, 1], to binarise"
-        raise DataError(f"{str(error).rpartition('; ')[0]}; {fix}") from error
+        unit_interval().check(dataset, name, fix)
 
 
 def _levels(dataset: Dataset, options: DataOptions) -> int | None:

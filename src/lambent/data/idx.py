@@ -173,7 +173,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (EOFError, zlib.error, struct.error, DataError, StorageError) as error:
         raise DataError(f"{path}: not a whole gzipped idx file ({error}); delete it, to have it fetched") from error
     if len(content) != size:
-        raise DataError(f"{path}: {len(content)} values, but its header says {size}; delete it, to have it fetched")
+        raise DataError(f"{path}: {len(content)} values, its header says {size}; delete it, to have it fetched")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 

@@ -14,7 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _GREY, _COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA")
-_ORIENTATION, _BITS_PER_SAMPLE = 274, 258
-_TURNED = (5, 6, 7, 8)
+_BITS_PER_SAMPLE = 258
 
 
 class BadImageError(Exception):
@@ -52,19 +51,42 @@ def load_folder(folder: Path, options: DataOptions) -> Dataset:
     """All images of a folder, as bytes (N, C, H, W).
 
     Raises:
-        DataError: no images, an empty class folder, files that can't be used (all are listed), or images of several
-            shapes.
+        DataError: no images, an empty class folder, files that can't be used (all are found, ten are listed), images of
+            several shapes, or more of them than ``data.memory`` holds.
     """
     files = list_images(folder)
-    shapes, bad = _shapes(files, options)
-    _refuse_mixed(folder, shapes, bad, options)
-    kept = [file for file in files if file.path in shapes]
-    x, bad = _decode(folder, kept, shapes, bad, options)
-    if bad and not (options.skip_bad and len(bad) < len(files)):
-        raise DataError(
-            f"{folder}: {_listed(bad, folder, len(files))}; repair or remove them, or set data.skip_bad=true"
-        )
-    return _dataset(folder, [file for file in kept if file.path not in bad], x, bad, len(files))
+    found = _Found({}, {}, np.empty(0, np.uint8))
+    for file in files:
+        try:
+            found = found.with_image(file.path, _pixels(file.path, options), len(files), folder, options)
+        except BadImageError as error:
+            found.bad[file.path] = str(error)
+    if found.bad and not (options.skip_bad and found.shapes):
+        fix = "none is left" if options.skip_bad else "repair or remove them, or set data.skip_bad=true"
+        raise DataError(f"{folder}: {_listed(found.bad, folder, len(files))}; {fix}")
+    _refuse_mixed(folder, found.shapes)
+    kept = [file for file in files if file.path in found.shapes]
+    return _dataset(folder, kept, found.pixels[: len(kept)], found.bad, len(files))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Shapes of the good images, reasons for the bad ones, and the pixels of the good ones while of one shape."""
+
+    shapes: dict[Path, tuple[int, ...]]
+    bad: dict[Path, str]
+    pixels: np.ndarray
+
+    def with_image(self, path: Path, image: np.ndarray, files: int, folder: Path, options: DataOptions) -> _Found:
+        """With one more good image."""
+        found = self
+        if not self.shapes:
+            _refuse_large(folder, files, image.shape, options)
+            found = replace(self, pixels=np.empty((files, *image.shape), np.uint8))
+        if image.shape == found.pixels.shape[1:]:
+            found.pixels[len(self.shapes)] = image
+        self.shapes[path] = image.shape
+        return found
 
 
 def _dataset(folder: Path, files: list[ImageFile], x: np.ndarray, bad: dict[Path, str], total: int) -> Dataset:
@@ -111,18 +133,6 @@ def _visible(folder: Path) -> list[Path]:
         return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
-def _shapes(files: list[ImageFile], options: DataOptions) -> tuple[dict[Path, tuple[int, ...]], dict[Path, str]]:
-    """Each image's shape, from headers alone, and the files that have none."""
-    shapes, bad = {}, {}
-    for file in files:
-        try:
-            with _opened(file.path) as image:
-                shapes[file.path] = _shape_of(image, file.path, options)
-        except BadImageError as error:
-            bad[file.path] = str(error)
-    return shapes, bad
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[PIL.Image.Image]:
     """An image of which only the header was read; whatever fails inside becomes a `BadImageError`."""
@@ -153,7 +163,7 @@ def _reason(error: Exception) -> str:
     import PIL.Image
 
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "no PNG, JPEG, WebP or TIFF"
+        return "no readable PNG, JPEG, WebP or TIFF"
     if isinstance(error, PIL.Image.DecompressionBombError):
         return f"more than {LIMITS.image_pixels} pixels"
     if isinstance(error, OSError) and error.strerror:
@@ -161,7 +171,8 @@ def _reason(error: Exception) -> str:
     return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
 
 
-def _shape_of(image: PIL.Image.Image, path: Path, options: DataOptions) -> tuple[int, ...]:
+def _refuse_strange_images(image: PIL.Image.Image, path: Path) -> None:
+    """By its header alone, before anything is decoded."""
     width, height = image.size
     if width * height > LIMITS.image_pixels:
         raise BadImageError(f"{width}x{height} is more than {LIMITS.image_pixels} pixels")
@@ -171,11 +182,6 @@ def _shape_of(image: PIL.Image.Image, path: Path, options: DataOptions) -> tuple
         raise BadImageError(f"{_bits(image, path)} bits a channel; use .npy and data.levels for those")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImageError(f"{getattr(image, 'n_frames', 1)} frames, expected one")
-    if options.size:
-        height, width = _size(options)
-    elif image.getexif().get(_ORIENTATION) in _TURNED:
-        height, width = width, height
-    return (1 if options.grayscale or image.mode in _GREY else 3, height, width)
 
 
 def _mode_in_words(mode: str) -> str:
@@ -200,11 +206,9 @@ def _size(options: DataOptions) -> tuple[int, int]:
     return options.size[0], options.size[-1]
 
 
-def _refuse_mixed(
-    folder: Path, shapes: dict[Path, tuple[int, ...]], bad: dict[Path, str], options: DataOptions
-) -> None:
+def _refuse_mixed(folder: Path, shapes: dict[Path, tuple[int, ...]]) -> None:
     kinds = Counter(shapes.values()).most_common()
-    if len(kinds) < 2 or (bad and not options.skip_bad):
+    if len(kinds) < 2:
         return
     example = {shape: path.relative_to(folder) for path, shape in reversed(shapes.items())}
     listed = ", ".join(f"{n} of {shape} such as {str(example[shape])!r}" for shape, n in kinds[:10])
@@ -212,40 +216,6 @@ def _refuse_mixed(
     sizes, channels = {s[1:] for s, _ in kinds}, {s[0] for s, _ in kinds}
     fixes = [f"data.size={list(kinds[0][0][1:])}"] * (len(sizes) > 1) + ["data.grayscale=true"] * (len(channels) > 1)
     raise DataError(f"{folder}: images of several shapes: {listed}{more}; set {' and '.join(fixes)}")
-
-
-def _decode(
-    folder: Path,
-    files: list[ImageFile],
-    shapes: dict[Path, tuple[int, ...]],
-    bad: dict[Path, str],
-    options: DataOptions,
-) -> tuple[np.ndarray, dict[Path, str]]:
-    """The good images, and the bad ones with those that fail on decoding."""
-    shape = Counter(shapes.values()).most_common(1)[0][0] if shapes else (0, 0, 0)
-    _refuse_large(folder, len(files), shape, options)
-    x, bad = np.empty((len(files), *shape), np.uint8), dict(bad)
-    good = 0
-    for file, decoded in _decoded(files, bad, options):
-        if decoded.shape == shape:  # else several shapes, beside bad files that are about to be reported
-            x[good] = decoded
-            good += 1
-        elif shapes[file.path] == shape:
-            bad[file.path] = f"decodes to {decoded.shape}, its header says {shape}"
-    return x[:good], dict(sorted(bad.items()))
-
-
-def _decoded(
-    files: list[ImageFile], bad: dict[Path, str], options: DataOptions
-) -> Iterator[tuple[ImageFile, np.ndarray]]:
-    for file in files:
-        try:
-            with _opened(file.path) as image:
-                pixels = _pixels(image, options)
-        except BadImageError as error:
-            bad[file.path] = str(error)
-            continue
-        yield file, pixels
 
 
 def _refuse_large(folder: Path, files: int, shape: tuple[int, ...], options: DataOptions) -> None:
@@ -257,8 +227,21 @@ def _refuse_large(folder: Path, files: int, shape: tuple[int, ...], options: Dat
         )
 
 
-def _pixels(image: PIL.Image.Image, options: DataOptions) -> np.ndarray:
-    """(C, H, W) bytes."""
+def _pixels(path: Path, options: DataOptions) -> np.ndarray:
+    """(C, H, W) bytes.
+
+    Raises:
+        BadImageError: why the file can't be used.
+    """
+    with _opened(path) as image:
+        _refuse_strange_images(image, path)
+        if image.format == "PNG":  # decoding stops at the last pixel, without a look at the checksums
+            with _opened(path) as again:
+                again.verify()
+        return _converted(image, options)
+
+
+def _converted(image: PIL.Image.Image, options: DataOptions) -> np.ndarray:
     import PIL.Image
     import PIL.ImageOps
 

@@ -65,8 +65,8 @@ def _whole(values: np.ndarray, name: str) -> np.ndarray:
     wrong = np.flatnonzero(~(np.isfinite(values) & (values == np.round(values))))
     if wrong.size:
         raise DataError(
-            f"{name}: {wrong.size} labels are not whole numbers, first {values[wrong[0]]} at example {wrong[0]}; "
-            "give codes or text"
+            f"{name}: {wrong.size} of {len(values)} labels are not whole numbers, first {values[wrong[0]]} at example "
+            f"{wrong[0]}; give codes or text"
         )
     return values.astype(np.int64)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -51,18 +51,22 @@ class Support:
     >>> grey_levels(17).check(torch.tensor([[3, 17]]), "valid")
     Traceback (most recent call last):
     ...
-    lambent.errors.DataError: valid: values 3..17 outside {0..16}: 1 of 2, first at example 0, element 1; use \
-likelihood.bits=5
+    lambent.errors.DataError: valid: values 3..17 outside {0..16}: 1 of 2, first at x[0,1]; use likelihood.bits=5
     """
 
     name: str
     bounds: tuple[Bounds, ...]
     columns: tuple[str, ...] = ()
 
-    def check(self, data: Checkable, name: str = "data") -> None:
+    def check(self, data: Checkable, name: str = "data", fix: str = "") -> None:
         """Refuses data outside the support; looks at a stretch at a time, so memory-mapped arrays stay on disk.
 
         Floats that are exact whole numbers pass where whole numbers are due.
+
+        Args:
+            data: Examples along the first axis.
+            name: What they are called in the message.
+            fix: What to do about it, where it isn't the choice of likelihood.
 
         Raises:
             DataError: names the range found, the first positions, the total, and the fix.
@@ -70,7 +74,7 @@ likelihood.bits=5
         if all(self._holds(chunk) for _, chunk in _chunks(data)):
             return
         _refuse_nonfinite(data, name, self.columns)
-        self._refuse(data, name)
+        self._refuse(data, name, fix)
 
     def contains(self, x: Tensor) -> Tensor:
         """Element by element, whether ``x`` (N, *event) is inside."""
@@ -97,22 +101,20 @@ likelihood.bits=5
             return False
         return not (bound.integer and x.is_floating_point()) or bool((x == x.round()).all())
 
-    def _refuse(self, data: Checkable, name: str) -> None:
-        found = _Found.scan(data, lambda x: ~self.contains(x), self.columns)
-        what = self.name if len(self.bounds) == 1 else self._column_label(found)
+    def _refuse(self, data: Checkable, name: str, fix: str) -> None:
+        found, bound = _Found.scan(data, lambda x: ~self.contains(x), self.columns), self.bounds[0]
+        if self.columns:  # the range of the column that is wrong, not of all
+            at = found.positions[0][-1]
+            bound, column = self.bounds[at], _Found.scan(data, torch.isnan, part=lambda x: x[:, at])
+            found = replace(found, low=column.low, high=column.high)
         outside = f"{found.low:g}..{found.high:g}" if found.low < found.high else f"{found.low:g}"
         raise DataError(
-            f"{name}: values {outside} outside {what}: {found.total} of {found.seen}, first at {found.where}; "
-            f"{self._fix(found)}"
+            f"{name}: values {outside} outside {_label(bound)}: {found.total} of {found.seen}, first at {found.where}; "
+            f"{fix or self._fix(found, bound)}"
         )
 
-    def _column_label(self, found: _Found) -> str:
-        bound = self.bounds[found.positions[0][-1]]
-        return _label(bound)
-
-    def _fix(self, found: _Found) -> str:
-        bound = self.bounds[0] if len(self.bounds) == 1 else self.bounds[found.positions[0][-1]]
-        if len(self.bounds) > 1:
+    def _fix(self, found: _Found, bound: Bounds) -> str:
+        if self.columns:
             return f"correct them or change the column's kind ({_label(bound)} is due there)"
         if bound.integer and bound.high == 1:
             return _fix_binary(found)
@@ -146,11 +148,18 @@ class _Found:
     columns: tuple[str, ...]
 
     @classmethod
-    def scan(cls, data: Checkable, bad: Callable[[Tensor], Tensor], columns: tuple[str, ...] = ()) -> _Found:
-        """Counts the elements for which ``bad(chunk)`` holds."""
+    def scan(
+        cls,
+        data: Checkable,
+        bad: Callable[[Tensor], Tensor],
+        columns: tuple[str, ...] = (),
+        part: Callable[[Tensor], Tensor] = lambda x: x,
+    ) -> _Found:
+        """Counts the elements of ``part(chunk)`` for which ``bad`` holds."""
         total, seen, low, high, whole = 0, 0, math.inf, -math.inf, True
         positions: list[tuple[int, ...]] = []
-        for start, x in _chunks(data):
+        for start, chunk in _chunks(data):
+            x = part(chunk)
             mask = bad(x)
             total, seen = total + int(mask.sum()), seen + x.numel()
             finite = x[torch.isfinite(x)]
@@ -164,20 +173,18 @@ class _Found:
     @property
     def where(self) -> str:
         """The first positions in words."""
-        return "; ".join(position_in_words(p, self.columns) for p in self.positions)
+        return ", ".join(position_in_words(p, self.columns) for p in self.positions)
 
 
 def position_in_words(position: tuple[int, ...], columns: tuple[str, ...] = ()) -> str:
-    """Examples and elements are counted from 0.
+    """Where a value is: as an index, or as the row and column of a table; both count from 0.
 
     >>> position_in_words((3, 0, 4, 5)), position_in_words((3, 1), ("age", "sex"))
-    ('example 3, element (0,4,5)', "example 3, column 'sex'")
+    ('x[3,0,4,5]', "row 3 column 'sex'")
     """
-    example, *element = position
     if columns:
-        return f"example {example}, column {columns[element[-1]]!r}"
-    inside = str(element[0]) if len(element) == 1 else f"({','.join(map(str, element))})"
-    return f"example {example}, element {inside}" if element else f"example {example}"
+        return f"row {position[0]} column {columns[position[-1]]!r}"
+    return f"x[{','.join(map(str, position))}]"
 
 
 def refuse_nonfinite(data: Checkable, name: str = "data", columns: tuple[str, ...] = ()) -> None:
@@ -194,7 +201,7 @@ def _refuse_nonfinite(data: Checkable, name: str, columns: tuple[str, ...]) -> N
     found = _Found.scan(data, lambda x: ~torch.isfinite(x), columns)
     if found.total:
         raise DataError(
-            f"{name}: {found.total} of {found.seen} values are NaN or infinite, first at {found.where}; "
+            f"{name}: {found.total} of {found.seen} values are NaN or infinite in float32, first at {found.where}; "
             "remove those examples or fill them in"
         )
 
