@@ -172,7 +172,7 @@ class Trace:
         if log_mass is None:
             return values.mean(0)
         mass = log_mass.exp()
-        return torch.where(mass > 0, mass * values, torch.zeros_like(values)).sum(0)
+        return torch.where(mass == 0, torch.zeros_like(values), mass * values).sum(0)
 
     def log_mean_weight(self, x: Tensor) -> Tensor:
         """Log (1/K) sum_k w_k, (B,), by logsumexp; the exact log p(x) where K enumerates every level."""
