@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -24,8 +25,12 @@ class PosteriorSettings(ABC):
         """Numbers per example that the head gives."""
 
     @abstractmethod
-    def distribution(self, head: Tensor, latent: int) -> Distribution:
-        """q(z|x) of batch shape (B,) from the head's (B, width)."""
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Distribution:
+        """q(z|x) of batch shape (B,) from the head's (B, width) and what the family learns for all examples alike."""
+
+    def own_size(self, latent: int) -> int:
+        """Numbers that are the same for every example."""
+        return 0
 
     def initialise(self, head: nn.Linear, latent: int) -> None:
         """Adapts the fresh head where the family wants it; most don't."""
@@ -42,8 +47,10 @@ class AmortisedPosterior(nn.Module):
         assert isinstance(features, int)
         self.head = nn.Linear(features, family.width(latent))
         family.initialise(self.head, latent)
+        own = family.own_size(latent)
+        self.own = nn.Parameter(torch.zeros(own)) if own else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""
         x = x.to(self.head.weight.dtype)
-        return self.family.distribution(self.head(self.encoder(x, condition)), self.latent)
+        return self.family.distribution(self.head(self.encoder(x, condition)), self.latent, self.own)

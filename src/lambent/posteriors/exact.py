@@ -26,6 +26,6 @@ class ExactPosterior(PosteriorSettings):
         """No head: refused."""
         raise CombinationError("posterior=exact has no encoder; use model=mixture")
 
-    def distribution(self, head: Tensor, latent: int) -> Distribution:
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Distribution:
         """No head: refused."""
         raise CombinationError("posterior=exact has no encoder; use model=mixture")

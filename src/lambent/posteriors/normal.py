@@ -24,7 +24,7 @@ class DiagonalNormal(PosteriorSettings):
         """Means, and log scales unless they are fixed."""
         return latent if self.scale is not None else 2 * latent
 
-    def distribution(self, head: Tensor, latent: int) -> Normal:
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Normal:
         """The diagonal Normal; log scales are bounded smoothly."""
         if self.scale is not None:
             return Normal(head, head.new_full((), math.log(self.scale)))
@@ -37,16 +37,24 @@ class DiagonalNormal(PosteriorSettings):
 class FullCovariance(PosteriorSettings):
     """N(m(x), L(x) L(x)^T) with L lower triangular, its diagonal positive."""
 
-    def width(self, latent: int) -> int:
-        """Means, log diagonal, and the entries below it."""
-        return 2 * latent + latent * (latent - 1) // 2
+    shared: bool = option(False, "one covariance for all examples, as linear-Gaussian models have")  # noqa: FBT003
 
-    def distribution(self, head: Tensor, latent: int) -> CholeskyNormal:
+    def width(self, latent: int) -> int:
+        """Means, and unless they are shared the log diagonal and the entries below it."""
+        return latent if self.shared else latent + _triangle(latent)
+
+    def own_size(self, latent: int) -> int:
+        """The shared triangle."""
+        return _triangle(latent) if self.shared else 0
+
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> CholeskyNormal:
         """Entries below the diagonal are in units of their row's scale."""
-        loc, raw, below = head.split([latent, latent, latent * (latent - 1) // 2], -1)
+        loc, triangle = (head, own) if self.shared else head.split([latent, _triangle(latent)], -1)
+        assert triangle is not None
+        raw, below = triangle.split([latent, _triangle(latent) - latent], -1)
         scale = bounded_log_scale(raw).exp()
         rows, columns = torch.tril_indices(latent, latent, -1, device=head.device)
-        unit = torch.zeros(*head.shape[:-1], latent, latent, dtype=head.dtype, device=head.device)
+        unit = torch.zeros(*triangle.shape[:-1], latent, latent, dtype=head.dtype, device=head.device)
         unit[..., rows, columns] = below
         unit = unit + torch.eye(latent, dtype=head.dtype, device=head.device)
         return CholeskyNormal(loc, scale.unsqueeze(-1) * unit)
@@ -56,6 +64,10 @@ class FullCovariance(PosteriorSettings):
         with torch.no_grad():
             head.weight[2 * latent :] = 0
             head.bias[2 * latent :] = 0
+
+
+def _triangle(latent: int) -> int:
+    return latent * (latent + 1) // 2
 
 
 @part("posterior", "low-rank")
@@ -69,7 +81,7 @@ class LowRank(PosteriorSettings):
         """Means, log scales, and F."""
         return (2 + self.rank) * latent
 
-    def distribution(self, head: Tensor, latent: int) -> LowRankNormal:
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> LowRankNormal:
         """The columns of F are the head's own numbers."""
         loc, raw, factor = head.split([latent, latent, self.rank * latent], -1)
         return LowRankNormal(loc, factor.unflatten(-1, (latent, self.rank)), bounded_log_scale(raw))

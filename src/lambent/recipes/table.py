@@ -44,9 +44,9 @@ _REAL: Mapping[str, Mapping[str, Any]] = {"data": {"scale": "unit"}}
 _LINEAR_GAUSSIAN: Mapping[str, Mapping[str, Any]] = {
     **_LINEAR,
     **_REAL,
-    "posterior": {"name": "full-cov"},
+    "posterior": {"name": "full-cov", "shared": True},
     "draw": {"name": "stl"},
-    "train": {**_ANNEALED, "epochs": 300},
+    "train": {**_ANNEALED, "batch_size": 500, "epochs": 1200, "validate_every": 40},
 }
 _BURDA: Mapping[str, Mapping[str, Any]] = {
     "model": {"latent": 50},
