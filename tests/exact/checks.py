@@ -4,6 +4,7 @@ import itertools
 import math
 
 import torch
+from scipy import stats
 from tiny import (
     Nodes,
     TinyPrior,
@@ -14,6 +15,7 @@ from tiny import (
     mixture_x,
     ones,
     ppca,
+    ppca_likelihood,
     ppca_x,
     quadratic_nodes,
     tiny,
@@ -24,16 +26,19 @@ from truths import CASES, LOG_P, MIXTURE, PPCA, assert_mean, bound, gauss_hermit
 from lambent.data import DataOptions, Dataset, Transform
 from lambent.distributions import Normal
 from lambent.draws import DoublyReparameterised, Enumerate, Given, Pathwise, StickingTheLanding
+from lambent.errors import ShapeError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.summary import summarise
+from lambent.evaluation.units import active_units
 from lambent.likelihoods import CategoricalFamily, DiscretisedLogisticFamily, Likelihood
 from lambent.models import VAE
 from lambent.networks import LinearDecoder
-from lambent.objectives import ELBO, IWAE, effective_samples
+from lambent.objectives import ELBO, IWAE, Beta, Capacity, FreeBits, WarmUp, effective_samples
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
+from lambent.trace import Latent, Trace
 
 
 def generator(seed):
@@ -319,3 +324,121 @@ def exact_mixture_gradient():
         loss = objective(model(x, Enumerate()), x).losses["all"]
         for found, expected in zip(torch.autograd.grad(-loss, [*model.parameters()]), truth, strict=True):
             assert_close(found, expected, 1e-12)
+
+
+def _mixed_x(n=70):
+    return torch.linspace(-4, 6, n, dtype=torch.float64).square().unsqueeze(1) / 6
+
+
+def _mixture_log_p(x):
+    terms = [
+        w * stats.norm.pdf(x.numpy(), m, s)
+        for w, m, s in zip(MIXTURE.weights, MIXTURE.means, MIXTURE.scales, strict=True)
+    ]
+    return torch.tensor(sum(terms)).log().squeeze(1)
+
+
+def every_example_once(n=70, samples=40):
+    """Of examples that all differ, in blocks of which the last is short: each number, their mean and its error."""
+    x, truth = _mixed_x(n), _mixture_log_p(_mixed_x(n))
+    found = bounds(mixture(), batch_of(x), n, samples=samples, draw=Enumerate())
+    report = summarise(found, data="mixture", exact=mixture().log_prob(x), active=0, latent=3, dims=1, discrete=False)
+    assert (report.n, report.samples, report.non_finite) == (n, samples, 0)
+    assert_close(found.iwae, truth, 1e-12)
+    for figure in (report.iwae, report.elbo, report.log_likelihood):
+        assert_close(figure.value, truth.mean(), 1e-12)
+        assert_close(figure.se, truth.std() / math.sqrt(n), 1e-12)
+
+
+def non_finite_examples_count():
+    """An example without a finite bound makes the mean -inf and is counted; none is dropped."""
+    x = _mixed_x(40)
+    x[3] = math.inf
+    found = bounds(mixture(), batch_of(x), 40, draw=Enumerate())
+    report = summarise(found, data="broken", exact=None, active=0, latent=3, dims=1, discrete=False)
+    assert (report.n, report.non_finite) == (40, 1)
+    assert report.iwae.value == -math.inf
+    assert report.to_dict()["elbo"]["value"] == "-inf"
+
+
+class _Noisy(nn.Module):
+    """An encoder whose training mode differs: batch norm and dropout; the batch norm of a frozen part stays in use."""
+
+    def __init__(self):
+        super().__init__()
+        self.features = 8
+        frozen = nn.BatchNorm1d(5).eval()
+        self.net = nn.Sequential(frozen, nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+
+    def forward(self, x, condition=None):
+        return self.net(x)
+
+
+def evaluation_mode():
+    """Evaluating a model in training mode gives the numbers of evaluation mode, and leaves it as it was."""
+    torch.manual_seed(0)
+    posterior = AmortisedPosterior(DiagonalNormal(), _Noisy(), 2)
+    model, x = VAE(StandardNormalPrior(2), posterior, ppca_likelihood()).double(), ppca_x(50) * torch.rand(50, 1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.running_mean += 0.3
+    frozen = model.posterior.encoder.net[0]
+    modes = [module.training for module in model.modules()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    training = bounds(model, batch_of(x), 50, samples=30)
+    assert [module.training for module in model.modules()] == modes
+    assert not frozen.training
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert_close(training.elbo, bounds(model.eval(), batch_of(x), 50, samples=30).elbo, 0.0)
+
+
+def refuses_broadcasting():
+    """A likelihood of (5, 1) examples, or one that doesn't say what an example is, never scores five examples."""
+    zero = torch.zeros(())
+    for px in (
+        Normal(torch.zeros(1, 5, 1), zero),
+        Normal(torch.zeros(5, 1, 1), zero),
+        Normal(torch.zeros(1, 5, 5), zero, 0),
+    ):
+        x = (
+            torch.zeros(5, 1)
+            if px.batch_shape == (5, 1)
+            else torch.zeros(1, 5)
+            if px.event_shape == (1,)
+            else torch.zeros(5, 5)
+        )
+        try:
+            found = Trace(px).log_px(x)
+        except ShapeError:
+            continue
+        raise AssertionError(f"a log p(x|z) of {tuple(found.shape)} came of x {tuple(x.shape)}")
+
+
+def reports_the_plain_bound():
+    """Whatever the loss charges, the value is the ELBO."""
+    x = ones(1)
+    trace = tiny("C3")(x, Nodes(nodes=quadratic_nodes(1)))
+    for rate in (Beta(4.0), FreeBits(3.0), Capacity(capacity=2.0), WarmUp(factor=0.1)):
+        assert_close(ELBO(rate)(trace, x).value, bound(1, *CASES["C3"]), 1e-10)
+
+
+def free_bits_by_hand():
+    """The floor holds for the batch's mean rate of each dimension (Kingma et al. 2016, eq. 15)."""
+    q = Normal(torch.tensor([[0.0, 2.0], [0.4, 0.0]]), torch.zeros(()))  # rates 0, 2 and .08, 0; means .04 and 1
+    prior = Normal(torch.zeros(2), torch.zeros(()))
+    trace = Trace(Normal(torch.zeros(3, 2, 1), torch.zeros(())), (Latent("z", torch.zeros(3, 2, 2), prior, q),))
+    assert_close(FreeBits(0.5)(trace), torch.full((3, 2), 0.5 + 1.0), 1e-6)
+    assert_close(FreeBits(0.0)(trace), torch.full((3, 2), 0.04 + 1.0), 1e-6)
+
+
+def noise_is_fresh():
+    """Examples of one block, and blocks of one evaluation, have noise of their own."""
+    n = 96
+    found = bounds(tiny("C2", n), batch_of(ones(n)), n, samples=40)
+    assert len(found.iwae.unique()) == n, "examples share their noise"
+
+
+def units_by_variance():
+    """Active means that the variance, not the deviation, is above 0.01."""
+    means = torch.tensor([-1.0, 1.0]).repeat(50).unsqueeze(1) * torch.tensor([0.05, 0.2, 0.0])
+    assert active_units(means) == 1, "a deviation was compared with a variance's threshold"

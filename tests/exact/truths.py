@@ -121,6 +121,7 @@ def assert_mean(values, truth, delta, truth_se=0.0):
     """|z| <= 5 at a standard error of at most delta/10: a bias of delta would be seen."""
     values = torch.as_tensor(values, dtype=torch.float64).flatten()
     se = math.hypot(values.std().item() / math.sqrt(len(values)), truth_se)
-    z = (values.mean().item() - truth) / se
+    difference = values.mean().item() - truth
+    z = difference / se if se > 0 else math.copysign(math.inf, difference)
     assert se <= delta / 10, f"standard error {se:.2g} is too large to see a bias of {delta:g}"
     assert abs(z) <= 5, f"z = {z:.1f}: {values.mean().item():.6f} against {truth:.6f}"
