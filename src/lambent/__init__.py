@@ -1,7 +1,7 @@
 """lambent: latent-variable models from the same few parts, every number true.
 
 >>> import lambent
->>> lambent.recipes()[:3]
+>>> lambent.recipe_names()[:3]
 ['linear-ae', 'ae', 'sparse-ae']
 """
 
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lambent.errors import LambentError
     from lambent.fitting import fit
-    from lambent.recipes.table import names as recipes
+    from lambent.recipes.table import names as recipe_names
     from lambent.run import Run, load
 
-__all__ = ["LambentError", "Run", "fit", "load", "recipes"]
+__all__ = ["LambentError", "Run", "fit", "load", "recipe_names"]
 
 _HOMES = {
     "LambentError": ("lambent.errors", "LambentError"),
     "Run": ("lambent.run", "Run"),
     "fit": ("lambent.fitting", "fit"),
     "load": ("lambent.run", "load"),
-    "recipes": ("lambent.recipes.table", "names"),
+    "recipe_names": ("lambent.recipes.table", "names"),
 }
 
 

@@ -53,7 +53,7 @@ def fit(
     """Trains a recipe on data.
 
     Args:
-        recipe: Name of a recipe (`lambent.recipes()`).
+        recipe: Name of a recipe (`lambent.recipe_names()`).
         data: A source's name, an array (N, *event), or a `Dataset`; by default the recipe's own.
         out: Folder of the run; None keeps the run in memory.
         valid: Validation data; by default what the source has, else a part of the training set.

@@ -69,7 +69,8 @@ def linear_gaussian_log_prob(x: Tensor, weight: Tensor, bias: Tensor, log_scale:
     >>> x = torch.tensor([[1.0, 0.0, 0.5, -0.5, 1.0]])
     >>> w = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, -1.0], [0.5, 0.25]])
     >>> b = torch.tensor([0.0, 1.0, -1.0, 0.5, 0.0])
-    >>> round(linear_gaussian_log_prob(x, w, b, torch.full((5,), 0.25).sqrt().log()).item(), 10)
+    >>> s = torch.full((5,), 0.5, dtype=torch.float64)
+    >>> round(linear_gaussian_log_prob(x, w, b, s.log()).item(), 10)
     -12.2506061166
     """
     scale = log_scale.double().exp()

@@ -15,6 +15,7 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
         means: Posterior means of all examples, (N, *latent).
         threshold: The variance above which a dimension is active.
 
+    >>> import torch
     >>> active_units(torch.tensor([[0.0, 1.0], [0.01, -1.0]]))
     1
     """

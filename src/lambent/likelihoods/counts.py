@@ -9,20 +9,25 @@ import torch
 from torch import Tensor
 
 from lambent.data.support import Support, counts
-from lambent.distributions import NegativeBinomial, Poisson
-from lambent.distributions.numerics import bounded_log_scale
+from lambent.distributions import NegativeBinomial, Poisson, bounded_log_scale, unbounded_log_scale
 from lambent.likelihoods.base import Family
 from lambent.likelihoods.scale import numbers, own_scale_shape
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
+RATE_BOUND = 15.0
+"""Log rates lie smoothly within -15..15."""
 
-def _log_mean(x: Tensor) -> Tensor:
-    return (x.double().mean(0) + 1e-2).log().unsqueeze(0).float()
+
+def log_mean_bias(x: Tensor) -> Tensor:
+    """The decoder's bias at which rates are the data's means, (1, *event)."""
+    log_mean = (x.double().mean(0) + 1e-2).log().clamp(-RATE_BOUND + 1, RATE_BOUND - 1)
+    return unbounded_log_scale(log_mean, -RATE_BOUND, RATE_BOUND).unsqueeze(0).float()
 
 
-def _bounded_log_rate(raw: Tensor) -> Tensor:
-    return bounded_log_scale(raw, -15.0, 15.0)
+def bounded_log_rate(raw: Tensor) -> Tensor:
+    """A decoder's number as a log rate."""
+    return bounded_log_scale(raw, -RATE_BOUND, RATE_BOUND)
 
 
 @part("likelihood", "poisson")
@@ -39,7 +44,7 @@ class PoissonFamily(Family):
     def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Poisson:
         """One log rate an element."""
         dims = len(shapes.event)
-        return Poisson(_bounded_log_rate(parameters.squeeze(-1 - dims)), dims)
+        return Poisson(bounded_log_rate(parameters.squeeze(-1 - dims)), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
         """log(1 + x)."""
@@ -47,7 +52,7 @@ class PoissonFamily(Family):
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Log means."""
-        return _log_mean(x)
+        return log_mean_bias(x)
 
 
 @part("likelihood", "negative-binomial")
@@ -79,7 +84,7 @@ class NegativeBinomialFamily(Family):
         dims = len(shapes.event)
         raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else own
         assert raw is not None
-        log_mean = _bounded_log_rate(parameters.select(-1 - dims, 0))
+        log_mean = bounded_log_rate(parameters.select(-1 - dims, 0))
         return NegativeBinomial(log_mean, bounded_log_scale(raw, -7.0, 15.0), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
@@ -88,5 +93,5 @@ class NegativeBinomialFamily(Family):
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Log means; r starts at 1."""
-        log_mean = _log_mean(x)
+        log_mean = log_mean_bias(x)
         return torch.cat([log_mean, torch.zeros_like(log_mean)]) if self.dispersion == "element" else log_mean

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lambent.distributions import bounded_log_scale
+from lambent.distributions import bounded_log_scale, unbounded_log_scale
 
 Scale = Literal["fixed", "model", "dimension", "element"]
 SCALES = ("fixed", "model", "dimension", "element")
@@ -35,7 +35,12 @@ def location_and_log_scale(
         return loc, parameters.new_full((), math.log(sigma))
     raw = parameters.select(axis, 1) if scale == "element" else own
     assert raw is not None
-    return loc, bounded_log_scale(raw + math.log(sigma))
+    return loc, bounded_log_scale(raw + start(sigma))
+
+
+def start(sigma: float) -> float:
+    """The unbounded number whose bounded log scale is log(sigma): learned scales are counted from it."""
+    return unbounded_log_scale(torch.tensor(math.log(sigma), dtype=torch.float64)).item()
 
 
 def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
@@ -43,5 +48,5 @@ def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
     mean = x.double().mean(0)
     if scale != "element":
         return mean.unsqueeze(0).float()
-    deviation = (x.double() - mean).square().mean(0).sqrt().clamp_min(1e-2)
-    return torch.stack([mean, deviation.log() - math.log(sigma)]).float()
+    deviation = (x.double() - mean).square().mean(0).sqrt().clamp(1e-2, 1e2)
+    return torch.stack([mean, unbounded_log_scale(deviation.log()) - start(sigma)]).float()

@@ -14,6 +14,8 @@ from lambent.data.support import Support, mixed_columns
 from lambent.distributions import CategoricalLevels, Normal, Poisson, Product, bounded_log_scale
 from lambent.errors import ConfigError
 from lambent.likelihoods.base import Family
+from lambent.likelihoods.counts import bounded_log_rate, log_mean_bias
+from lambent.likelihoods.scale import start
 from lambent.settings import option, part
 from lambent.shapes import Column, Shapes
 
@@ -72,8 +74,8 @@ class ColumnsFamily(Family):
         if block.kind == "categorical":
             return CategoricalLevels(numbers.unsqueeze(-2), 1)
         if block.kind == "count":
-            return Poisson(bounded_log_scale(numbers, -15.0, 15.0), 1)
-        return Normal(numbers, bounded_log_scale(raw_scale + torch.tensor(self.sigma).log()), 1)
+            return Poisson(bounded_log_rate(numbers), 1)
+        return Normal(numbers, bounded_log_scale(raw_scale + start(self.sigma)), 1)
 
     def input_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """As many inputs as the decoder has outputs: categories are one-hot."""
@@ -100,7 +102,7 @@ def _bias(block: Block, x: Tensor) -> Tensor:
     if block.kind == "categorical":
         counts = torch.bincount(x.flatten().long(), minlength=block.categories).double() + 0.5
         return (counts / counts.sum()).log()
-    return (x.mean(0) + 1e-2).log() if block.kind == "count" else x.mean(0)
+    return log_mean_bias(x).squeeze(0).double() if block.kind == "count" else x.mean(0)
 
 
 def _columns(shapes: Shapes) -> tuple[Column, ...]:

@@ -1,0 +1,65 @@
+"""Two processes: the same global batch and steps, a bound within 3 standard errors, and every example counted once."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lambent.data import Batches
+from lambent.training.metrics import read_metrics
+
+SETTINGS = "latent=4 hidden=[64] epochs=15 batch_size=101 ema=2000 clip=20 threads=1 --data digits".split()
+ALONE = [sys.executable, "-m", "lambent"]
+TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "lambent"]
+
+
+def call(launcher: list[str], *arguments: str) -> str:
+    done = subprocess.run([*launcher, *arguments], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def evaluate(launcher: list[str], run: Path) -> dict[str, Any]:
+    out = call(launcher, "evaluate", str(run), "--samples", "50", "--threads", "1", "--json")
+    return json.loads(out[out.index("{") :])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("processes")
+    for launcher, name in ((ALONE, "one"), (TOGETHER, "two")):
+        call(launcher, "fit", "vae", *SETTINGS, "--out", str(folder / name))
+    return folder / "one", folder / "two"
+
+
+def test_two_processes_train_as_many_steps_to_the_same_bound(runs):
+    one, two = (read_metrics(run / "metrics.jsonl")[-1] for run in runs)
+    assert one["step"] == two["step"]
+    assert one["valid"]["n"] == two["valid"]["n"]
+    z = (one["valid"]["bound"] - two["valid"]["bound"]) / math.hypot(one["valid"]["se"], two["valid"]["se"])
+    assert abs(z) <= 3
+
+
+def test_two_processes_evaluate_to_the_number_of_one(runs):
+    alone, together = evaluate(ALONE, runs[1]), evaluate(TOGETHER, runs[1])
+    assert alone["n"] == together["n"] == 360
+    for name in ("elbo", "iwae_50"):
+        assert together[name]["value"] == pytest.approx(alone[name]["value"], rel=1e-12)
+        assert together[name]["se"] == pytest.approx(alone[name]["se"], rel=1e-12)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_global_batch_is_the_same_set_for_any_number_of_processes(world):
+    whole = Batches(range(103), 10, seed=3)
+    parts = [Batches(range(103), 10, seed=3, rank=rank, world=world) for rank in range(world)]
+    for position in range(len(whole)):
+        together = torch.cat([p.share(2, position).indices for p in parts])
+        assert sorted(together.tolist()) == sorted(whole.indices(2, position).tolist())
+        assert sum(p.share(2, position).weight for p in parts) == pytest.approx(world)
