@@ -1,0 +1,233 @@
+"""Every legal combination of registered parts trains and gives ordered bounds; every other is refused by name.
+
+The parts come from the registry, so that a new one is tried against all others the day it registers.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import pytest
+import torch
+
+from lambent.draws import Enumerate, Pathwise
+from lambent.errors import CombinationError
+from lambent.evaluation.bounds import bounds
+from lambent.evaluation.exact import exact_log_prob
+from lambent.objectives import ELBO
+from lambent.recipes import check, objective_of, resolve
+from lambent.settings import registry
+from lambent.shapes import Column, Shapes
+
+B, LATENT = 24, 2
+USUAL = {"prior": "normal", "posterior": "normal", "objective": "elbo", "draw": "pathwise", "model": "vae"}
+COLUMNS = (
+    Column("a", "numeric"),
+    Column("b", "numeric"),
+    Column("c", "count"),
+    Column("d", "categorical", 3),
+)
+KINDS = ("prior", "posterior", "likelihood", "objective", "draw", "model")
+KNOWN_LEGAL = 427
+"""How many combinations there were when this was written; more parts give more."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet_generators():
+    with torch.random.fork_rng(devices=[]):
+        yield
+
+
+@functools.cache
+def data_of(likelihood):
+    """Examples that the likelihood scores, and the shapes they fix."""
+    noise = torch.Generator().manual_seed(1)
+    rand = torch.rand(B, 4, generator=noise)
+    if likelihood == "columns":
+        whole = (3 * rand[:, 2:]).floor()
+        return torch.cat([rand[:, :2], whole], 1), Shapes((4,), LATENT, columns=COLUMNS)
+    data = {
+        "bernoulli": (rand < 0.4).float(),
+        "normal": torch.randn(B, 4, generator=noise),
+        "discretised-logistic": (8 * rand).floor(),
+        "categorical": (8 * rand).floor(),
+    }
+    return data.get(likelihood, (6 * rand).floor()), Shapes((4,), LATENT, levels=8)
+
+
+BASE = resolve("composed", {"encoder": {"hidden": [4]}, "decoder": {"name": "linear"}})
+
+
+def config_of(**names):
+    """The configuration of the parts named, each at its defaults but for the number of latents."""
+    parts = {kind: registry.find(kind, name)() for kind, name in names.items()}
+    return dataclasses.replace(BASE, **{**parts, "model": dataclasses.replace(parts["model"], latent=LATENT)})
+
+
+def shapes_of(config, likelihood):
+    x, shapes = data_of(likelihood)
+    if "condition" not in type(config.prior).__name__.lower():
+        return x, None, shapes
+    condition = torch.eye(3)[torch.arange(B) % 3]
+    return x, condition, Shapes(shapes.event, shapes.latent, 3, shapes.levels, shapes.columns)
+
+
+def built(config, likelihood):
+    torch.manual_seed(0)
+    x, condition, shapes = shapes_of(config, likelihood)
+    model = config.model.build(config, shapes)
+    model.likelihood.support.check(x)
+    model.likelihood.initialise(x)
+    return model, x, condition
+
+
+def train(model, config, x, condition, steps=3):
+    """The training step: for each group of parameters, the gradient of its loss."""
+    objective, groups = objective_of(config), {"all": [*model.parameters()], **model.groups()}
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for step in range(steps):
+        optimizer.zero_grad()
+        estimate = objective.at(step)(model(x, config.draw, condition), x)
+        assert estimate.value.shape == (len(x),)
+        assert not estimate.value.requires_grad
+        for name, loss in estimate.losses.items():
+            assert math.isfinite(loss.item())
+            gradients = torch.autograd.grad(loss, groups[name], retain_graph=True, allow_unused=True)
+            for parameter, gradient in zip(groups[name], gradients, strict=True):
+                parameter.grad = gradient
+        optimizer.step()
+    assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
+    return estimate
+
+
+def assert_ordered(model, config, x, condition):
+    """ELBO <= IWAE-50 <= exact, by paired differences, to 5 standard errors (and float32's digits)."""
+    draw = Enumerate() if isinstance(config.draw, Enumerate) else Pathwise()
+    found = bounds(
+        model, lambda a, b: (x[a:b], None if condition is None else condition[a:b]), B, samples=50, draw=draw
+    )
+    assert bool(torch.isfinite(found.elbo).all())
+    if found.iwae is None:
+        assert found.elbo_kind == "not a bound"
+        return 0
+    assert_below(found.elbo, found.iwae)
+    exact = exact_log_prob(model)
+    if exact is None:
+        return 0
+    with torch.inference_mode():
+        assert_below(found.iwae, exact(x, condition))
+    return 1
+
+
+def assert_below(lower, higher):
+    difference = (higher - lower).double()
+    slack = 5 * difference.std().item() / math.sqrt(B) + 1e-5 * higher.abs().mean().item()
+    assert difference.mean().item() >= -slack
+
+
+def test_the_ordering_would_be_seen_to_fail():
+    config = config_of(**dict(USUAL, likelihood="bernoulli"))
+    model, x, _ = built(config, "bernoulli")
+    found = bounds(model, lambda a, b: (x[a:b], None), B, samples=50)
+    with pytest.raises(AssertionError):
+        assert_below(found.iwae, found.elbo)
+
+
+def combinations():
+    return [dict(zip(KINDS, names, strict=True)) for names in itertools.product(*map(registry.names, KINDS))]
+
+
+def refusal(**names):
+    """None where the combination is legal, else what is said against it."""
+    try:
+        check(config_of(**names))
+    except CombinationError as error:
+        return str(error)
+    return None
+
+
+def test_illegal_combinations_are_refused_by_name_with_what_would_do():
+    refused = [(names, said) for names in combinations() if (said := refusal(**names)) is not None]
+    for names, said in refused:
+        named = [kind for kind in KINDS if f"{kind}={names[kind]}" in said]
+        assert named, f"{names} is refused without a name: {said}"
+        assert "; use " in said or "leave " in said, said
+    assert len(refused) + KNOWN_LEGAL <= len(combinations())
+
+
+@pytest.mark.parametrize(
+    ("named", "names"),
+    [
+        ("prior=categorical with posterior=normal", {"prior": "categorical"}),
+        ("prior=normal with posterior=exact", {"posterior": "exact", "model": "mixture", "draw": "enumerate"}),
+        ("model=vae with posterior=exact", {"posterior": "exact", "prior": "categorical", "draw": "enumerate"}),
+        ("model=mixture with posterior=normal", {"model": "mixture"}),
+        ("objective=iwae with prior=flat", {"objective": "iwae", "prior": "flat"}),
+        ("objective=iwae with posterior=delta", {"objective": "iwae", "posterior": "delta"}),
+        ("draw=dreg with objective=elbo", {"draw": "dreg"}),
+        ("draw=enumerate with posterior=normal", {"draw": "enumerate"}),
+        ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
+        (
+            "model=mixture with penalty=l1",
+            {"model": "mixture", "posterior": "exact", "prior": "categorical", "penalty": "l1"},
+        ),
+    ],
+)
+def test_what_must_be_refused(named, names):
+    said = refusal(**{**USUAL, **names})
+    assert said is not None
+    assert said.startswith(named)
+
+
+@pytest.mark.parametrize("likelihood", registry.names("likelihood"))
+def test_every_legal_combination_trains_and_its_bounds_are_ordered(likelihood):
+    legal = [names for names in combinations() if names["likelihood"] == likelihood and refusal(**names) is None]
+    exact = 0
+    for names in legal:
+        config = config_of(**names)
+        model, x, condition = built(config, likelihood)
+        train(model, config, x, condition)
+        exact += assert_ordered(model, config, x, condition)
+    assert len(legal) * len(registry.names("likelihood")) >= KNOWN_LEGAL
+    assert exact >= (8 if likelihood == "normal" else 2)
+
+
+def test_every_part_takes_part_in_a_legal_combination():
+    legal = [names for names in combinations() if refusal(**names) is None]
+    assert len(legal) >= KNOWN_LEGAL
+    for kind in KINDS:
+        assert {names[kind] for names in legal} == set(registry.names(kind))
+
+
+PAIRS = [
+    {**names, "likelihood": "normal", "objective": "elbo"}
+    for names in combinations()
+    if (names["likelihood"], names["objective"]) == ("normal", "elbo")
+    and names["draw"] in ("pathwise", "enumerate")
+    and refusal(**names) is None
+]
+
+
+@pytest.mark.parametrize("kind", ["rate", "penalty", "corruption"])
+def test_every_rate_penalty_and_corruption_with_every_prior_and_posterior(kind):
+    tried = 0
+    for names, name in itertools.product(PAIRS, registry.names(kind)):
+        names = {**names, kind: name}
+        if refusal(**names) is not None:
+            assert names["model"] == "mixture"
+            assert kind in ("penalty", "corruption")
+            continue
+        config = config_of(**names)
+        model, x, condition = built(config, "normal")
+        estimate = train(model, config, x, condition)
+        model.eval()
+        with torch.no_grad():
+            torch.manual_seed(2)
+            modified = objective_of(config).at(3)(model(x, config.draw, condition), x)
+            torch.manual_seed(2)
+            unmodified = ELBO()(model(x, config.draw, condition), x)
+        assert torch.equal(modified.value, unmodified.value), "the reported number is not the plain bound"
+        assert modified.kind == unmodified.kind == estimate.kind
+        tried += 1
+    assert tried >= 16 * len(registry.names(kind))
