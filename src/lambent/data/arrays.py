@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import WHY_NO_PICKLE, expect, readable
+from lambent.data.files import WHY_NO_PICKLE, expect, parsing
 from lambent.data.labels import encode
 from lambent.data.options import LIMITS, DataOptions
 from lambent.errors import DataError
@@ -104,12 +104,10 @@ def _vectors(condition: np.ndarray | None, name: str) -> Tensor | None:
 def load_npy(path: Path, options: DataOptions) -> Dataset:
     """The array of a .npy file; above ``data.memory`` it stays on disk."""
     expect(path, ".npy")
-    try:
-        with readable(path):
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(_why_unreadable(path, error)) from error
-    refuse_types(mapped.dtype, str(path))
+    with parsing(path, ".npy file"):
+        with path.open("rb") as file:
+            refuse_types(_header_of(file)[1], str(path))
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     small = mapped.size * max(4, mapped.dtype.itemsize) <= options.budget
     return dataset_of(np.asarray(mapped) if small else mapped, options, str(path))
 
@@ -122,10 +120,11 @@ def refuse_types(dtype: np.dtype[np.generic], name: str) -> None:
         raise DataError(f"{name} holds {dtype}, expected real numbers; convert it")
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if "allow_pickle" in str(error) or "Object arrays" in str(error) or "Python objects" in str(error):
-        return f"{path} is an object array, which is a pickle: {WHY_NO_PICKLE}; save it as a number type"
-    return f"{path}: not a whole .npy file ({error}); it may be truncated, save it again"
+def _header_of(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
+    """Shape and type that a .npy file states."""
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
 
 
 class Archive:
@@ -138,11 +137,8 @@ class Archive:
     def __init__(self, path: Path, options: DataOptions) -> None:
         expect(path, ".npz")
         self.path, self.options = path, options
-        try:
-            with readable(path), zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-        except zipfile.BadZipFile as error:
-            raise DataError(f"{path}: not a whole .npz file ({error}); it may be truncated, save it again") from error
+        with parsing(path, ".npz file"), zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
         if len(entries) > LIMITS.archive_entries:
             raise DataError(f"{path}: {len(entries)} entries, expected at most {LIMITS.archive_entries} arrays")
         self.entries = {e.filename.removesuffix(".npy"): e for e in entries if e.filename.endswith(".npy")}
@@ -166,22 +162,15 @@ class Archive:
         if key not in self.entries:
             raise DataError(f"{self.path}: no array {key!r}{nearest(key, self.keys)}; it has {', '.join(self.keys)}")
         where = f"{self.path}, array {key!r}"
-        try:
-            with readable(self.path), zipfile.ZipFile(self.path) as archive:
-                self._check_header(archive, key, where)
-                with archive.open(self.entries[key]) as member:
-                    return npy.read_array(member, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{where}: damaged ({error}); save the file again") from error
+        with parsing(self.path, ".npz file", where), zipfile.ZipFile(self.path) as archive:
+            self._check_header(archive, key, where)
+            with archive.open(self.entries[key]) as member:
+                return npy.read_array(member, allow_pickle=False)
 
     def _check_header(self, archive: zipfile.ZipFile, key: str, where: str) -> None:
         entry = self.entries[key]
         with archive.open(entry) as member:
-            version = npy.read_magic(member)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, _, dtype = read(member)
+            shape, dtype = _header_of(member)
             header = member.tell()
         if dtype.hasobject:
             refuse_types(dtype, where)

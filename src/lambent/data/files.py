@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lambent.errors import DataError, StorageError
+from lambent.errors import DataError, LambentError, StorageError
 from lambent.settings import nearest
 
 _PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".joblib", ".ckpt")
@@ -42,6 +43,26 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def parsing(path: Path, what: str, name: str = "") -> Iterator[None]:
+    """Turns whatever a parser makes of damaged bytes into one typed error.
+
+    Raises:
+        DataError: the file is not a whole ``what``.
+        StorageError: it can't be read at all.
+    """
+    with readable(path):
+        path.open("rb").close()
+    try:
+        yield
+    except LambentError:
+        raise
+    except Exception as error:  # the bytes may be anyone's, and parsers raise whatever they please
+        why = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        kind = StorageError if isinstance(error, OSError) and error.errno in (errno.EIO, errno.ESTALE) else DataError
+        raise kind(f"{name or path}: not a whole {what} ({why}); it may be truncated, save it again") from error
+
+
 def missing(path: Path) -> DataError:
     """The error for a file that is not there, with its nearest neighbour in the folder."""
     neighbours = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -72,11 +93,8 @@ def _refuse_pickles(path: Path, head: bytes) -> None:
 
 
 def _is_torch_file(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+    with parsing(path, "zip archive"), zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
 
 
 def expect(path: Path, due: str) -> None:

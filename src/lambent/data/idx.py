@@ -11,19 +11,18 @@ import math
 import os
 import struct
 import tempfile
-import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import torch
 
 from lambent.data.arrays import SPLIT_IDS
 from lambent.data.dataset import Dataset
-from lambent.data.files import readable
+from lambent.data.files import parsing, readable
 from lambent.errors import DataError, StorageError
 
 Opener = Callable[[str], IO[bytes]]
@@ -165,21 +164,18 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         DataError: not such a file, or one that is longer or shorter than it states.
     """
-    try:
-        with readable(path), gzip.open(path) as file:
-            shape = _idx_shape(file, path)
-            size = math.prod(shape)
-            content = file.read(size + 1) if size <= _LARGEST else b""
-    except (EOFError, zlib.error, struct.error, DataError, StorageError) as error:
-        raise DataError(f"{path}: not a whole gzipped idx file ({error}); delete it, to have it fetched") from error
+    with parsing(path, "gzipped idx file"), gzip.open(path) as file:
+        shape = _idx_shape(file, path)
+        size = math.prod(shape)
+        content = file.read(size + 1) if size <= _LARGEST else b""
     if len(content) != size:
         raise DataError(f"{path}: {len(content)} values, its header says {size}; delete it, to have it fetched")
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _idx_shape(file: Any, path: Path) -> tuple[int, ...]:
+def _idx_shape(file: gzip.GzipFile, path: Path) -> tuple[int, ...]:
     zero, kind, axes = struct.unpack(">HBB", file.read(4))
     if zero != 0 or kind != 8 or not 1 <= axes <= 4:
-        raise DataError(f"{path}: no idx header of bytes")
+        raise DataError(f"{path}: not a whole gzipped idx file (another header); delete it, to have it fetched")
     shape: tuple[int, ...] = struct.unpack(f">{axes}I", file.read(4 * axes))
     return shape

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import expect, readable
+from lambent.data.files import expect, parsing
 from lambent.data.options import DataOptions
 from lambent.data.tables import Cells, Source, build
 from lambent.errors import ConfigError, DataError
@@ -41,23 +41,19 @@ def load_parquet(path: Path, options: DataOptions) -> Dataset:
 
 def _read(path: Path, options: DataOptions) -> Any:
     try:
-        import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise ConfigError(f"{path}: reading .parquet needs pyarrow; pip install 'lambent[parquet]'") from error
-    try:
-        with readable(path), parquet.ParquetFile(path) as file:
-            size = file.metadata.num_rows * file.metadata.num_columns * 8
-            if size > options.budget:
-                raise DataError(
-                    f"{path}: {size / 2**20:.0f} MiB as numbers, more than data.memory={options.memory}; raise that, "
-                    "or save it as .npy, which can stay on disk"
-                )
-            return file.read()
-    except arrow.ArrowException as error:
-        raise DataError(
-            f"{path}: not a whole .parquet file ({str(error).splitlines()[0][:100]}); save it again"
-        ) from error
+    with parsing(path, ".parquet file"), parquet.ParquetFile(path) as file:
+        size = file.metadata.num_rows * file.metadata.num_columns * 8
+        if size > options.budget:
+            raise DataError(
+                f"{path}: {size / 2**20:.0f} MiB as numbers, more than data.memory={options.memory}; raise that, or "
+                "save it as .npy, which can stay on disk"
+            )
+        table = file.read()
+        table.validate(full=True)
+        return table
 
 
 def _missing_rows(column: Any) -> list[int]:
