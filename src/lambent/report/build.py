@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lambent.errors import DataError
-from lambent.recipes.table import RECIPES
 from lambent.report import curves, generated, latents, numbers, tables, vectors
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
@@ -24,9 +23,8 @@ def build(run: Run, data: Source | None = None) -> str:
         *_walks(run, held),
         numbers.settings(run),
     ]
-    recipe = RECIPES[run.config.recipe]
-    title = run.folder.path.resolve().name if run.folder is not None else recipe.name
-    return page(title, f"{recipe.name}: {recipe.title}", numbers.facts(run, held), sections, numbers.foot())
+    title = run.folder.path.resolve().name if run.folder is not None else run.config.recipe
+    return page(title, numbers.headline(run, found), numbers.facts(run, held), sections, numbers.foot())
 
 
 def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
@@ -53,7 +51,9 @@ def _made(run: Run, held: Held | None) -> list[Section]:
 
 
 def _no_samples() -> Section:
-    return Section("Samples", text="The prior is flat, so that there is nothing to sample from; see the reconstructions.")
+    return Section(
+        "Samples", text="The prior is flat, so that there is nothing to sample from; see the reconstructions."
+    )
 
 
 def _walks(run: Run, held: Held | None) -> list[Section]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lambent.report.drawing import BLUE, GREY, INK, ORANGE, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, LINE, ORANGE, draw, number
 from lambent.report.page import Panel, Section
 from lambent.run import Run
 
@@ -72,7 +72,7 @@ def training(run: Run) -> Section:
     name = bound_name(run, kinds[-1])
     panels = [_bound(run, name)]
     if any(row.get("valid", {}).get("rate", 0.0) for row in run.history):
-        panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)")]
+        panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)"), _trade(run)]
     elif kinds[-1] != "not a bound":
         panels.append(_term(run, "distortion", "Distortion −E log p(x|z)"))
     return Section("Training", panels, text=_course(run))
@@ -105,6 +105,28 @@ def _term(run: Run, key: str, title: str) -> Panel:
     best = curve.at(run.step)
     words = "" if best is None else f"{number(best)} nats on validation at step {run.step:,}, the weights in use"
     return _panel(run, curve, title, key, words, best)
+
+
+def _trade(run: Run) -> Panel:
+    """The validation set's way through the plane of rate and distortion."""
+    rows = [row["valid"] | {"step": row["step"]} for row in run.history if "valid" in row]
+    way = np.array([[row["rate"], row["distortion"]] for row in rows])
+    way = way[np.isfinite(way).all(1)]
+    late = way[len(way) // 10 :]
+    in_use = [row for row in rows if row["step"] == run.step]
+
+    def paint(axes: Axes) -> None:
+        axes.plot(*late.T, color=BLUE, linewidth=0.9, alpha=0.7, marker="o", markersize=2.2, label="validation")
+        for row in in_use:
+            axes.plot(row["rate"], row["distortion"], "o", color=ORANGE, markersize=5.5, label=f"in use (step {run.step:,})")
+            axes.axline((row["rate"], row["distortion"]), slope=-1, color=LINE, linewidth=0.8, zorder=0, label="same ELBO")
+        axes.set_xlabel("rate, nats an example")
+        axes.set_ylabel("distortion, nats an example")
+        axes.legend(loc="best", labelcolor=INK)
+
+    first = f"From (rate {number(late[0, 0])}, distortion {number(late[0, 1])})"
+    words = f"{first} to ({number(late[-1, 0])}, {number(late[-1, 1])}) nats; below the grey line the ELBO is higher."
+    return Panel("Rate against distortion", words, svg=draw(paint, "Distortion against rate as training goes on"))
 
 
 def _panel(run: Run, curve: Curve, title: str, name: str, words: str, best: float | None) -> Panel:

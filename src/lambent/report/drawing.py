@@ -88,7 +88,6 @@ def draw(paint: Callable[[Axes], None], alt: str, size: tuple[float, float] = SI
     return inline(buffer.getvalue(), alt)
 
 
-
 def inline(svg: str, alt: str) -> str:
     """A stand-alone SVG document as an element of a page: no declarations, no addresses, ids of its own."""
     from xml.etree import ElementTree
@@ -116,7 +115,9 @@ def _bare(name: str) -> str:
 def _own_ids(key: str, value: str, prefix: str) -> str:
     if key == "id":
         return prefix + value
-    return f"#{prefix}{value[1:]}" if key == "href" and value.startswith("#") else value.replace("url(#", f"url(#{prefix}")
+    return (
+        f"#{prefix}{value[1:]}" if key == "href" and value.startswith("#") else value.replace("url(#", f"url(#{prefix}")
+    )
 
 
 def colours(names: Iterable[str]) -> list[tuple[str, str]]:

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.distributions import Normal
+from lambent.distributions import Normal, StandardNormal
 from lambent.likelihoods import NormalFamily
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number
-from lambent.report.images import sheet, to_bytes
+from lambent.report.images import raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel
 from lambent.run import Run
 
 SAMPLES, COLUMNS = 100, 10
 PAIRS = 20
-GRID = 18
+GRID = 16
 STEPS, LINES = 10, 6
 SCORED = 8
 SEED = 0
@@ -67,18 +67,22 @@ def _classes_in_columns(run: Run, held: Held | None) -> tuple[Tensor | None, int
 
 
 def reconstructions(held: Held) -> Panel:
-    """Examples, each above its reconstruction."""
-    rows = held.first_of_each(PAIRS)
-    pairs = [held.x[rows], held.decode(held.z[rows], rows)]
+    """Examples, each above its reconstruction, and above what was made of it where it was binarised."""
+    rows, transform = held.first_of_each(PAIRS), held.run.transform
+    binarised = transform.binarize != "none"
+    layers = [raw_to_bytes(held.raw(rows), transform)] if binarised else []
+    layers += [to_bytes(held.x[rows], transform), to_bytes(held.decode(held.z[rows], rows), transform)]
     columns = min(COLUMNS, len(rows))
     full = len(rows) // columns * columns
-    cells = [to_bytes(p[:full], held.run.transform) for p in pairs]
-    woven = np.stack([c.reshape(-1, columns, *c.shape[1:]) for c in cells], 1).reshape(-1, *cells[0].shape[1:])
+    cells = [layer[:full].reshape(-1, columns, *layer.shape[1:]) for layer in layers]
+    woven = np.stack(cells, 1).reshape(-1, *layers[0].shape[1:])
+    order = "data, the same binarised, mean of p(x|z)" if binarised else "data, mean of p(x|z)"
     return Panel(
-        "Reconstructions: data above, mean of p(x|z) at the encoding below",
+        f"Reconstructions; from above: {order} at the encoding",
         reconstruction_words(held),
-        picture=sheet(woven, columns, group=2),
+        picture=sheet(woven, columns, group=len(layers)),
         alt=f"{full} examples, each above its reconstruction",
+        wide=True,
     )
 
 
@@ -94,7 +98,9 @@ def reconstruction_words(held: Held) -> str:
     size = max(1, held.x.numel())
     explained = "" if square == 0 else f"; {1 - error / square:.1%} of the data's variance is explained"
     unit = "the unit the likelihood scores" if held.run.transform.divisor else "the data's unit"
-    return f"Over {len(z):,} examples: root mean square error {number(math.sqrt(error / size), 3)} in {unit}{explained}."
+    return (
+        f"Over {len(z):,} examples: root mean square error {number(math.sqrt(error / size), 3)} in {unit}{explained}."
+    )
 
 
 def manifold(run: Run, held: Held | None) -> Panel | None:
@@ -103,7 +109,7 @@ def manifold(run: Run, held: Held | None) -> Panel | None:
         return None
     condition, given = _one_condition(run, held)
     grid = _normal_grid(run, condition)
-    how = "at the prior's quantiles 1/36, 3/36, …, 35/36 along each axis, so that every cell holds equal prior mass"
+    how = f"at the prior's quantiles 1/{2 * GRID}, 3/{2 * GRID}, …, {2 * GRID - 1}/{2 * GRID} of each axis: equal mass a cell"
     if grid is None:
         if held is None:
             return None
@@ -121,9 +127,7 @@ def manifold(run: Run, held: Held | None) -> Panel | None:
 
 
 def _box(low: Tensor, high: Tensor) -> str:
-    return " and ".join(
-        f"z{'₁₂'[i]} from {number(float(low[i]))} to {number(float(high[i]))}" for i in range(2)
-    )
+    return " and ".join(f"z{'₁₂'[i]} from {number(float(low[i]))} to {number(float(high[i]))}" for i in range(2))
 
 
 def _one_condition(run: Run, held: Held | None) -> tuple[Tensor | None, str]:
@@ -141,11 +145,12 @@ def _normal_grid(run: Run, condition: Tensor | None) -> Tensor | None:
     """Points at equal steps of the prior's CDF, if it is a diagonal Normal."""
     prior = getattr(run.model, "prior", None)
     p = None if prior is None else prior(None if condition is None else condition.to(run.device))
-    if not isinstance(p, Normal):
+    if not isinstance(p, Normal | StandardNormal):
         return None
     levels = torch.special.ndtri((torch.arange(GRID, dtype=torch.float64) + 0.5) / GRID).float()
     points = torch.stack(torch.meshgrid(levels, levels.flip(0), indexing="xy"), -1).reshape(-1, 2)
-    return p.mean.reshape(-1, 2)[:1].cpu() + p.variance.reshape(-1, 2)[:1].sqrt().cpu() * points
+    loc, scale = (m.expand(*p.batch_shape, 2).reshape(-1, 2)[:1].cpu() for m in (p.mean, p.variance.sqrt()))
+    return loc + scale * points
 
 
 def _square(low: Tensor, high: Tensor) -> Tensor:

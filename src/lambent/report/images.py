@@ -23,6 +23,11 @@ def is_picture(transform: Transform) -> bool:
     return transform.kind == "image" and len(transform.event) == 3 and transform.event[0] in CHANNELS
 
 
+def raw_to_bytes(x: Tensor, transform: Transform) -> np.ndarray:
+    """Images as they come from the source, (N, C, H, W), as bytes (N, H, W, C); as `to_bytes` otherwise."""
+    return _bytes(x.double().numpy(), transform.levels)
+
+
 def to_bytes(x: Tensor, transform: Transform) -> np.ndarray:
     """Images as the likelihood scores them, (N, C, H, W), as bytes (N, H, W, C).
 
@@ -30,15 +35,16 @@ def to_bytes(x: Tensor, transform: Transform) -> np.ndarray:
     the smallest and the largest value shown.
     """
     values = transform.invert(x.detach().cpu().double()).numpy()
-    low, high = _ends(values, transform)
+    return _bytes(values, 2 if transform.binarize != "none" else transform.levels)
+
+
+def _bytes(values: np.ndarray, levels: int | None) -> np.ndarray:
+    low, high = _ends(values) if levels is None else (0.0, float(levels - 1))
     scaled = np.clip((values - low) / (high - low), 0, 1)
     return np.round(255 * scaled).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _ends(values: np.ndarray, transform: Transform) -> tuple[float, float]:
-    levels = 2 if transform.binarize != "none" else transform.levels
-    if levels is not None:
-        return 0.0, float(levels - 1)
+def _ends(values: np.ndarray) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     if low >= -0.01 and high <= 1.01:

@@ -31,7 +31,9 @@ def latent_space(held: Held) -> Section:
     """The plane and the dimensions of a continuous latent; the states of a discrete one."""
     if held.run.config.prior.latent_kind == "one-hot":
         return Section("Latent states", states(held))
-    return Section("Latent space", [plane(held), units(held)], text=f"Encodings (the posterior's modes) of {held.about}.")
+    return Section(
+        "Latent space", [plane(held), units(held)], text=f"Encodings (the posterior's modes) of {held.about}."
+    )
 
 
 def principal(z: Tensor, count: int = 2) -> tuple[Tensor, Tensor]:
@@ -97,7 +99,11 @@ def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: b
 
         for radius in (1, 2, 3) if rings else ():
             axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=LINE, linewidth=0.7, zorder=0))
-        style = {"s": 7 if len(points) < VECTOR_POINTS else 3, "linewidths": 0, "rasterized": len(points) > VECTOR_POINTS}
+        style = {
+            "s": 7 if len(points) < VECTOR_POINTS else 3,
+            "linewidths": 0,
+            "rasterized": len(points) > VECTOR_POINTS,
+        }
         if held.labels is None or len(held.classes) > MOST_NAMED:
             axes.scatter(*points.T, color=BLUE, alpha=0.6, **style)
         else:
@@ -141,7 +147,9 @@ def _line(held: Held) -> Panel:
         groups = [("all", z, BLUE)]
         if held.labels is not None and len(held.classes) <= MOST_NAMED:
             codes, shades = held.labels.numpy(), colours(held.classes)
-            groups = [(_short(n), z[codes == i], shades[i][0]) for i, n in enumerate(held.classes) if (codes == i).any()]
+            groups = [
+                (_short(n), z[codes == i], shades[i][0]) for i, n in enumerate(held.classes) if (codes == i).any()
+            ]
         axes.hist([g[1] for g in groups], 40, stacked=True, color=[g[2] for g in groups], label=[g[0] for g in groups])
         axes.set_xlabel("z")
         axes.set_ylabel("examples")
@@ -174,7 +182,9 @@ def units(held: Held) -> Panel:
     ordered = heights.sort(descending=True)
     if rates is None:
         title, label = "Variance of each latent dimension", "variance of the encoding"
-        words = f"{count}. Variances from {number(float(ordered.values[0]))} down to {number(float(ordered.values[-1]))}."
+        words = (
+            f"{count}. Variances from {number(float(ordered.values[0]))} down to {number(float(ordered.values[-1]))}."
+        )
     else:
         title, label = "Rate of each latent dimension", "KL(q‖p), nats an example"
         words = f"{count}. The dimensions carry {number(float(rates.sum()))} nats in all, {_most(ordered.values)}."
@@ -240,5 +250,3 @@ def _confusion(held: Held, labels: Tensor) -> Panel:
         "(purity); the model never saw a label."
     )
     return Panel("States against labels", words, svg=draw(paint, "Counts of examples by state and label"))
-
-

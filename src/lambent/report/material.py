@@ -25,7 +25,7 @@ class Held:
         run: The model.
         dataset: All examples.
         view: The first `MOST` of them, transformed.
-        part: "test", "validation" or "training": what they were to the training.
+        part: What they were to the training: "test", "validation", "training", or "given" to the report.
     """
 
     run: Run
@@ -37,13 +37,17 @@ class Held:
     def about(self) -> str:
         """The examples in words."""
         n, shown = len(self.dataset), len(self.view)
-        first = f", the first {shown:,} shown" if shown < n else ""
-        return f"{self.dataset.name}: {n:,} examples{first}"
+        first = f", of which figures show the first {shown:,}" if shown < n else ""
+        return f"{self.dataset.name}, {n:,} examples{first}"
 
     @cached_property
     def x(self) -> Tensor:
         """What the likelihood scores, (N, *event)."""
         return self.view.batch(torch.arange(len(self.view))).cpu()
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """The examples at ``rows`` before binarisation and scaling."""
+        return self.dataset.batch(rows).cpu()
 
     @cached_property
     def condition(self) -> Tensor | None:

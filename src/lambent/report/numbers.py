@@ -25,7 +25,7 @@ def facts(run: Run, held: Held | None) -> str:
     networks = f"encoder {values['encoder']['name']}, decoder {values['decoder']['name']}"
     sizes = f"{_event(shapes.event)}, {_latent(run)}; {_parameters(run)}"
     rows = [
-        ("Recipe", f"{recipe.name}: {recipe.title}"),
+        ("Recipe", f"{recipe.name} ({recipe.title})"),
         ("Source", recipe.source),
         *([("Published", recipe.expected)] if recipe.expected else []),
         ("Data", _data(run, held)),
@@ -34,6 +34,16 @@ def facts(run: Run, held: Held | None) -> str:
         ("Weights", f"step {run.step:,}" + (", averaged" if run.config.train.ema else "") + f"; {_machine(run)}"),
     ]
     return table(rows)
+
+
+def headline(run: Run, found: Mapping[str, Any] | None) -> str:
+    """The run in a sentence."""
+    title = RECIPES[run.config.recipe].title
+    title = title[0].upper() + title[1:]
+    if found is None:
+        return f"{title}."
+    name, value, _, meaning = _bounds(found)[-1]
+    return f"{title}: {name} {value} nats ({meaning}) on {found['data']}; {found['active_units']} of {found['latent']} units active."
 
 
 def _event(event: tuple[int, ...]) -> str:
@@ -53,21 +63,21 @@ def _parameters(run: Run) -> str:
 
 def _data(run: Run, held: Held | None) -> str:
     options = run.config.data
-    how = [f"binarize {options.binarize}"] if options.binarize != "none" else []
-    how += ["scaled"] if run.transform.divisor else []
-    how += [f"condition {options.condition}"] if options.condition != "none" else []
+    how = [f"{options.binarize} binarisation"] if options.binarize != "none" else []
+    how += [f"scaled ({options.scale})"] if run.transform.divisor else []
+    how += [f"conditioned on {options.condition}"] if options.condition != "none" else []
     trained = run.folder.read_recipe().get("training_data", {}).get("n") if run.folder else None
-    size = "" if trained is None else f", trained on {trained:,} examples"
-    shown = "" if held is None else f"; shown here: {held.about} ({held.part})"
-    done = f" ({', '.join(how)})" if how else ""
-    return f"{options.source}{size}{done}{shown}"
+    size = [] if trained is None else [f"trained on {trained:,} examples"]
+    shown = "" if held is None else f". Shown here: {held.about}"
+    return f"{options.source}: {', '.join([*size, *how]) or 'as it is'}{shown}"
 
 
 def _machine(run: Run) -> str:
     if run.folder is None or not run.folder.environment.is_file():
         return f"on {run.device}"
     found = run.folder.read_json(run.folder.environment)
-    threads = f", {found['threads']} threads" if found.get("device") == "cpu" else ""
+    count = found.get("threads")
+    threads = f", {count} thread{'' if count == 1 else 's'}" if found.get("device") == "cpu" else ""
     return f"trained with lambent {found.get('lambent')}, torch {found.get('torch')} on {found.get('device')}{threads}"
 
 
@@ -93,8 +103,10 @@ def measured(found: Mapping[str, Any]) -> Section:
     """The table of an evaluation, and what it says."""
     rows = [*_bounds(found), *_terms(found), *_others(found)]
     raw = table(rows, ("quantity", "mean over examples", "unit", "what it is"), numbers=(1,))
-    lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} importance samples each."
-    lost = f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
+    lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} draws of the posterior for each."
+    lost = (
+        f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
+    )
     return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}", raw=raw)
 
 
@@ -114,7 +126,9 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    rate = "KL(q‖p): what the latents carry" if found["elbo"]["kind"] != "not a bound" else "log q − log p, by convention"
+    rate = (
+        "KL(q‖p): what the latents carry" if found["elbo"]["kind"] != "not a bound" else "log q − log p, by convention"
+    )
     return [
         ("rate", _error(found["rate"], found["rate_se"]), "nats", rate),
         ("distortion", _error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),

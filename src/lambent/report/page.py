@@ -123,7 +123,7 @@ figcaption{margin-top:8px;color:var(--soft);font-size:14px;line-height:1.45;max-
 .wide>svg{max-width:none}
 svg text{font-family:var(--sans)!important}
 svg *{stroke-linejoin:round}
-.sheet img{display:block;max-width:100%;height:auto}
+.sheet img{display:block;max-width:min(100%,720px);height:auto}
 .table{overflow-x:auto}
 table{border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 22px 6px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;font-weight:400}

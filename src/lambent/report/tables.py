@@ -50,7 +50,9 @@ def _numeric(column: Column, data: Tensor, model: Tensor, made: str) -> Panel:
         f"Mean {_figure(data.mean())} in the data, {_figure(model.mean())} in the {made}; standard deviation "
         f"{_figure(data.double().std())} and {_figure(model.double().std())}."
     )
-    return Panel(column.name, words, svg=draw(_outlines(edges, heights, column.name, made), f"Histograms of {column.name}"))
+    return Panel(
+        column.name, words, svg=draw(_outlines(edges, heights, column.name, made), f"Histograms of {column.name}")
+    )
 
 
 def _figure(value: Tensor) -> str:
@@ -122,7 +124,9 @@ def _correlations(columns: tuple[Column, ...], numeric: list[int], data: Tensor,
         f"{len(pairs)} pairs of columns; the correlations differ by {number(float(apart.mean()))} on average and by "
         f"{number(float(apart.max()))} at most, for {columns[worst[0]].name} and {columns[worst[1]].name}."
     )
-    return Panel("Correlations between columns", words, svg=draw(paint, "Correlations of pairs of columns, data against model"))
+    return Panel(
+        "Correlations between columns", words, svg=draw(paint, "Correlations of pairs of columns, data against model")
+    )
 
 
 def _correlation(a: Tensor, b: Tensor) -> float:

@@ -77,7 +77,9 @@ def _planes(held: Held) -> Panel:
         f"{name}: means ({m[0]}, {m[1]}), standard deviations ({m[2]}, {m[3]}), correlation {m[4]}."
         for name, m in zip(("Data", made.capitalize()), moments, strict=True)
     )
-    return Panel(f"Data and {made}", words, svg=draw(_cloud(data, model, made, ("x₁", "x₂")), f"Data and {made} in the plane"))
+    return Panel(
+        f"Data and {made}", words, svg=draw(_cloud(data, model, made, ("x₁", "x₂")), f"Data and {made} in the plane")
+    )
 
 
 def _rho(x: Tensor) -> float:
