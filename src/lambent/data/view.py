@@ -52,8 +52,10 @@ class View:
         x = x.to(self.device)
         if self._done or self.transform.binarize == "none":
             return self.transform.scaled(x)
+        if self.transform.binarize == "dynamic" and not self.fixed:
+            return self.transform(x, generator=generator)
         assert self.dataset.ids is not None
-        return self.transform(x, self.dataset.ids[indices.cpu()], generator, fixed=self.fixed)
+        return self.transform(x, self.dataset.ids[indices.cpu()], fixed=True)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """All examples in order, with the position of each stretch's first; dynamic binarisation as static here."""
