@@ -62,10 +62,12 @@ class Latent:
         return self.known["log_q"] if "log_q" in self.known else self._log_prob(self.q, "q")
 
     def _log_prob(self, distribution: Distribution | None, which: str) -> Tensor:
-        if distribution is None or self.value is None:
+        if self.value is None:
             raise CombinationError(
                 f"latent {self.name!r} only reports a rate: no log {which} exists; use objective=elbo"
             )
+        if distribution is None:
+            raise CombinationError(f"latent {self.name!r} was drawn without a {which}: no log {which} exists; give x")
         result = distribution.log_prob(self.value)
         expected = self.value.shape[: self.value.dim() - len(distribution.event_shape)]
         if result.shape != expected:

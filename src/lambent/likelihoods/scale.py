@@ -39,8 +39,11 @@ def location_and_log_scale(
 
 
 def start(sigma: float) -> float:
-    """The unbounded number whose bounded log scale is log(sigma): learned scales are counted from it."""
-    return unbounded_log_scale(torch.tensor(math.log(sigma), dtype=torch.float64)).item()
+    """The unbounded number whose bounded log scale is log(sigma): learned scales are counted from it.
+
+    A sigma at or beyond the bounds, e^-7 and e^5, counts as just inside.
+    """
+    return unbounded_log_scale(torch.tensor(math.log(sigma), dtype=torch.float64).clamp(-6.99, 4.99)).item()
 
 
 def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
