@@ -6,12 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lambent.likelihoods import Likelihood, NormalFamily
 from lambent.likelihoods.scale import location_and_log_scale
 from lambent.models import VAE, LatentModel
-from lambent.networks.mlp import MLPDecoderNet
 from lambent.priors import StandardNormalPrior
 
 ExactLogProb = Callable[[Tensor, Tensor | None], Tensor]
@@ -35,17 +34,10 @@ def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:
     likelihood = model.likelihood
     if not isinstance(likelihood, Likelihood) or not isinstance(likelihood.family, NormalFamily):
         return None
-    affine = _affine(likelihood.decoder)
+    affine = getattr(likelihood.decoder, "affine", None)
     if affine is None or likelihood.family.scale == "element" or likelihood.shapes.condition:
         return None
     return lambda x, _: linear_gaussian_log_prob(x.flatten(1), affine.weight, affine.bias, _log_scale(likelihood))
-
-
-def _affine(decoder: nn.Module) -> nn.Linear | None:
-    """The one affine map that the decoder is, if it is one."""
-    if not isinstance(decoder, MLPDecoderNet) or len(decoder.layers):
-        return None
-    return decoder.output
 
 
 def _log_scale(likelihood: Likelihood) -> Tensor:

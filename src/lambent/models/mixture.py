@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -9,6 +11,7 @@ from torch.distributions import Distribution
 from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw
 from lambent.models.base import LatentModel
+from lambent.models.clusters import clusters
 from lambent.trace import Trace
 
 
@@ -17,6 +20,8 @@ class Mixture(LatentModel):
 
     The prior gives a one-hot categorical; the likelihood is any, of one-hot z.
     """
+
+    likelihood: Any
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module) -> None:
         super().__init__()
@@ -43,6 +48,27 @@ class Mixture(LatentModel):
     def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Exact log p(x), (B,), nats."""
         return torch.logsumexp(self._states(self.prior(condition), x, condition)[1], 0)
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Starts each state at a cluster of ``x``, where the decoder is one affine map of the one-hot state."""
+        self.likelihood.initialise(x)
+        affine = getattr(self.likelihood.decoder, "affine", None)
+        if affine is None:
+            return
+        bias = affine.bias.clone()
+        assigned = clusters(self.likelihood.as_input(x), self.states)
+        for state in range(self.states):
+            members = x[assigned == state]
+            if len(members):
+                self.likelihood.initialise(members)
+                affine.weight[:, state] = affine.bias - bias
+        affine.bias.copy_(bias)
+
+    @property
+    def states(self) -> int:
+        """Number of states."""
+        return int(self.prior(None).event_shape[-1])
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All of it is p; the posterior has no parameters of its own."""

@@ -59,6 +59,11 @@ class MLPDecoderNet(Decoder):
         flat = self.output(self.layers(join(flat_items(z, self.latent), condition, self.condition)))
         return flat.view(-1, *self.out_shape)
 
+    @property
+    def affine(self) -> nn.Linear | None:
+        """The one affine map that the network is, if it has no hidden layer."""
+        return None if len(self.layers) else self.output
+
     def output_bias(self) -> nn.Parameter | None:
         """The last affine map's bias, viewable as (P, *event)."""
         return self.output.bias

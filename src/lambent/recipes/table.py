@@ -85,7 +85,7 @@ _RECIPES = (
         "regularised-ae",
         "probabilistic autoencoder with an L2 penalty on the code's mean",
         "Ghosh et al. 2020, ICLR, eq. 11",
-        {**_AUTOENCODER, "posterior": {"name": "normal", "scale": 1.0}, "penalty": {"name": "l2", "weight": 0.5}},
+        {**_AUTOENCODER, "posterior": {"name": "normal", "scale": 1.0}, "penalty": {"name": "l2", "weight": 1e-3}},
     ),
     Recipe(
         "ppca",
