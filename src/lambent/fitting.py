@@ -293,6 +293,7 @@ def _open(
         offset = recorder.trainer.progress.offset
         recorder.metrics = stack.enter_context(MetricsWriter(folder.metrics, offset=offset))
         log = stack.enter_context(LogWriter(folder.log))
+        recorder.console.log = log.write
         log.write(f"step {recorder.trainer.progress.step}: training on {job.engine.device}, {threads} threads")
 
 

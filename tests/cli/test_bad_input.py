@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -178,3 +180,16 @@ def test_odd_but_honest_data_trains(case: Case, tmp_path, capsys):
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert rows
     assert all(math.isfinite(row["valid"]["bound"]) for row in rows if "valid" in row)
+
+
+def test_a_full_disk_is_refused_before_the_first_step(tmp_path, capsys, monkeypatch):
+    def no_space(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_space)
+    code = run(fit()(tmp_path))
+    err = capsys.readouterr().err
+    assert code == 6, err
+    assert "bytes" in err
+    assert str(tmp_path / "run") in err
+    assert not (tmp_path / "run" / "checkpoints").exists()

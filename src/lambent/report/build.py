@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lambent.errors import DataError
 from lambent.report import curves, generated, latents, numbers, tables, vectors
 from lambent.report.images import is_picture
@@ -19,7 +21,7 @@ def build(run: Run, data: Source | None = None) -> str:
         *([] if found is None else [numbers.measured(found)]),
         curves.training(run),
         *_made(run, held),
-        *([] if held is None else [latents.latent_space(held)]),
+        *([] if held is None else [_latent_space(held)]),
         *_walks(run, held),
         numbers.settings(run),
     ]
@@ -48,6 +50,13 @@ def _made(run: Run, held: Held | None) -> list[Section]:
     if run.transform.kind == "table":
         return [Section("Columns", tables.columns(held), text=tables.lead(held))]
     return [Section("Data and model", vectors.panels(held), text=vectors.lead(held))]
+
+
+def _latent_space(held: Held) -> Section:
+    found = latents.latent_space(held)
+    if held.run.config.prior.latent_kind != "one-hot" or not is_picture(held.run.transform):
+        return found
+    return replace(found, panels=[generated.state_means(held.run), *found.panels])
 
 
 def _no_samples() -> Section:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from lambent.report.drawing import BLUE, GREY, INK, LINE, ORANGE, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number
 from lambent.report.page import Panel, Section
 from lambent.run import Run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Curve:
 def bound_name(run: Run, kind: str) -> str:
     """What the bound is called, with what it is."""
     if kind == "not a bound":
-        return "log p(x|z) − rate (not a bound)"
+        return "log p(x|z) − rate (not a bound)" if _has_rate(run) else "log p(x|z) (not a bound)"
     name = f"IWAE-{run.config.draw.samples}" if run.config.objective.needs_weights else "ELBO"
     return f"{name} ({kind})"
 
@@ -71,21 +67,30 @@ def training(run: Run) -> Section:
         return Section("Training", text="No line of metrics was written: the run took no step.")
     name = bound_name(run, kinds[-1])
     panels = [_bound(run, name)]
-    if any(row.get("valid", {}).get("rate", 0.0) for row in run.history):
-        panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)"), _trade(run)]
-    elif kinds[-1] != "not a bound":
-        panels.append(_term(run, "distortion", "Distortion −E log p(x|z)"))
+    if _has_rate(run):
+        panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)")]
+        panels += [_trade(run)] if sum("valid" in row for row in run.history) > 3 else []
     return Section("Training", panels, text=_course(run))
+
+
+def _has_rate(run: Run) -> bool:
+    return any(row.get("valid", {}).get("rate", 0.0) for row in run.history)
 
 
 def _course(run: Run) -> str:
     last = run.history[-1]
     skipped = max((row.get("skipped", 0) for row in run.history), default=0)
     lost = f" {skipped} steps were skipped because their gradient was not finite." if skipped else ""
+    noisy = run.config.values()["corruption"]["name"] != "none"
+    seen = f" Training values are of the batches just seen{', corrupted' if noisy else ''}." if _has_train(run) else ""
     return (
-        f"{last['step']:,} steps, {number(last['epoch'], 1)} passes over the training set. The weights in use are those "
-        f"of step {run.step:,}, the best on the validation set.{lost}"
+        f"{last['step']:,} steps, {number(last['epoch'], 1)} passes over the training set. The weights in use are of "
+        f"step {run.step:,}, the best on the validation set.{lost}{seen} All values are nats an example."
     )
+
+
+def _has_train(run: Run) -> bool:
+    return any("train" in row for row in run.history)
 
 
 def _bound(run: Run, name: str) -> Panel:
@@ -118,10 +123,14 @@ def _trade(run: Run) -> Panel:
     def paint(axes: Axes) -> None:
         axes.plot(*late.T, color=BLUE, linewidth=0.9, alpha=0.7, marker="o", markersize=2.2, label="validation")
         for row in in_use:
-            axes.plot(row["rate"], row["distortion"], "o", color=ORANGE, markersize=5.5, label=f"in use (step {run.step:,})")
-            axes.axline((row["rate"], row["distortion"]), slope=-1, color=LINE, linewidth=0.8, zorder=0, label="same ELBO")
-        axes.set_xlabel("rate, nats an example")
-        axes.set_ylabel("distortion, nats an example")
+            axes.plot(
+                row["rate"], row["distortion"], "o", color=ORANGE, markersize=5.5, label=f"in use (step {run.step:,})"
+            )
+            axes.axline(
+                (row["rate"], row["distortion"]), slope=-1, color=GREY, linewidth=0.8, zorder=0, label="same ELBO"
+            )
+        axes.set_xlabel("rate, nats")
+        axes.set_ylabel("distortion, nats")
         axes.legend(loc="best", labelcolor=INK)
 
     first = f"From (rate {number(late[0, 0])}, distortion {number(late[0, 1])})"
@@ -131,13 +140,12 @@ def _trade(run: Run) -> Panel:
 
 def _panel(run: Run, curve: Curve, title: str, name: str, words: str, best: float | None) -> Panel:
     outside = curve.outside()
-    left_out = f" {outside} early points lie outside the frame." if outside else ""
-    train = "Training values are of the batches just seen. " if len(curve.train) else ""
-    svg = draw(_painter(curve, f"{name}, nats an example", run.step, best), f"{title} against the training step")
-    return Panel(title, f"{words}. {train}{left_out}".strip(), svg=svg)
+    left_out = f" {outside} early point{'s lie' if outside > 1 else ' lies'} outside the frame." if outside else ""
+    svg = draw(_painter(curve, f"{name}, nats", run.step, best), f"{title} against the training step")
+    return Panel(title, f"{words}.{left_out}", svg=svg)
 
 
-def _painter(curve: Curve, label: str, step: int, best: float | None) -> Callable[[Axes], None]:
+def _painter(curve: Curve, label: str, step: int, best: float | None) -> Paint:
     def paint(axes: Axes) -> None:
         marker = {"marker": "o", "markersize": 3} if len(curve.valid) < 3 else {}
         axes.plot(*curve.train.T, color=GREY, linewidth=1.1, label="training")

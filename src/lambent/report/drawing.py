@@ -6,12 +6,13 @@ import io
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from lambent.errors import ConfigError
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+Axes: TypeAlias = Any
+"""matplotlib's; its annotations refuse much of what it documents."""
+Paint: TypeAlias = Callable[[Axes], None]
 
 INK, SOFT, LINE = "#1c2126", "#59626b", "#c9cfd4"
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa3ab"
@@ -68,7 +69,7 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def draw(paint: Callable[[Axes], None], alt: str, size: tuple[float, float] = SIZE) -> str:
+def draw(paint: Paint, alt: str, size: tuple[float, float] = SIZE) -> str:
     """What ``paint`` puts on one pair of axes, as an inline ``<svg>`` that screen readers call ``alt``.
 
     Args:
@@ -138,3 +139,12 @@ def number(value: float, digits: int = 2) -> str:
     if abs(value) >= 1e5:
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def percent(fraction: float) -> str:
+    """A fraction in per cent, with a true minus sign.
+
+    >>> percent(-0.0041)
+    '−0.4%'
+    """
+    return f"{fraction:.1%}".replace("-", "−")

@@ -11,7 +11,7 @@ from torch import Tensor
 from lambent.distributions import Normal, StandardNormal
 from lambent.likelihoods import NormalFamily
 from lambent.posteriors.corrupted import GaussianCorruption
-from lambent.report.drawing import number
+from lambent.report.drawing import number, percent
 from lambent.report.images import raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel
@@ -31,25 +31,41 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     n = SAMPLES if condition is None else len(condition)
     means = run.sample(n, seed=SEED, condition=condition, mean=True)
     drawn = run.sample(n, seed=SEED, condition=condition)
-    variation = float(run.transform.invert(means.double()).var(0).mean().sqrt())
-    within = float((drawn.double() - means.double()).square().mean().sqrt())
-    same = f"{n} draws of z from the prior{order}"
-    unit = "" if run.transform.binarize != "none" or run.transform.levels is None else " grey levels"
+    values = [run.transform.invert(part.double()) for part in (means, drawn)]
+    unit = " grey levels" if run.transform.binarize == "none" and run.transform.levels is not None else ""
+    variation = number(float(values[0].var(0).mean().sqrt())) + unit
+    within = number(float((values[1] - values[0]).square().mean().sqrt())) + unit
     return [
         Panel(
             "Samples: the mean of p(x|z)",
-            f"{same}. Between draws of z a pixel's mean varies by {number(variation)}{unit} (root mean square deviation).",
+            f"{n} draws of z from the prior{order}. From one z to another a pixel's mean varies by {variation} "
+            "(standard deviation, root mean square over pixels).",
             picture=sheet(to_bytes(means, run.transform), columns),
             alt=f"A grid of {n} generated images",
         ),
         Panel(
             "Samples: x drawn from p(x|z)",
-            f"The same {n} z; x is drawn, not averaged. A pixel deviates from its mean by {number(within)} (root mean "
-            "square, in the unit that the likelihood scores).",
+            f"The same {n} z with the likelihood's own noise: a pixel deviates from its mean by {within} "
+            "(root mean square).",
             picture=sheet(to_bytes(drawn, run.transform), columns),
             alt=f"A grid of {n} generated images with the likelihood's noise",
         ),
     ]
+
+
+def state_means(run: Run) -> Panel:
+    """The mean image of each state of a mixture, the heaviest first."""
+    weights = run.model.prior(None).mean.detach().cpu()  # type: ignore[operator]
+    order = weights.argsort(descending=True, stable=True)[:SAMPLES]
+    condition = run.conditions(len(order))
+    means = run.decode(torch.eye(len(weights))[order], condition)
+    return Panel(
+        "Mean of p(x|z) for each state, the most probable first",
+        f"Prior probabilities from {percent(float(weights.max()))} down to {percent(float(weights.min()))}.",
+        picture=sheet(to_bytes(means, run.transform), min(COLUMNS, len(order))),
+        alt=f"{len(order)} images, one a state",
+        wide=True,
+    )
 
 
 def _classes_in_columns(run: Run, held: Held | None) -> tuple[Tensor | None, int, str]:
@@ -96,8 +112,8 @@ def reconstruction_words(held: Held) -> str:
         error += float((x - held.decode(z[rows], rows).double()).square().sum())
         square += float((x - mean).square().sum())
     size = max(1, held.x.numel())
-    explained = "" if square == 0 else f"; {1 - error / square:.1%} of the data's variance is explained"
-    unit = "the unit the likelihood scores" if held.run.transform.divisor else "the data's unit"
+    explained = "" if square == 0 else f"; {percent(1 - error / square)} of the data's variance is explained"
+    unit = "the unit the likelihood scores" if held.run.transform.divisor else "what the likelihood scores"
     return (
         f"Over {len(z):,} examples: root mean square error {number(math.sqrt(error / size), 3)} in {unit}{explained}."
     )
@@ -109,7 +125,7 @@ def manifold(run: Run, held: Held | None) -> Panel | None:
         return None
     condition, given = _one_condition(run, held)
     grid = _normal_grid(run, condition)
-    how = f"at the prior's quantiles 1/{2 * GRID}, 3/{2 * GRID}, …, {2 * GRID - 1}/{2 * GRID} of each axis: equal mass a cell"
+    how = f"at the prior's quantiles 1/{2 * GRID}, 3/{2 * GRID}, … of each axis, so that each cell holds equal mass"
     if grid is None:
         if held is None:
             return None
@@ -167,14 +183,16 @@ def interpolations(held: Held) -> Panel | None:
     at = torch.linspace(0, 1, STEPS).view(1, -1, 1)
     z = held.z[first].unsqueeze(1) * (1 - at) + held.z[second].unsqueeze(1) * at
     between = held.decode(z.flatten(0, 1), first.repeat_interleave(STEPS)).unflatten(0, (len(first), STEPS))
-    cells = torch.cat([held.x[first].unsqueeze(1), between, held.x[second].unsqueeze(1)], 1)
+    ends = [raw_to_bytes(held.raw(side), held.run.transform)[:, None] for side in (first, second)]
+    middle = to_bytes(between.flatten(0, 1), held.run.transform)
+    cells = np.concatenate([ends[0], middle.reshape(len(first), STEPS, *middle.shape[1:]), ends[1]], 1)
     lengths = (held.z[first] - held.z[second]).double().norm(dim=1)
     given = "; the condition stays that of the left example" if held.run.shapes.condition else ""
     return Panel(
         "Interpolations: straight lines between encodings",
         f"The outer columns are data, the {STEPS} between them decoded{given}. The lines are "
         f"{number(float(lengths.min()))} to {number(float(lengths.max()))} long in the latent space.",
-        picture=sheet(to_bytes(cells.flatten(0, 1), held.run.transform), STEPS + 2),
+        picture=sheet(cells.reshape(-1, *cells.shape[2:]), STEPS + 2),
         alt=f"{len(first)} rows of images that change step by step from one example to another",
         wide=True,
     )
@@ -203,9 +221,10 @@ def score(held: Held) -> Panel | None:
     limit = float(field.abs().quantile(0.99))
     return Panel(
         "Score field of the denoising autoencoder",
-        f"From above: x, x + noise (standard deviation {number(noise)}), its reconstruction r, and the score (r − x)/noise² "
-        f"(blue −{number(limit, 1)}, white 0, red {number(limit, 1)}). Noise of {number(noise)} a pixel comes out as an "
-        f"error of {number(float(left), 3)}; the score's cosine with the true direction back to x is {number(float(alike))}.",
+        f"From above: x; x + noise, of standard deviation {number(noise)}; the reconstruction r of that; the score "
+        f"(r − x − noise)/{number(noise)}², from blue (−{number(limit, 1)}) over white (0) to red ({number(limit, 1)}). "
+        f"The error of {number(noise)} a pixel becomes {number(float(left), 3)}; the cosine between the score and the "
+        f"way back to x is {number(float(alike))}.",
         picture=sheet(np.concatenate([*map(_coloured, pictures), _diverging(field, limit)]), len(rows)),
         alt="Rows of images: clean, noisy, denoised, and the direction from noisy to denoised",
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,13 +9,10 @@ from torch import Tensor
 from lambent.draws import Mode
 from lambent.evaluation.units import THRESHOLD
 from lambent.priors import StandardNormalPrior
-from lambent.report.drawing import BLUE, INK, LINE, colours, draw, number
+from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
 from lambent.run import stretches
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 NEIGHBOURS = 5
 MOST_NAMED = 20
@@ -64,25 +58,33 @@ def plane(held: Held) -> Panel:
         return _line(held)
     flat = z.shape[1] == 2
     points, share = (z.double(), torch.ones(2)) if flat else principal(z)
-    words = _spread(z) if flat else (
-        f"The two leading principal axes hold {share[0]:.1%} and {share[1]:.1%} of the variance of the encodings."
-    )  # fmt: skip
-    if held.labels is not None and len(points) > NEIGHBOURS:
-        some = slice(0, MOST_IN_VOTE)
-        agreed = vote(points[some], held.labels[some])
-        words += (
-            f" For {agreed:.1%} of the examples the {NEIGHBOURS} nearest neighbours in this plane vote for the right "
-            "label; the model never saw a label."
-            if not held.run.shapes.condition
-            else f" For {agreed:.1%} of the examples the {NEIGHBOURS} nearest neighbours here vote for the right label; "
-            "the model is given the label, so the code need not hold it."
-        )
+    words = _spread(z) if flat else _shares(share)
+    words += _agreement(held, points)
     rings = flat and isinstance(getattr(held.run.model, "prior", None), StandardNormalPrior)
     words += " The circles are 1, 2 and 3 standard deviations of the prior N(0, I)." if rings else ""
     names = ("z₁", "z₂") if flat else ("first principal axis", "second principal axis")
     title = "Latent plane" if flat else f"Latent space, {z.shape[1]} dimensions by PCA"
     painter = _scatter(points.numpy(), held, names, rings=rings)
     return Panel(title, words, svg=draw(painter, f"{title}: one point an example", (4.6, 4.3)))
+
+
+def _agreement(held: Held, points: Tensor) -> str:
+    """How well labels can be read off the plane."""
+    if held.labels is None or len(points) <= NEIGHBOURS:
+        return ""
+    agreed = percent(vote(points[:MOST_IN_VOTE], held.labels[:MOST_IN_VOTE]))
+    of = f"the first {MOST_IN_VOTE:,} examples" if len(points) > MOST_IN_VOTE else "the examples"
+    why = (
+        "the model is given the label, so that the code need not hold it"
+        if held.run.shapes.condition
+        else "the model never saw a label"
+    )
+    return f" For {agreed} of {of} the {NEIGHBOURS} nearest neighbours in this plane vote for the right label; {why}."
+
+
+def _shares(share: Tensor) -> str:
+    parts = [percent(float(part)) for part in share[:2]]
+    return f"The two leading principal axes hold {parts[0]} and {parts[1]} of the variance of the encodings."
 
 
 def _spread(z: Tensor) -> str:
@@ -93,7 +95,7 @@ def _spread(z: Tensor) -> str:
     )
 
 
-def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: bool) -> Callable[[Axes], None]:
+def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: bool) -> Paint:
     def paint(axes: Axes) -> None:
         from matplotlib.patches import Circle
 
@@ -128,7 +130,7 @@ def _by_class(axes: Axes, points: np.ndarray, held: Held, style: dict[str, objec
             continue
         axes.scatter(*own.T, color=colour, marker=marker, alpha=0.75, label=_short(name), **style)
         at = np.median(own, 0)
-        axes.text(*at, _short(name), color=colour, weight="bold", size=11, ha="center", va="center", path_effects=halo)
+        axes.text(*at, _short(name), color=INK, weight="bold", size=10, ha="center", va="center", path_effects=halo)
     handles = axes.legend(
         loc="upper left", bbox_to_anchor=(1, 1), handletextpad=0.1, borderaxespad=0.2, labelcolor=INK, markerscale=2
     )
@@ -178,7 +180,7 @@ def units(held: Held) -> Panel:
     rates, variances = dimension_rates(held), held.z.double().var(0)
     active = variances > THRESHOLD
     heights = variances if rates is None else rates
-    count = f"{int(active.sum())} of {len(active)} dimensions are active (their posterior mean varies by more than {THRESHOLD})"
+    count = f"{int(active.sum())} of {len(active)} dimensions are active (variance of the posterior mean > {THRESHOLD})"
     ordered = heights.sort(descending=True)
     if rates is None:
         title, label = "Variance of each latent dimension", "variance of the encoding"
@@ -198,21 +200,23 @@ def _most(values: Tensor) -> str:
     return f"from {number(float(values[-1]))} to {number(float(values[0]))} each"
 
 
-def _bars(heights: np.ndarray, active: np.ndarray, label: str) -> Callable[[Axes], None]:
+def _bars(
+    heights: np.ndarray, active: np.ndarray, label: str, what: str = "latent dimension", idle: str = "not active"
+) -> Paint:
     many = len(heights) > 20
     order = np.argsort(-heights, kind="stable") if many else np.arange(len(heights))
 
     def paint(axes: Axes) -> None:
         shades = [BLUE if active[i] else LINE for i in order]
         axes.bar(np.arange(1, len(order) + 1), heights[order], color=shades, width=0.8)
-        axes.set_xlabel("latent dimension, largest first" if many else "latent dimension")
+        axes.set_xlabel(f"{what}, largest first" if many else what)
         axes.set_ylabel(label)
         axes.set_xlim(0.2, len(order) + 0.8)
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=10)
         axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
         if not active.all():
-            axes.bar([0], [0], color=LINE, label="not active")
+            axes.bar([0], [0], color=LINE, label=idle)
             axes.legend(loc="upper right")
 
     return paint
@@ -224,9 +228,9 @@ def states(held: Held) -> list[Panel]:
     used = int((shares > 0).sum())
     words = (
         f"{used} of {len(shares)} states are the most probable one for some example; the fullest takes "
-        f"{float(shares.max()):.1%} of them, the emptiest {float(shares.min()):.1%}."
+        f"{percent(float(shares.max()))} of them, the emptiest {percent(float(shares.min()))}."
     )
-    painter = _bars(shares.numpy(), (shares > 0).numpy(), "fraction of examples")
+    painter = _bars(shares.numpy(), (shares > 0).numpy(), "fraction of examples", "state", "unused")
     panels = [Panel("Examples of each state", words, svg=draw(painter, "Fraction of the examples in each state"))]
     return panels if held.labels is None else [*panels, _confusion(held, held.labels)]
 
@@ -246,7 +250,7 @@ def _confusion(held: Held, labels: Tensor) -> Panel:
         axes.figure.colorbar(image, ax=axes, label="examples").outline.set_visible(False)
 
     words = (
-        f"If each state names the label it takes most often, {purity:.1%} of the examples get their own label "
+        f"If each state names the label it takes most often, {percent(purity)} of the examples get their own label "
         "(purity); the model never saw a label."
     )
     return Panel("States against labels", words, svg=draw(paint, "Counts of examples by state and label"))

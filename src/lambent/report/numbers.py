@@ -43,7 +43,13 @@ def headline(run: Run, found: Mapping[str, Any] | None) -> str:
     if found is None:
         return f"{title}."
     name, value, _, meaning = _bounds(found)[-1]
-    return f"{title}: {name} {value} nats ({meaning}) on {found['data']}; {found['active_units']} of {found['latent']} units active."
+    units = "" if _enumerated(found) else f"; {found['active_units']} of {found['latent']} latent dimensions active"
+    return f"{title}: {name} {value} nats ({meaning}) on {found['data']}{units}."
+
+
+def _enumerated(found: Mapping[str, Any]) -> bool:
+    """Whether K ran over all states of a discrete latent."""
+    return bool(found.get(f"iwae_{found['samples']}", {}).get("kind") == "exact")
 
 
 def _event(event: tuple[int, ...]) -> str:
@@ -113,8 +119,8 @@ def measured(found: Mapping[str, Any]) -> Section:
 def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     proper = found["elbo"]["kind"] != "not a bound"
     named = [
-        ("elbo", "ELBO" if proper else "log p(x|z) − rate"),
-        (f"iwae_{found['samples']}", f"IWAE-{found['samples']}"),
+        ("elbo", "ELBO" if proper else "log p(x|z) − rate" if found["rate"] else "log p(x|z)"),
+        *([] if _enumerated(found) else [(f"iwae_{found['samples']}", f"IWAE-{found['samples']}")]),
         ("log_likelihood", "log p(x)"),
     ]
     meaning = {"lower bound": "lower bound on log p(x)", "exact": "exact", "not a bound": "not a bound on log p(x)"}
@@ -126,9 +132,10 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 
 def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    rate = (
-        "KL(q‖p): what the latents carry" if found["elbo"]["kind"] != "not a bound" else "log q − log p, by convention"
-    )
+    proper = found["elbo"]["kind"] != "not a bound"
+    if not proper and not found["rate"]:
+        return []
+    rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
     return [
         ("rate", _error(found["rate"], found["rate_se"]), "nats", rate),
         ("distortion", _error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),
@@ -138,14 +145,16 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     if found["bits_per_dim"] is not None:
-        what = f"−{found['bits_per_dim_from'].replace('_', '-')} / ({found['dims']:,} ln 2)"
+        what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({found['dims']:,} ln 2)"
         rows.append(("bits/dim", _error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
     if found["log_jacobian"]:
-        what = "to be added for densities in the data's own unit"
+        what = "to be added to log p(x) for densities in the data's own unit"
         rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
+    if _enumerated(found):
+        return rows
     if found["effective_samples"] is not None and found["samples"] > 1:
         rows.append(("effective K", number(found["effective_samples"], 1), "samples", f"of {found['samples']:,}"))
-    what = f"of {found['latent']}: posterior mean varies by more than 0.01"
+    what = f"of {found['latent']}: the posterior mean's variance exceeds 0.01"
     return [*rows, ("active units", str(found["active_units"]), "dimensions", what)]
 
 

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lambent.report.comparison import data_rows, lead, model_rows, trimmed, what
-from lambent.report.drawing import BLUE, GREY, INK, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, Axes, Paint, draw, number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel
 from lambent.shapes import Column
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 MOST_COLUMNS = 24
 MOST_BARS = 12
@@ -64,7 +58,7 @@ def _histogram(values: Tensor, edges: np.ndarray) -> np.ndarray:
     return counts / max(1, len(values))
 
 
-def _outlines(edges: np.ndarray, heights: list[np.ndarray], name: str, made: str) -> Callable[[Axes], None]:
+def _outlines(edges: np.ndarray, heights: list[np.ndarray], name: str, made: str) -> Paint:
     def paint(axes: Axes) -> None:
         axes.stairs(heights[0], edges, fill=True, color=GREY, alpha=0.55, label="data")
         axes.stairs(heights[1], edges, color=BLUE, linewidth=1.6, label=made)
@@ -81,16 +75,13 @@ def _categorical(column: Column, names: tuple[str, ...], data: Tensor, model: Te
     order = shares[0].argsort(descending=True, stable=True)[:MOST_BARS]
     distance = 0.5 * float((shares[0] - shares[1]).abs().sum())
     rest = f" The {MOST_BARS} most frequent of {len(names)} categories are shown." if len(names) > MOST_BARS else ""
-    top = names[int(order[0])]
-    words = (
-        f"{top!r} has {float(shares[0][order[0]]):.1%} of the data and {float(shares[1][order[0]]):.1%} of the {made}; "
-        f"total variation distance {number(distance, 3)}.{rest}"
-    )
+    top, first = names[int(order[0])], [percent(float(share[order[0]])) for share in shares]
+    words = f"{top!r} has {first[0]} of the data and {first[1]} of the {made}; total variation distance {number(distance, 3)}.{rest}"
     painter = _bars([names[int(i)] for i in order], [s[order].numpy() for s in shares], column.name, made)
     return Panel(column.name, words, svg=draw(painter, f"Frequencies of the categories of {column.name}"))
 
 
-def _bars(names: list[str], shares: list[np.ndarray], label: str, made: str) -> Callable[[Axes], None]:
+def _bars(names: list[str], shares: list[np.ndarray], label: str, made: str) -> Paint:
     def paint(axes: Axes) -> None:
         at = np.arange(len(names))
         axes.barh(at - 0.2, shares[0], 0.4, color=GREY, alpha=0.75, label="data")

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lambent.evaluation.exact import exact_log_prob
 from lambent.report.comparison import data_rows, lead, model_rows, trimmed, what
-from lambent.report.drawing import BLUE, GREY, INK, ORANGE, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, draw, number, percent
 from lambent.report.generated import reconstruction_words, score_noise
 from lambent.report.latents import VECTOR_POINTS
 from lambent.report.material import Held
 from lambent.report.page import Panel
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 BINS = 50
 MESH = 120
@@ -52,10 +47,8 @@ def _line(held: Held) -> Panel:
         axes.set_ylabel("density")
         axes.legend(loc="best", labelcolor=INK)
 
-    words = (
-        f"Mean {number(float(data.mean()))} in the data, {number(float(model.mean()))} in the {made}; standard deviation "
-        f"{number(float(data.std()))} and {number(float(model.std()))}."
-    )
+    means, spreads = ([number(float(f(v))) for v in (data, model)] for f in (torch.mean, torch.std))
+    words = f"Mean {means[0]} in the data, {means[1]} in the {made}; standard deviation {spreads[0]} and {spreads[1]}."
     return Panel("Distribution", words, svg=draw(paint, "Histograms of data and model"))
 
 
@@ -86,7 +79,7 @@ def _rho(x: Tensor) -> float:
     return float(torch.corrcoef(x.double().T)[0, 1].nan_to_num())
 
 
-def _cloud(data: Tensor, model: Tensor, made: str, names: tuple[str, str]):  # noqa: ANN202
+def _cloud(data: Tensor, model: Tensor, made: str, names: tuple[str, str]) -> Paint:
     def paint(axes: Axes) -> None:
         style = {"s": 5, "linewidths": 0, "alpha": 0.6, "rasterized": len(data) > VECTOR_POINTS}
         axes.scatter(*data.T.numpy(), color=GREY, label="data", **style)
@@ -119,7 +112,7 @@ def _density(held: Held) -> Panel | None:
 
     words = (
         f"Exact p(x) of the model, with the data's first {min(1000, len(data)):,} points; the frame holds "
-        f"{float(field.sum()) * cell:.1%} of the model's mass."
+        f"{percent(float(field.sum()) * cell)} of the model's mass."
     )
     return Panel("The model's density", words, svg=draw(paint, "Contours of the exact density with the data on it"))
 
@@ -160,11 +153,12 @@ def _principal(held: Held) -> Panel:
     basis, share = axes.Vh[:2].T, axes.S.square() / axes.S.square().sum()
     on = [(v.double() - mean) @ basis for v in (data, model)]
     spread = [number(float(v.var(0).sum())) for v in on]
+    held_by = [percent(float(part)) for part in share[:2]]
     words = (
-        f"The data's two leading principal axes hold {share[0]:.1%} and {share[1]:.1%} of its variance. In this plane the "
+        f"The data's two leading principal axes hold {held_by[0]} and {held_by[1]} of its variance. In this plane the "
         f"data have a variance of {spread[0]}, the {made} {spread[1]}."
     )
-    painter = _cloud(*on, made, ("first principal axis", "second principal axis"))
+    painter = _cloud(on[0], on[1], made, ("first principal axis", "second principal axis"))
     return Panel(f"Data and {made}", words, svg=draw(painter, f"Data and {made} on the data's principal axes"))
 
 
@@ -181,5 +175,6 @@ def _explained(held: Held) -> Panel:
         axes.set_ylabel("fraction of variance reconstructed")
         axes.set_ylim(0, 1)
 
-    words = f"{reconstruction_words(held)} Per dimension from {share.min():.1%} to {share.max():.1%}."
+    least, most = percent(float(share.min())), percent(float(share.max()))
+    words = f"{reconstruction_words(held)} Per dimension from {least} to {most}."
     return Panel("Reconstruction of each dimension", words, svg=draw(paint, "Explained variance of each dimension"))

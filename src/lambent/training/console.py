@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 
@@ -19,13 +19,16 @@ class Console:
     def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.quiet = quiet
+        self.log: Callable[[str], None] | None = None
         self._bar: Any = None
         self._task: Any = None
         self._started = time.monotonic()
         self._first = 0
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """A line of its own, to the run's log too."""
+        if self.log is not None:
+            self.log(text)
         if self.quiet:
             return
         if self._bar is not None:
@@ -56,7 +59,7 @@ class Console:
             self.say(f"epoch {row['epoch']:g}  {_terms('valid', row['valid'])}{'  *' if _is_best(row) else ''}")
 
     def stop(self, step: int) -> None:
-        """The training ended at ``step``."""
+        """The training ended at ``step``; the bar goes, and the log is let go of."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -64,6 +67,7 @@ class Console:
         done = step - self._first
         if done:
             self.say(f"{done} steps in {seconds:.1f} s ({1000 * seconds / done:.2f} ms a step, validation included)")
+        self.log = None
 
 
 def _is_best(row: Mapping[str, Any]) -> bool:

@@ -1,0 +1,38 @@
+"""The examples run, and what they print is what the library says elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_quickstart_trains_to_something(capsys):
+    run = example("quickstart").main(epochs=10)
+    found = run.evaluate(samples=500)
+    assert f"{found.iwae.value:8.3f}" in capsys.readouterr().out
+    assert -27 < found.elbo.value < found.iwae.value < -20
+
+
+def test_a_users_own_networks_learn():
+    run = example("own_network").main(epochs=6)
+    untrained = example("own_network").main(epochs=0)
+    assert run.evaluate(samples=1).elbo.value > untrained.evaluate(samples=1).elbo.value + 1
+
+
+def test_every_combination_of_parts_beats_coding_levels_without_a_model():
+    bits = example("any_parts").main(epochs=5)
+    assert len(bits) == 6
+    assert all(0 < b < math.log2(17) for b in bits.values())
