@@ -43,7 +43,7 @@ def dynamic(x: Tensor, levels: int | None, generator: torch.Generator | None = N
 
 
 def _dynamic_bytes(x: Tensor, top: int, seed: int) -> Tensor:
-    """Random bytes, the few beyond the largest multiple of ``top`` redrawn: a fourth of the time of comparing floats."""
+    """Random bytes, the few beyond the largest multiple of ``top`` redrawn: a fourth of the time of float draws."""
     bits = np.random.SFC64(seed)
     draws = bits.random_raw((x.numel() + 7) // 8).view(np.uint8)[: x.numel()]
     limit = 256 - 256 % top
