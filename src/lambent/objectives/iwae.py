@@ -51,4 +51,5 @@ def effective_samples(log_weight: Tensor) -> Tensor:
     >>> effective_samples(torch.zeros(5, 1))
     tensor([5.])
     """
-    return (2 * torch.logsumexp(log_weight, 0) - torch.logsumexp(2 * log_weight, 0)).exp()
+    relative = log_weight - log_weight.amax(0)  # float32 has no digits to spare at -1000 nats
+    return (2 * torch.logsumexp(relative, 0) - torch.logsumexp(2 * relative, 0)).exp()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from lambent.distributions.numerics import event_sum
 from lambent.settings import option, part
 from lambent.trace import Latent
 
@@ -50,7 +52,7 @@ class L2:
         return {"l2": self}
 
     def __call__(self, latent: Latent) -> Tensor:
-        """(1, B); the prior's mean stands in for a generated sample."""
-        source = latent.p if latent.q is None else latent.q
-        assert source is not None
-        return self.weight * source.mean.square().flatten(1).sum(-1).unsqueeze(0)
+        """Of q's batch shape; 0 for values that no posterior gave (a generated or given code)."""
+        if latent.q is None:
+            return torch.zeros(())
+        return self.weight * event_sum(latent.q.mean.square(), latent.q.event_shape)
