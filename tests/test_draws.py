@@ -126,13 +126,13 @@ def test_ancestral_draws_the_prior_outside_the_graph():
     z = Ancestral(20_000, noise())("z", Normal(loc + 3, ZERO))
     assert not z.value.requires_grad
     assert float(((z.value.mean(0) - 3) * 20_000**0.5).abs().max()) < 5
-    with pytest.raises(CombinationError, match="latent .z. was drawn without a q"):
+    with pytest.raises(CombinationError, match=r"latent .z. was drawn without a q"):
         _ = z.log_q
 
 
 @pytest.mark.parametrize("draw", [Ancestral(), Mode()])
 def test_a_flat_prior_generates_nothing(draw):
-    with pytest.raises(ConfigError, match="prior=flat is no distribution.*use prior=normal"):
+    with pytest.raises(ConfigError, match=r"prior=flat is no distribution.*use prior=normal"):
         draw("z", Flat((2,)))
 
 
