@@ -23,7 +23,7 @@ CLASSES = (
 MARKERS = "os^Dv"
 SIZE = (4.6, 3.3)
 
-_RC = {
+_RC: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9.0,
@@ -80,7 +80,8 @@ def draw(paint: Paint, alt: str, size: tuple[float, float] = SIZE) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_RC, "svg.hashsalt": alt}), warnings.catch_warnings():
+    settings: Any = {**_RC, "svg.hashsalt": alt}
+    with mpl.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has the fonts
         figure = Figure(figsize=size, layout="constrained")
         paint(figure.add_subplot())

@@ -222,7 +222,7 @@ def score(held: Held) -> Panel | None:
     return Panel(
         "Score field of the denoising autoencoder",
         f"From above: x; x + noise, of standard deviation {number(noise)}; the reconstruction r of that; the score "
-        f"(r − x − noise)/{number(noise)}², from blue (−{number(limit, 1)}) over white (0) to red ({number(limit, 1)}). "
+        f"(r − x − noise)/{number(noise)}², blue at −{number(limit, 1)}, white at 0, red at {number(limit, 1)}. "
         f"The error of {number(noise)} a pixel becomes {number(float(left), 3)}; the cosine between the score and the "
         f"way back to x is {number(float(alike))}.",
         picture=sheet(np.concatenate([*map(_coloured, pictures), _diverging(field, limit)]), len(rows)),

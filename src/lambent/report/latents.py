@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -118,7 +120,7 @@ def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: b
     return paint
 
 
-def _by_class(axes: Axes, points: np.ndarray, held: Held, style: dict[str, object]) -> None:
+def _by_class(axes: Axes, points: np.ndarray, held: Held, style: dict[str, Any]) -> None:
     from matplotlib.patheffects import withStroke
 
     assert held.labels is not None

@@ -76,7 +76,8 @@ def _categorical(column: Column, names: tuple[str, ...], data: Tensor, model: Te
     distance = 0.5 * float((shares[0] - shares[1]).abs().sum())
     rest = f" The {MOST_BARS} most frequent of {len(names)} categories are shown." if len(names) > MOST_BARS else ""
     top, first = names[int(order[0])], [percent(float(share[order[0]])) for share in shares]
-    words = f"{top!r} has {first[0]} of the data and {first[1]} of the {made}; total variation distance {number(distance, 3)}.{rest}"
+    apart = f"total variation distance {number(distance, 3)}"
+    words = f"{top!r} has {first[0]} of the data and {first[1]} of the {made}; {apart}.{rest}"
     painter = _bars([names[int(i)] for i in order], [s[order].numpy() for s in shares], column.name, made)
     return Panel(column.name, words, svg=draw(painter, f"Frequencies of the categories of {column.name}"))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lambent.evaluation.exact import exact_log_prob
 from lambent.report.comparison import data_rows, lead, model_rows, trimmed, what
-from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, draw, number, percent
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, percent
 from lambent.report.generated import reconstruction_words, score_noise
 from lambent.report.latents import VECTOR_POINTS
 from lambent.report.material import Held
