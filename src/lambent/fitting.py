@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lambent.data import Batches, Transform, View, split_off
+from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.summary import figure
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, configure, layer_of_file, objective_of
-from lambent.run import Run, Source, check_support, dataset_of, load, stretch, with_modules
+from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
 from lambent.shapes import Shapes
 from lambent.training import checkpoint
 from lambent.training.console import Console
@@ -81,8 +81,9 @@ def fit(
     keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
     layers = () if config is None else (layer_of_file(Path(config)),)
     resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
-    if isinstance(data, str | Path):
-        resolved = replace(resolved, data=replace(resolved.data, source=str(data)))
+    if data is not None:
+        source = str(data) if isinstance(data, str | Path) else ARRAYS
+        resolved = replace(resolved, data=replace(resolved.data, source=source))
     resolved = with_modules(resolved, encoder, decoder)
     console = Console() if console is None else console
     with _threads(resolved.train.threads) as threads:
@@ -133,21 +134,26 @@ class Job:
 
 
 def _prepare(config: Config, data: Source | None, valid: Source | None, engine: Engine) -> Job:
-    whole = dataset_of(config.data.source if data is None else data, config, "train")
-    if valid is None:
-        train, held_out = split_off(whole, config.data.valid_fraction, config.data.split_seed)
-    else:
-        train, held_out = whole, dataset_of(valid, config, "valid")
+    train, held_out = _data(config, config.data.source if data is None else data, valid)
     transform = Transform.fit(train, config.data)
     model = build_model(config, transform.shapes(config.model.latent))
     view = transform.view(train, fixed=False, device=engine.device)
     check_support(model, view)
     initialise(model, view, config.train.seed)
     model.to(engine.device)
-    run = Run(config, model, transform, engine.device)
-    return Job(
-        config, engine, run, view, run.prepare(view.dataset if held_out is None else held_out), train.fingerprint()
-    )
+    kept = train if held_out is None else held_out
+    in_memory = kept if config.data.source == ARRAYS else None
+    run = Run(config, model, transform, engine.device, validation=in_memory)
+    return Job(config, engine, run, view, run.prepare(kept), train.fingerprint())
+
+
+def _data(config: Config, data: Source, valid: Source | None) -> tuple[Dataset, Dataset | None]:
+    """The training set, and the validation set: as given, as the source has it, or held out."""
+    if valid is not None:
+        return dataset_of(data, config, "train"), dataset_of(valid, config, "test")
+    if isinstance(data, str | Path):
+        return training_sets(str(data), options=config.data)
+    return split_off(dataset_of(data, config, "train"), config.data.valid_fraction, config.data.split_seed)
 
 
 def build_model(config: Config, shapes: Shapes) -> LatentModel:
@@ -178,9 +184,15 @@ class TrainingData:
         self.steps_per_epoch = len(self.order)
 
     def at(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's part of the batch of ``step``."""
-        indices = self.order.share(*divmod(step, self.steps_per_epoch)).indices
+        """This process's part of the batch of ``step``; where it is empty, one example that counts for nothing."""
+        place = divmod(step, self.steps_per_epoch)
+        share = self.order.share(*place)
+        indices = share.indices if len(share.indices) else self.order.indices(*place)[:1]
         return self.view.batch(indices), self.view.condition(indices)
+
+    def fraction(self, step: int) -> float:
+        """What this process's part is of the whole batch."""
+        return self.order.share(*divmod(step, self.steps_per_epoch)).weight / self.order.world
 
     def global_size(self, step: int) -> int:
         """Examples in that batch over all processes."""

@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lambent.data import Dataset, Transform, View, one_hot
+from lambent.data import (
+    Dataset,
+    Transform,
+    View,
+    evaluation_set,
+    from_arrays,
+    one_hot,
+    splits_of,
+    training_sets,
+)
 from lambent.data import load as load_data
 from lambent.draws import Ancestral, Draw, Enumerate, Given, Mode, Pathwise
 from lambent.errors import CheckpointError, ConfigError
@@ -34,6 +43,8 @@ from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
 
 Source = str | Path | np.ndarray | Tensor | Dataset
+ARRAYS = "(arrays)"
+"""The source's name in a run that was trained on arrays."""
 CHUNK = 1000
 
 
@@ -62,6 +73,7 @@ class Run:
         history: Lines of metrics, oldest first.
         step: The training step of the weights.
         skipped: One line for each damaged checkpoint that was passed over.
+        validation: The validation set of a run trained on arrays, as long as it is in memory.
     """
 
     config: Config
@@ -72,6 +84,7 @@ class Run:
     history: tuple[dict[str, Any], ...] = ()
     step: int = 0
     skipped: tuple[str, ...] = ()
+    validation: Dataset | None = None
 
     @property
     def shapes(self) -> Shapes:
@@ -84,15 +97,20 @@ class Run:
         return self.transform.classes
 
     def prepare(self, data: Source | None = None, split: str = "test") -> View:
-        """``data`` (by default the training source) as this model scores it, checked.
+        """``data`` (by default what the training source kept from training) as this model scores it, checked.
+
+        ``split`` is "test" (everything, where the source has no test split) or "train".
 
         Raises:
             DataError: it can't be read, has another shape than the training data, or lies outside the support.
         """
-        dataset = dataset_of(self.config.data.source if data is None else data, self.config, split)
+        dataset = self._held_out() if data is None else dataset_of(data, self.config, split)
         view = self.transform.view(dataset, fixed=True, device=self.device)
         check_support(self.model, view)
         return view
+
+    def _held_out(self) -> Dataset:
+        return held_out(self.config) if self.validation is None else self.validation
 
     def evaluate(
         self,
@@ -106,7 +124,7 @@ class Run:
         """ELBO, IWAE-K, rate, distortion, exact log p(x) where it exists, active units: every example once.
 
         Args:
-            data: By default the test split of the training source.
+            data: By default the test split of the training source, else what was held out for validation.
             samples: K.
             seed: Of the noise.
             threads: Processors to use.
@@ -236,9 +254,28 @@ def dataset_of(source: Source, config: Config, split: str) -> Dataset:
     """A source's name, an array or a tensor as a data set."""
     if isinstance(source, Dataset):
         return source
-    if isinstance(source, str | Path):
+    if not isinstance(source, str | Path):
+        return from_arrays(source, options=config.data)
+    if split == "train":
         return load_data(str(source), options=config.data, split=split)
-    return Dataset(source)
+    return evaluation_set(str(source), options=config.data)
+
+
+def held_out(config: Config) -> Dataset:
+    """What the training source keeps from training: its test split, else the part held out for validation.
+
+    Raises:
+        ConfigError: the run was trained on arrays, or nothing was held out.
+    """
+    source = config.data.source
+    if source == ARRAYS:
+        raise ConfigError("this run was trained on arrays; give the data to measure it on")
+    if "test" in splits_of(source, config.data):
+        return evaluation_set(source, options=config.data)
+    valid = training_sets(source, options=config.data)[1]
+    if valid is None:
+        raise ConfigError(f"{source} has no test split and nothing was held out of it; name the data to use")
+    return valid
 
 
 def check_support(model: LatentModel, view: View) -> None:

@@ -36,6 +36,9 @@ class TrainingBatches(Protocol):
     def at(self, step: int) -> tuple[Tensor, Tensor | None]:
         """This process's part of the batch of ``step``, and its conditions."""
 
+    def fraction(self, step: int) -> float:
+        """What this process's part is of the whole batch; 0 where it only fills a place."""
+
     def global_size(self, step: int) -> int:
         """Examples in that batch over all processes."""
 
@@ -155,19 +158,25 @@ class Trainer:
         x, condition = self.batches.at(step)
         trace = self.model(x, self.draw, condition)
         estimate = self.objective.at(step)(trace, x)
-        norm = self._differentiate(estimate, len(x) / self.batches.global_size(step))
+        fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
+        norm = self._differentiate(estimate, fraction)
         if norm == norm and norm != float("inf"):
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.batches.global_size(step))
             progress.skipped_in_a_row = 0
-            self._sum += estimate.value.sum(dtype=torch.float64)
-            progress.examples += len(x)
+            self._count(estimate, len(x) if fraction > 0 else 0)
         else:
             self._skip(estimate)
         progress.step = step + 1
         if progress.step % self.options.log_every == 0:
             self._log(trace, x, estimate, norm, rate)
+
+    def _count(self, estimate: Estimate, examples: int) -> None:
+        """Takes a step's bound into the mean that the next line of metrics reports."""
+        if examples:
+            self._sum += estimate.value.sum(dtype=torch.float64)
+            self.progress.examples += examples
 
     def _differentiate(self, estimate: Estimate, share: float) -> float:
         """Sets every parameter's gradient (over all processes); its norm, not finite if anything was not."""
@@ -195,7 +204,7 @@ class Trainer:
 
     def _clip(self, total: Tensor) -> float:
         squared = [total - total]  # 0, or NaN where the loss is not finite
-        for name in self.groups.keys() - {"all"}:
+        for name in [n for n in self.groups if n != "all"]:  # in order, so that sums are the same in every process
             params = [p for p in self.groups[name] if p.grad is not None]
             if not params:
                 continue

@@ -1,0 +1,71 @@
+"""`lambent demo`: a model trained, measured and shown, in about a minute."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+
+from lambent.cli.listing import evaluation_text
+from lambent.errors import ConfigError
+from lambent.fitting import fit
+from lambent.run import Run
+from lambent.use import write_samples
+
+SETTINGS = (
+    "latent=2",
+    "likelihood=discretised-logistic",
+    "data.binarize=none",
+    "hidden=200,200",
+    "epochs=400",
+    "lr=2e-3",
+    "schedule=cosine",
+    "validate_every=20",
+)
+SAMPLES = 1000
+
+
+def demo(out: Path) -> None:
+    """Trains a VAE with a latent plane on the digits, evaluates it, and writes its report and samples.
+
+    Args:
+        out: Folder of the run; where there is something already, a numbered one beside it.
+    """
+    folder = free_folder(out)
+    print("A VAE with 2 latent dimensions on the UCI handwritten digits: 1437 images of 8 x 8 pixels, 17 grey levels.")
+    run = fit("vae", "digits", out=folder, tokens=SETTINGS)
+    print(f"Measuring on the 360 test images with K = {SAMPLES} importance samples each.")
+    found = run.evaluate(samples=SAMPLES)
+    run.record(found)
+    print(evaluation_text(found))
+    shown = [_report(run, folder / "report.html"), _samples(run, folder / "samples" / "samples.png")]
+    print("\n".join([*shown, "", "Next:", *next_steps(folder)]))
+
+
+def free_folder(out: Path) -> Path:
+    """``out`` if it is free (absent or empty), else the first free of ``out-2``, ``out-3``, ..."""
+    candidates = (out if i == 1 else out.with_name(f"{out.name}-{i}") for i in count(1))
+    return next(c for c in candidates if not c.exists() or (c.is_dir() and not any(c.iterdir())))
+
+
+def _report(run: Run, path: Path) -> str:
+    from lambent.report import write_report
+
+    try:
+        write_report(run, path)
+    except ConfigError as error:
+        return f"No report: {error}"
+    return f"Report:  {path}"
+
+
+def _samples(run: Run, path: Path) -> str:
+    write_samples(run, 100, path, mean=True)
+    return f"Samples: {path}"
+
+
+def next_steps(folder: Path) -> list[str]:
+    """Three commands to go on with."""
+    return [
+        f"  lambent reconstruct {folder} --data digits --out reconstructions.png",
+        f"  lambent fit cvae --data digits --out {folder.with_name('cvae')}     # or your own .npy, .csv, image folder",
+        "  lambent recipes                                        # everything else it can train",
+    ]
