@@ -353,6 +353,7 @@ def _validation(job: Job) -> Any:
             seed=mix(options.seed, 6),
             draw=job.run.draw,
             device=engine.device,
+            threads=torch.get_num_threads() if engine.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
         ).summed(engine.sum)
         values, kind = (found.iwae, found.iwae_kind) if weighted else (found.elbo, found.elbo_kind)

@@ -215,14 +215,15 @@ class _evaluating:  # noqa: N801
 def _map(
     work: Callable[[tuple[int, int, int]], Tensor], blocks: list[tuple[int, int, int]], threads: int
 ) -> Iterator[Tensor]:
-    """In order; over a pool, torch gets one thread a worker for the time of the call."""
-    if threads == 1 or len(blocks) < 2:
-        yield from map(work, blocks)
-        return
+    """In order; torch gets one thread a worker for the time of the call, so that products have the same last digits."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(threads) as pool:
+        if threads == 1 or len(blocks) < 2:
+            yield from map(work, blocks)
+            return
+        # a new thread's matrix products start with as many threads as the machine has, whatever torch says
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield from pool.map(work, blocks)
     finally:
         torch.set_num_threads(before)
