@@ -103,7 +103,8 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        self.groups = dict(self.model.groups())
+        groups = self.model.groups()
+        self.groups = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
         self.groups["all"] = [p for params in self.groups.values() for p in params]
         self.optimizer = torch.optim.AdamW(
             self.groups["all"],
@@ -185,6 +186,8 @@ class Trainer:
         losses = list(estimate.losses.items())
         for i, (name, loss) in enumerate(losses):
             params = self.groups[name]
+            if not params:  # all of it frozen
+                continue
             kept = i + 1 < len(losses)
             grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
             for parameter, grad in zip(params, grads, strict=True):
