@@ -206,14 +206,14 @@ class Trainer:
         total.copy_(flat[-1])
 
     def _clip(self, total: Tensor) -> float:
-        squared = [total - total]  # 0, or NaN where the loss is not finite
-        for name in [n for n in self.groups if n != "all"]:  # in order, so that sums are the same in every process
-            params = [p for p in self.groups[name] if p.grad is not None]
-            if not params:
-                continue
-            norm = nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
-            if self.options.clip is not None:
-                nn.utils.clip_grads_with_norm_(params, self.options.clip, norm)
+        """Clips each group's gradient, if asked to; the norm of all of it, NaN where the loss is not finite."""
+        finite = total - total
+        if self.options.clip is None:
+            return float(finite + nn.utils.get_total_norm(_gradients(self.groups["all"])))
+        squared = [finite]
+        for name in [n for n in self.groups if n != "all"]:
+            norm = nn.utils.get_total_norm(_gradients(self.groups[name]))
+            nn.utils.clip_grads_with_norm_(self.groups[name], self.options.clip, norm)
             squared.append(norm.square())
         return float(torch.stack(squared).sum().sqrt())
 
@@ -292,6 +292,10 @@ class Trainer:
         progress.offset = self.listener.record({**row, "best_step": progress.best_step})
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
+
+
+def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters if p.grad is not None]
 
 
 def _seed(device: torch.device, seed: int) -> None:
