@@ -41,13 +41,20 @@ def test_samples_lead_the_batch_and_the_mean_is_qs(draw, samples):
     assert float((many.var(0) - 1).abs().max()) < 0.05
 
 
-@pytest.mark.parametrize("draw", PATHS)
+@pytest.mark.parametrize("draw", [Pathwise, StickingTheLanding])
 def test_a_level_below_keeps_the_samples_of_the_level_above(draw):
     """K never multiplies twice: a posterior of batch (K, B) gives one value for each of its K x B."""
     above = draw(3, noise())("z2", PRIOR, Q)
     below = draw(3, noise(1))("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
     assert below.value.shape == (3, 5, 2)
     assert below.rate.shape == (3, 5)
+
+
+def test_doubly_reparameterised_gradients_are_refused_below_another_level():
+    """With K = 5 the mean gradient of the upper level would be wrong by many standard errors: the path is cut."""
+    above = DoublyReparameterised(3, noise())("z2", PRIOR, Q)
+    with pytest.raises(CombinationError, match=r"latent 'z1': dreg below another level is biased.*use draw=pathwise"):
+        DoublyReparameterised(3, noise())("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
 
 
 @pytest.mark.parametrize("draw", [Pathwise(), Enumerate(), Given(values={"z": torch.zeros(1, 5, 2)})])

@@ -107,11 +107,16 @@ class StickingTheLanding(Draw):
 class DoublyReparameterised(Draw):
     """The doubly reparameterised gradient of IWAE (Tucker et al. 2019, eq. 8): unbiased for every K.
 
-    The objective weights the path's gradient by the squared normalised weights; only IWAE-type objectives know how.
+    The objective weights the path's gradient by the squared normalised weights; only IWAE-type objectives know how. Of a
+    chain only the first level can be drawn so: holding a lower level's q fixed cuts its path through the level above.
     """
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """As sticking the landing, marked for the objective."""
+        if posterior is not None and len(posterior.batch_shape) == 2:
+            raise CombinationError(
+                f"latent {name!r}: dreg below another level is biased, the path through it is lost; use draw=pathwise"
+            )
         return dataclasses.replace(_path_only(self, name, prior, posterior), doubly=True)
 
 
