@@ -107,8 +107,9 @@ class StickingTheLanding(Draw):
 class DoublyReparameterised(Draw):
     """The doubly reparameterised gradient of IWAE (Tucker et al. 2019, eq. 8): unbiased for every K.
 
-    The objective weights the path's gradient by the squared normalised weights; only IWAE-type objectives know how. Of a
-    chain only the first level can be drawn so: holding a lower level's q fixed cuts its path through the level above.
+    The objective weights the path's gradient by the squared normalised weights; only IWAE-type objectives know how.
+    Of a chain only the first level can be drawn so: a lower level's q held fixed would cut the path through the level
+    above.
     """
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
