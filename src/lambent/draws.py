@@ -53,6 +53,10 @@ class Draw(ABC):
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The draw itself, its arguments checked."""
 
+    def at(self, step: int) -> Self:
+        """The draw in force at training step ``step`` (annealed temperatures)."""
+        return self
+
     def lead(self, distribution: Distribution) -> tuple[int, ...]:
         """The dimensions still missing before ``distribution``'s batch shape to make it (K, B)."""
         return (self.samples,) if len(distribution.batch_shape) == 1 else ()

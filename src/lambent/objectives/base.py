@@ -8,7 +8,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from lambent.draws import Draw
 from lambent.errors import CombinationError
+from lambent.models import LatentModel
 from lambent.objectives.rates import RateFunction, SumOfRates
 from lambent.trace import Estimate, Trace
 
@@ -27,6 +29,15 @@ class Objective(ABC):
     @abstractmethod
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """The bound and the losses that raise it."""
+
+    def observe(
+        self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
+    ) -> tuple[Trace, Tensor]:
+        """The trace to be judged and the x it is judged on: the model run on the batch.
+
+        An objective on dreams (the sleep phase) runs the model on what it generates itself.
+        """
+        return model(x, draw, condition), x
 
     def with_rate(self, rate: RateFunction) -> Self:
         """The same objective of modified rates; refused where only the plain sum has a meaning."""

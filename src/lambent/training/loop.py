@@ -157,8 +157,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         x, condition = self.batches.at(step)
-        trace = self.model(x, self.draw, condition)
-        estimate = self.objective.at(step)(trace, x)
+        objective = self.objective.at(step)
+        trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
+        estimate = objective(trace, x)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
         norm = self._differentiate(estimate, fraction)
         if norm == norm and norm != float("inf"):
