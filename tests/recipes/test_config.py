@@ -136,7 +136,7 @@ def test_files_are_as_strict(text, said, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="none.toml: no readable TOML"):
+    with pytest.raises(ConfigError, match=r"none\.toml: no readable TOML"):
         layer_of_file(tmp_path / "none.toml")
 
 
