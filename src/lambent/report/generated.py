@@ -113,10 +113,15 @@ def reconstruction_words(held: Held) -> str:
         square += float((x - mean).square().sum())
     size = max(1, held.x.numel())
     explained = "" if square == 0 else f"; {percent(1 - error / square)} of the data's variance is explained"
-    unit = "the unit the likelihood scores" if held.run.transform.divisor else "what the likelihood scores"
-    return (
-        f"Over {len(z):,} examples: root mean square error {number(math.sqrt(error / size), 3)} in {unit}{explained}."
-    )
+    deviation = f"{number(math.sqrt(error / size), 3)}{unit_scored(held.run)}"
+    return f"Over {len(z):,} examples: root mean square error {deviation}{explained}."
+
+
+def unit_scored(run: Run) -> str:
+    """The unit of what the likelihood scores, as a suffix."""
+    if run.transform.divisor:
+        return " in the scaled unit"
+    return " grey levels" if run.transform.levels is not None and run.transform.binarize == "none" else ""
 
 
 def manifold(run: Run, held: Held | None) -> Panel | None:

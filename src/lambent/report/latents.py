@@ -210,7 +210,7 @@ def _bars(
 
     def paint(axes: Axes) -> None:
         shades = [BLUE if active[i] else LINE for i in order]
-        axes.bar(np.arange(1, len(order) + 1), heights[order], color=shades, width=0.8)
+        axes.bar(np.arange(1, len(order) + 1), heights[order], color=shades, width=0.8 if len(order) > 3 else 0.45)
         axes.set_xlabel(f"{what}, largest first" if many else what)
         axes.set_ylabel(label)
         axes.set_xlim(0.2, len(order) + 0.8)

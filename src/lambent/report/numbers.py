@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from lambent.recipes.config import ONE_OF_A_KIND, RECORDED
-from lambent.recipes.table import RECIPES
+from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS
+from lambent.recipes.table import RECIPES, configure
 from lambent.report.drawing import number
 from lambent.report.material import Held
 from lambent.report.page import Section, details, table
 from lambent.run import Run
 from lambent.training.metrics import numbers
+from lambent.training.run_folder import difference
 
 BUDGET = 20_000
 """Samples in all that a report spends on bounds of its own."""
@@ -27,7 +28,8 @@ def facts(run: Run, held: Held | None) -> str:
     rows = [
         ("Recipe", f"{recipe.name} ({recipe.title})"),
         ("Source", recipe.source),
-        *([("Published", recipe.expected)] if recipe.expected else []),
+        *([("Published", recipe.expected)] if recipe.expected and not _other_parts(run) else []),
+        *([("Changed", "; ".join(changes))] if (changes := changed(run)) else []),
         ("Data", _data(run, held)),
         ("Parts", parts + ("" if values["model"]["name"] == "mixture" else f"; {networks}")),
         ("Sizes", sizes),
@@ -38,13 +40,38 @@ def facts(run: Run, held: Held | None) -> str:
 
 def headline(run: Run, found: Mapping[str, Any] | None) -> str:
     """The run in a sentence."""
-    title = RECIPES[run.config.recipe].title
-    title = title[0].upper() + title[1:]
+    title = _title(run)
     if found is None:
         return f"{title}."
     name, value, _, meaning = _bounds(found)[-1]
     units = "" if _enumerated(found) else f"; {found['active_units']} of {found['latent']} latent dimensions active"
     return f"{title}: {name} {value} nats ({meaning}) on {found['data']}{units}."
+
+
+def _title(run: Run) -> str:
+    """The recipe's title, unless parts were exchanged that it may speak of."""
+    other = _other_parts(run)
+    if other:
+        return f"Recipe {run.config.recipe} with {', '.join(other)}"
+    title = RECIPES[run.config.recipe].title
+    return title[0].upper() + title[1:]
+
+
+def _other_parts(run: Run) -> list[str]:
+    """The parts that differ from the recipe's, by name."""
+    own, now = configure(run.config.recipe).values(), run.config.values()
+    return [
+        f"{section} {now[section]['name']}"
+        for section in SECTIONS
+        if section not in ONE_OF_A_KIND and own[section]["name"] != now[section]["name"]
+    ]
+
+
+def changed(run: Run) -> list[str]:
+    """Settings that differ from the recipe's own, as ``section.key = value``."""
+    lines = difference(configure(run.config.recipe).values(), run.config.values())
+    pairs = [(name, line.rpartition(" -> ")[2]) for line in lines for name in [line.partition(": ")[0]]]
+    return [f"{name} = {value}" for name, value in pairs if name != "data.source" and value != "absent"]
 
 
 def _enumerated(found: Mapping[str, Any]) -> bool:
