@@ -20,7 +20,7 @@ from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.summary import figure
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
-from lambent.recipes import Config, configure, layer_of_file, objective_of
+from lambent.recipes import Config, biases, configure, layer_of_file, objective_of
 from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
 from lambent.shapes import Shapes
 from lambent.training import checkpoint
@@ -374,7 +374,7 @@ def _announce(job: Job, trainer: Trainer, console: Console, threads: int) -> Non
         f"{job.config.recipe}: {parameters:,} parameters on {len(job.train):,} examples of {job.run.shapes.event} "
         f"({job.train.dataset.name}), validated on {len(job.valid):,}; {where}{processes}; {trainer.total:,} steps"
     )
-    for note in job.train.dataset.notes:
+    for note in [*biases(job.config), *job.train.dataset.notes]:
         console.say(note)
 
 

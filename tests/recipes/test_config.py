@@ -6,7 +6,16 @@ import pytest
 
 from lambent.errors import CombinationError, ConfigError
 from lambent.objectives import Beta
-from lambent.recipes import RECIPES, configure, find_recipe, layer_of_file, layer_of_tokens, objective_of, resolve
+from lambent.recipes import (
+    RECIPES,
+    biases,
+    configure,
+    find_recipe,
+    layer_of_file,
+    layer_of_tokens,
+    objective_of,
+    resolve,
+)
 from lambent.recipes.config import DEFAULT_NAMES, parse_value
 from lambent.shapes import Column, Shapes
 from lambent.training.toml import to_toml
@@ -182,3 +191,11 @@ def test_the_objective_carries_its_rate():
 def test_illegal_combinations_are_refused_where_they_are_configured():
     with pytest.raises(CombinationError, match="draw=dreg with objective=elbo"):
         configure("vae", tokens=("draw=dreg",))
+
+
+def test_a_biased_gradient_is_said_and_an_unbiased_one_is_not():
+    biased = configure("iwae", tokens=("draw=stl", "draw.samples=5"))
+    assert "biased gradient of an IWAE with K = 5" in biases(biased)[0]
+    for tokens in (("draw=dreg", "draw.samples=5"), ("draw=stl", "draw.samples=1"), ()):
+        assert biases(configure("iwae", tokens=tokens)) == []
+    assert biases(configure("vae", tokens=("draw=stl", "draw.samples=5"))) == []

@@ -16,8 +16,8 @@ import pytest
 from lambent.training import checkpoint
 
 SETTINGS = (
-    "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 schedule=cosine lr_warmup=20 "
-    "clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
+    "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 schedule=cosine "
+    "lr_warmup=20 clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
 ).split()
 
 

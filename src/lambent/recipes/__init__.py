@@ -1,6 +1,6 @@
 """The named systems as data, and how a configuration becomes a model."""
 
-from lambent.recipes.check import check, objective_of
+from lambent.recipes.check import biases, check, objective_of
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.table import RECIPES, Recipe, configure, find_recipe
 
@@ -8,6 +8,7 @@ __all__ = [
     "RECIPES",
     "Config",
     "Recipe",
+    "biases",
     "check",
     "configure",
     "find_recipe",

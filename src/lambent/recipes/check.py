@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambent.draws import DoublyReparameterised, Draw, Enumerate
+from lambent.draws import DoublyReparameterised, Draw, Enumerate, StickingTheLanding
 from lambent.errors import CombinationError
 from lambent.objectives import NoPenalty
 from lambent.objectives.base import Objective
@@ -24,6 +24,15 @@ def check(config: Config) -> None:
         config.objective.with_rate(config.rate)
     except CombinationError as error:
         raise CombinationError(f"{_named(config, 'objective', 'rate')}: {error}") from None
+
+
+def biases(config: Config) -> list[str]:
+    """What is legal but has a biased gradient, one line each."""
+    path_only = isinstance(config.draw, StickingTheLanding)
+    if path_only and config.objective.needs_weights and config.draw.samples > 1:
+        samples = config.draw.samples
+        return [f"draw=stl is a biased gradient of an IWAE with K = {samples}; draw=dreg is unbiased"]
+    return []
 
 
 def objective_of(config: Config) -> Objective:

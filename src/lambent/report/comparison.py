@@ -11,12 +11,14 @@ MOST = 5000
 
 
 def model_rows(held: Held) -> Tensor:
-    """As many rows of the model as there are examples (at most `MOST`), in the data's own unit, (N, D)."""
+    """Rows of the model in the data's own unit, (N, D): `MOST`, or one for each example it depends on."""
     run, n = held.run, min(MOST, len(held.view))
     if not run.config.prior.normalised:
         return run.transform.invert(held.decode(held.z[:n], torch.arange(n)))
     condition = held.condition
-    return run.transform.invert(run.sample(n, seed=0, condition=None if condition is None else condition[:n]))
+    if condition is None:
+        return run.transform.invert(run.sample(MOST, seed=0))
+    return run.transform.invert(run.sample(n, seed=0, condition=condition[:n]))
 
 
 def data_rows(held: Held) -> Tensor:
@@ -31,11 +33,17 @@ def what(held: Held) -> str:
 
 def lead(held: Held) -> str:
     """What is compared, in a sentence."""
-    n = min(MOST, len(held.view))
-    made = f"{n:,} {'draws from the model' if held.run.config.prior.normalised else 'reconstructions'}"
+    n, sampled = min(MOST, len(held.view)), held.run.config.prior.normalised
+    drawn = MOST if sampled and not held.run.shapes.condition else n
+    made = f"{drawn:,} {'draws from the model' if sampled else 'reconstructions'}"
     why = "" if held.run.config.prior.normalised else " (the prior is flat, so that there is nothing to sample from)"
     given = "; conditions are those of the examples" if held.run.shapes.condition else ""
     return f"{n:,} examples of {held.dataset.name} against {made}{why}{given}, in the data's own unit."
+
+
+def bins(n: int) -> int:
+    """Bars of a histogram of ``n`` values: fewer where few would leave them ragged."""
+    return int(min(50, max(8, 1.6 * n**0.5)))
 
 
 def trimmed(values: Tensor) -> tuple[float, float]:

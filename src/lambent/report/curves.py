@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, with_error
 from lambent.report.page import Panel, Section
 from lambent.run import Run
 
@@ -66,6 +66,8 @@ def training(run: Run) -> Section:
     if not kinds:
         return Section("Training", text="No line of metrics was written: the run took no step.")
     name = bound_name(run, kinds[-1])
+    if len(run.history) < 3:
+        return Section("Training", text=f"{_course(run)} {_bound(run, name).words}")
     panels = [_bound(run, name)]
     if _has_rate(run):
         panels += [_term(run, "rate", "Rate KL(q‖p)"), _term(run, "distortion", "Distortion −E log p(x|z)")]
@@ -99,7 +101,7 @@ def _bound(run: Run, name: str) -> Panel:
     errors = {row["step"]: row["valid"]["se"] for row in run.history if "valid" in row}
     words = []
     if best is not None:
-        words.append(f"Best on validation: {number(best)} ± {number(errors[run.step])} nats at step {run.step:,}")
+        words.append(f"Best on validation: {with_error(best, errors[run.step], 2)} nats at step {run.step:,}")
     if len(curve.valid) > 1:
         words.append(f"last: {number(curve.valid[-1, 1])} nats at step {int(curve.valid[-1, 0]):,}")
     return _panel(run, curve, f"{name}, higher is better", name, "; ".join(words), best)

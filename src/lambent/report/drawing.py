@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
@@ -140,6 +141,29 @@ def number(value: float, digits: int = 2) -> str:
     if abs(value) >= 1e5:
         return f"{value:,.0f}".replace("-", "−")
     return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def with_error(value: float, error: float, digits: int = 3) -> str:
+    """A value and its standard error, with two digits of a small error.
+
+    >>> with_error(-12.3456, 0.789), with_error(-1.8430211, 0.000443)
+    ('−12.346 ± 0.789', '−1.84302 ± 0.00044')
+    """
+    if 0 < error < 10.0**-digits:
+        digits = min(9, 1 - math.floor(math.log10(error)))
+    return f"{number(value, digits)} ± {number(error, digits)}"
+
+
+def short(value: float) -> str:
+    """Four significant digits, plain as long as that is readable.
+
+    >>> short(25490.7), short(-0.012345), short(1.5e9)
+    ('25,490', '−0.01234', '1.5e+09')
+    """
+    if not 1e-4 <= abs(value) < 1e7 or value != value:
+        return f"{value:.4g}".replace("-", "−")
+    digits = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{float(f'{value:.4g}'):,.{digits}f}".replace("-", "−")
 
 
 def percent(fraction: float) -> str:

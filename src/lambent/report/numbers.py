@@ -8,7 +8,7 @@ from typing import Any
 
 from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS
 from lambent.recipes.table import RECIPES, configure
-from lambent.report.drawing import number
+from lambent.report.drawing import number, with_error
 from lambent.report.material import Held
 from lambent.report.page import Section, details, table
 from lambent.run import Run
@@ -152,7 +152,7 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     ]
     meaning = {"lower bound": "lower bound on log p(x)", "exact": "exact", "not a bound": "not a bound on log p(x)"}
     return [
-        (name, _error(found[key]["value"], found[key]["se"]), "nats", meaning[found[key]["kind"]])
+        (name, with_error(found[key]["value"], found[key]["se"]), "nats", meaning[found[key]["kind"]])
         for key, name in named
         if key in found
     ]
@@ -164,8 +164,8 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         return []
     rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
     return [
-        ("rate", _error(found["rate"], found["rate_se"]), "nats", rate),
-        ("distortion", _error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),
+        ("rate", with_error(found["rate"], found["rate_se"]), "nats", rate),
+        ("distortion", with_error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),
     ]
 
 
@@ -173,7 +173,7 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     if found["bits_per_dim"] is not None:
         what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({found['dims']:,} ln 2)"
-        rows.append(("bits/dim", _error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
+        rows.append(("bits/dim", with_error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
     if found["log_jacobian"]:
         what = "to be added to log p(x) for densities in the data's own unit"
         rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
@@ -183,10 +183,6 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(("effective K", number(found["effective_samples"], 1), "samples", f"of {found['samples']:,}"))
     what = f"of {found['latent']}: the posterior mean's variance exceeds 0.01"
     return [*rows, ("active units", str(found["active_units"]), "dimensions", what)]
-
-
-def _error(value: float, error: float, digits: int = 3) -> str:
-    return f"{number(value, digits)} ± {number(error, digits)}"
 
 
 def settings(run: Run) -> Section:

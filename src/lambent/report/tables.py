@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.report.comparison import data_rows, lead, model_rows, trimmed, what
-from lambent.report.drawing import BLUE, GREY, INK, Axes, Paint, draw, number, percent
+from lambent.report.comparison import bins, data_rows, lead, model_rows, trimmed, what
+from lambent.report.drawing import BLUE, GREY, INK, Axes, Paint, draw, number, percent, short
 from lambent.report.material import Held
 from lambent.report.page import Panel
 from lambent.shapes import Column
 
 MOST_COLUMNS = 24
 MOST_BARS = 12
-BINS = 30
 
 __all__ = ["columns", "lead"]
 
@@ -37,20 +36,16 @@ def columns(held: Held) -> list[Panel]:
 
 def _numeric(column: Column, data: Tensor, model: Tensor, made: str) -> Panel:
     low, high = trimmed(torch.cat([data, model]))
-    whole = column.kind == "count" and high - low <= 2 * BINS
-    edges = np.arange(np.floor(low) - 0.5, high + 1.5) if whole else np.linspace(low, high, BINS + 1)
+    whole = column.kind == "count" and high - low <= 60
+    edges = np.arange(np.floor(low) - 0.5, high + 1.5) if whole else np.linspace(low, high, bins(len(data)) + 1)
     heights = [_histogram(v, edges) for v in (data, model)]
     words = (
-        f"Mean {_figure(data.mean())} in the data, {_figure(model.mean())} in the {made}; standard deviation "
-        f"{_figure(data.double().std())} and {_figure(model.double().std())}."
+        f"Mean {short(float(data.mean()))} in the data, {short(float(model.mean()))} in the {made}; standard deviation "
+        f"{short(float(data.double().std()))} and {short(float(model.double().std()))}."
     )
     return Panel(
         column.name, words, svg=draw(_outlines(edges, heights, column.name, made), f"Histograms of {column.name}")
     )
-
-
-def _figure(value: Tensor) -> str:
-    return f"{float(value):.4g}".replace("-", "−")
 
 
 def _histogram(values: Tensor, edges: np.ndarray) -> np.ndarray:
@@ -64,7 +59,7 @@ def _outlines(edges: np.ndarray, heights: list[np.ndarray], name: str, made: str
         axes.stairs(heights[1], edges, color=BLUE, linewidth=1.6, label=made)
         axes.set_xlabel(name)
         axes.set_ylabel("fraction of rows")
-        axes.legend(loc="best", labelcolor=INK)
+        _legend(axes)
 
     return paint
 
@@ -78,11 +73,15 @@ def _categorical(column: Column, names: tuple[str, ...], data: Tensor, model: Te
     top, first = names[int(order[0])], [percent(float(share[order[0]])) for share in shares]
     apart = f"total variation distance {number(distance, 3)}"
     words = f"{top!r} has {first[0]} of the data and {first[1]} of the {made}; {apart}.{rest}"
-    painter = _bars([names[int(i)] for i in order], [s[order].numpy() for s in shares], column.name, made)
+    painter = _bars([names[int(i)] for i in order], [s[order].numpy() for s in shares], made)
     return Panel(column.name, words, svg=draw(painter, f"Frequencies of the categories of {column.name}"))
 
 
-def _bars(names: list[str], shares: list[np.ndarray], label: str, made: str) -> Paint:
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, labelcolor=INK, borderaxespad=0.1)
+
+
+def _bars(names: list[str], shares: list[np.ndarray], made: str) -> Paint:
     def paint(axes: Axes) -> None:
         at = np.arange(len(names))
         axes.barh(at - 0.2, shares[0], 0.4, color=GREY, alpha=0.75, label="data")
@@ -90,8 +89,7 @@ def _bars(names: list[str], shares: list[np.ndarray], label: str, made: str) -> 
         axes.set_yticks(at, [n if len(n) <= 18 else n[:17] + "…" for n in names])
         axes.invert_yaxis()
         axes.set_xlabel("fraction of rows")
-        axes.set_ylabel(label)
-        axes.legend(loc="lower right", labelcolor=INK)
+        _legend(axes)
 
     return paint
 

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from lambent.evaluation.exact import exact_log_prob
-from lambent.report.comparison import data_rows, lead, model_rows, trimmed, what
+from lambent.report.comparison import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, percent
 from lambent.report.generated import reconstruction_words, score_noise
 from lambent.report.latents import VECTOR_POINTS
 from lambent.report.material import Held
 from lambent.report.page import Panel
 
-BINS = 50
 MESH = 120
 ARROWS = 22
 
@@ -35,7 +34,7 @@ def panels(held: Held) -> list[Panel]:
 def _line(held: Held) -> Panel:
     data, model, made = data_rows(held).flatten(), model_rows(held).flatten(), what(held)
     low, high = trimmed(torch.cat([data, model]))
-    edges = np.linspace(low, high, BINS + 1)
+    edges = np.linspace(low, high, bins(len(data)) + 1)
     curve = _log_density(held, torch.linspace(low, high, 400).unsqueeze(1))
 
     def paint(axes: Axes) -> None:
@@ -83,12 +82,20 @@ def _cloud(data: Tensor, model: Tensor, made: str, names: tuple[str, str]) -> Pa
     def paint(axes: Axes) -> None:
         style = {"s": 5, "linewidths": 0, "alpha": 0.6, "rasterized": len(data) > VECTOR_POINTS}
         axes.scatter(*data.T.numpy(), color=GREY, label="data", **style)
-        axes.scatter(*model.T.numpy(), color=BLUE, label=made, **style)
+        axes.scatter(*model[: len(data)].T.numpy(), color=BLUE, label=made, **style)
+        _natural_aspect(axes)
         axes.set_xlabel(names[0])
         axes.set_ylabel(names[1])
         axes.legend(loc="best", markerscale=2.5, labelcolor=INK, handletextpad=0.1)
 
     return paint
+
+
+def _natural_aspect(axes: Axes) -> None:
+    """One unit as long across as up, unless that would flatten the figure."""
+    across, up = (abs(high - low) for low, high in (axes.get_xlim(), axes.get_ylim()))
+    if 1 / 3 < across / max(up, 1e-30) < 3:
+        axes.set_aspect("equal", adjustable="datalim")
 
 
 def _density(held: Held) -> Panel | None:
@@ -106,6 +113,7 @@ def _density(held: Held) -> Panel | None:
     def paint(axes: Axes) -> None:
         image = axes.contourf(across.numpy(), up.numpy(), field, 14, cmap="Blues")
         axes.scatter(*data[:1000].T.numpy(), s=3, color=INK, alpha=0.35, linewidths=0)
+        axes.set_aspect("equal" if 1 / 3 < (across[-1] - across[0]) / (up[-1] - up[0]) < 3 else "auto")
         axes.set_xlabel("x₁")
         axes.set_ylabel("x₂")
         axes.figure.colorbar(image, ax=axes, label="p(x)").outline.set_visible(False)
@@ -136,6 +144,7 @@ def _arrows(held: Held) -> Panel | None:
     def paint(axes: Axes) -> None:
         axes.scatter(*data[:1000].T.numpy(), s=4, color=GREY, alpha=0.6, linewidths=0)
         axes.quiver(*at.T.numpy(), *field.T.numpy(), color=BLUE, width=0.004, pivot="tail")
+        _natural_aspect(axes)
         axes.set_xlabel("x₁")
         axes.set_ylabel("x₂")
 
