@@ -158,7 +158,7 @@ def short(value: float) -> str:
     """Four significant digits, plain as long as that is readable.
 
     >>> short(25490.7), short(-0.012346), short(1.5e9)
-    ('25,490', '−0.01234', '1.5e+09')
+    ('25,490', '−0.01235', '1.5e+09')
     """
     if not 1e-4 <= abs(value) < 1e7 or value != value:
         return f"{value:.4g}".replace("-", "−")

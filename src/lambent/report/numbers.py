@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS
-from lambent.recipes.table import RECIPES, configure
+from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
+from lambent.recipes.table import RECIPES
 from lambent.report.drawing import number, with_error
 from lambent.report.material import Held
 from lambent.report.page import Section, details, table
@@ -15,6 +15,10 @@ from lambent.run import Run
 from lambent.training.metrics import numbers
 from lambent.training.run_folder import difference
 
+UNREMARKABLE = {
+    "data.source",
+    *(f"train.{key}" for key in ("threads", "device", "validate_every", "log_every", "keep")),
+}
 BUDGET = 20_000
 """Samples in all that a report spends on bounds of its own."""
 
@@ -59,19 +63,24 @@ def _title(run: Run) -> str:
 
 def _other_parts(run: Run) -> list[str]:
     """The parts that differ from the recipe's, by name."""
-    own, now = configure(run.config.recipe).values(), run.config.values()
-    return [
-        f"{section} {now[section]['name']}"
-        for section in SECTIONS
-        if section not in ONE_OF_A_KIND and own[section]["name"] != now[section]["name"]
-    ]
+    own, now = resolve(run.config.recipe, RECIPES[run.config.recipe].settings).values(), run.config.values()
+    chosen = [section for section in SECTIONS if section not in ONE_OF_A_KIND]
+    return [f"{s} {now[s]['name']}" for s in chosen if own[s]["name"] != now[s]["name"]]
 
 
 def changed(run: Run) -> list[str]:
-    """Settings that differ from the recipe's own, as ``section.key = value``."""
-    lines = difference(configure(run.config.recipe).values(), run.config.values())
-    pairs = [(name, line.rpartition(" -> ")[2]) for line in lines for name in [line.partition(": ")[0]]]
-    return [f"{name} = {value}" for name, value in pairs if name != "data.source" and value != "absent"]
+    """Settings that differ from the recipe's own (from the defaults, for parts that are not its own)."""
+    other = _other_parts(run)
+    parts = {
+        part.partition(" ")[0]: {"name": part.partition(" ")[2]} for part in other if not part.endswith(f" {USER}")
+    }
+    own = resolve(run.config.recipe, RECIPES[run.config.recipe].settings, parts)
+    found = []
+    for line in difference(own.values(), run.config.values()):
+        name, _, values = line.partition(": ")
+        if name not in UNREMARKABLE and not name.endswith(".name") and values.split(" -> ")[-1] != "absent":
+            found.append(f"{name} = {values.split(' -> ')[-1].strip(chr(39))}")
+    return [*other, *found]
 
 
 def _enumerated(found: Mapping[str, Any]) -> bool:
@@ -134,13 +143,18 @@ def _stored(run: Run) -> dict[str, Any] | None:
 
 def measured(found: Mapping[str, Any]) -> Section:
     """The table of an evaluation, and what it says."""
-    rows = [*_bounds(found), *_terms(found), *_others(found)]
-    raw = table(rows, ("quantity", "mean over examples", "unit", "what it is"), numbers=(1,))
+    rows = [(name, f"{value} {unit}", what) for name, value, unit, what in _rows(found)]
+    raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
     lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} draws of the posterior for each."
     lost = (
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
     )
     return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}", raw=raw)
+
+
+def _rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Name, value with error, unit and meaning of each number."""
+    return [*_bounds(found), *_terms(found), *_others(found)]
 
 
 def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -129,11 +129,12 @@ table{border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 22px 6px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;font-weight:400}
 thead th{color:var(--soft);font-size:13px;border-bottom-color:#b9c0c6}
 tbody th{color:var(--soft);white-space:nowrap}
-td{overflow-wrap:anywhere}
+td{overflow-wrap:break-word}
 .number{text-align:right;white-space:nowrap}
 details{margin:0 0 12px}
 summary{cursor:pointer;color:var(--accent);padding:4px 0}
 details table{font-size:13.5px}
+details td{min-width:14em;overflow-wrap:anywhere}
 code{font-family:ui-monospace,Menlo,Consolas,"Liberation Mono",monospace;font-size:.92em}
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--line);color:var(--soft);font-size:13px}
 @media(max-width:560px){main{padding:24px 16px 40px}h1{font-size:24px}h2{margin-top:38px;font-size:19px}
