@@ -135,3 +135,32 @@ def test_weights_keep_torchs_plain_layout(batch):
     net = ConvEncoder((3, 4)).build((3, 16, 16))
     net(torch.randn(batch, 3, 16, 16)).sum().backward()
     assert all(p.is_contiguous() and p.grad.is_contiguous() for p in net.parameters())
+
+
+def level_sizes_of_signal(decoder):
+    """Mean square of each level's output, for unit normal latents."""
+    found = []
+    hooks = [
+        lv.register_forward_hook(lambda m, i, out: found.append(out.square().mean().item())) for lv in decoder.levels
+    ]
+    with torch.no_grad():
+        decoder(torch.randn(200, 50, generator=torch.Generator().manual_seed(1)))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def test_initial_weights_keep_the_signal_up_the_ladder():
+    torch.manual_seed(0)
+    signal = level_sizes_of_signal(ConvDecoder((32,), 1, "relu").build(50, (1, 1, 64, 64)))
+    assert len(signal) == 4
+    assert signal[1:] == pytest.approx([1.0] * 3, rel=0.5)
+
+
+def test_signal_check_catches_torchs_count_for_transposed_layers():
+    torch.manual_seed(0)
+    decoder = ConvDecoder((16, 32, 64), 1, "relu").build(50, (1, 1, 64, 64))
+    for layer in decoder.modules():
+        if isinstance(layer, nn.ConvTranspose2d):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    assert level_sizes_of_signal(decoder)[-1] < 0.2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lambent.errors import ConfigError
-from lambent.networks.activations import ACTIVATIONS, activation, initialise
+from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
 from lambent.networks.base import Decoder, Encoder, checked, flat_items, join
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
@@ -91,8 +91,8 @@ class Level(nn.Module):
         return self.blocks(h)
 
 
-def _initialised(layer: nn.Conv2d | nn.ConvTranspose2d, followed_by: str) -> nn.Module:
-    initialise(layer.weight, layer.bias, followed_by)
+def _initialised(layer: nn.Conv2d | nn.ConvTranspose2d, followed_by: str, *, gain: float = 1.0) -> nn.Module:
+    initialise(layer, followed_by, gain=gain)
     return layer
 
 
@@ -100,13 +100,12 @@ def _down(inputs: int, outputs: int, name: str, *, halve: bool) -> nn.Module:
     return _initialised(nn.Conv2d(inputs, outputs, 3, stride=2 if halve else 1, padding=1), name)
 
 
-def _up(inputs: int, outputs: int, small: Size, large: Size, name: str, *, bias: bool = True) -> nn.Module:
+def _up(inputs: int, outputs: int, small: Size, large: Size, *, bias: bool = True) -> nn.Conv2d | nn.ConvTranspose2d:
     # A kernel of 5 gives every output pixel 2 or 3 taps a side; the size is 2 n - 1 + extra, exact for odd and even.
     if small == large:
-        return _initialised(nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias), name)
-    extra = tuple(big - (2 * n - 1) for n, big in zip(small, large, strict=True))
-    layer = nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=extra, bias=bias)  # type: ignore[arg-type]
-    return _initialised(layer, name)
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+    rows, columns = (big - (2 * n - 1) for n, big in zip(small, large, strict=True))
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=(rows, columns), bias=bias)
 
 
 class _Ladder:
@@ -162,11 +161,12 @@ class ConvDecoderNet(Decoder):
         self.first = affine(latent + condition, prod(self.start), name)
         levels.append(Level(nn.Identity(), before, settings.blocks, name, condition))
         for larger, after in steps[1:]:
-            entry = nn.Sequential(activation(name), _up(before, after, size, larger, name))
+            entry = nn.Sequential(activation(name), _initialised(_up(before, after, size, larger), name))
             levels.append(Level(entry, after, settings.blocks, name, condition))
             before, size = after, larger
         self.levels, self.act = nn.ModuleList(levels), activation(name)
-        self.output = _up(before, self.out_shape[0] * channels, size, ladder.image, "identity", bias=False)
+        output = _up(before, self.out_shape[0] * channels, size, ladder.image, bias=False)
+        self.output = _initialised(output, "identity", gain=output_gain(name))
         self.bias = nn.Parameter(torch.zeros(self.out_shape))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -197,7 +197,7 @@ class ConvEncoder:
         (32, 64), "channels of each level, from the image down; the last repeats", minimum=1
     )
     blocks: int = option(1, "residual blocks at each level", minimum=0)
-    activation: str = option("relu", "activation between convolutions", choices=ACTIVATIONS)
+    activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
@@ -219,7 +219,7 @@ class ConvDecoder:
         (32, 64), "channels of each level, from the image down; the last repeats", minimum=1
     )
     blocks: int = option(1, "residual blocks at each level", minimum=0)
-    activation: str = option("relu", "activation between convolutions", choices=ACTIVATIONS)
+    activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
     def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:

@@ -8,15 +8,15 @@ from math import prod
 
 from torch import Tensor, nn
 
-from lambent.networks.activations import ACTIVATIONS, activation, initialise
+from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
 from lambent.networks.base import Decoder, Encoder, flat_items, join
 from lambent.settings import option, part
 
 
-def affine(inputs: int, outputs: int, followed_by: str = "identity") -> nn.Linear:
+def affine(inputs: int, outputs: int, followed_by: str = "identity", *, gain: float = 1.0) -> nn.Linear:
     """An affine map, initialised for the activation that follows it."""
     layer = nn.Linear(inputs, outputs)
-    initialise(layer.weight, layer.bias, followed_by)
+    initialise(layer, followed_by, gain=gain)
     return layer
 
 
@@ -52,7 +52,7 @@ class MLPDecoderNet(Decoder):
         self.latent, self.out_shape, self.condition = latent, tuple(out_shape), condition
         width = latent + condition
         self.layers = nn.Sequential(*_hidden_layers(width, hidden, name))
-        self.output = affine(hidden[-1] if hidden else width, prod(out_shape))
+        self.output = affine(hidden[-1] if hidden else width, prod(out_shape), gain=output_gain(name))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Parameters (N, P, *event) from z (N, latent)."""
@@ -80,7 +80,7 @@ class MLPEncoder:
     """
 
     hidden: tuple[int, ...] = option((400,), "width of each hidden layer, first to last", minimum=1)
-    activation: str = option("relu", "activation after each hidden layer", choices=ACTIVATIONS)
+    activation: str = option("elu", "activation after each hidden layer", choices=ACTIVATIONS)
 
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""
@@ -98,7 +98,7 @@ class MLPDecoder:
     """
 
     hidden: tuple[int, ...] = option((400,), "width of each hidden layer, from the latent to the data", minimum=1)
-    activation: str = option("relu", "activation after each hidden layer", choices=ACTIVATIONS)
+    activation: str = option("elu", "activation after each hidden layer", choices=ACTIVATIONS)
 
     def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
         """The decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
