@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lambent.errors import DataError
+from lambent.errors import ConfigError, DataError
 from lambent.report import curves, generated, latents, numbers, tables, vectors
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
@@ -18,7 +18,7 @@ def build(run: Run, data: Source | None = None) -> str:
     found = numbers.evaluation(run, held)
     sections = [
         *([Section("Data", text=problem)] if problem else []),
-        *([] if found is None else [numbers.measured(found)]),
+        *([] if found is None else [numbers.measured(found, held)]),
         curves.training(run),
         *_made(run, held),
         *([] if held is None else [_latent_space(held)]),
@@ -34,7 +34,7 @@ def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
         return gather(run, data), ""
     try:
         return gather(run), ""
-    except DataError as error:
+    except (ConfigError, DataError) as error:
         return None, f"Figures of examples are left out: {error}."
 
 

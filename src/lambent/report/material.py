@@ -8,10 +8,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lambent.data import Dataset, View, split_off, splits_of
-from lambent.data import load as load_data
+from lambent.data import Dataset, View, splits_of, training_sets
 from lambent.errors import DataError
-from lambent.run import Run, Source, dataset_of
+from lambent.run import ARRAYS, Run, Source, dataset_of, held_out
 
 MOST = 10_000
 """Examples that figures are made of; numbers are always of all."""
@@ -25,20 +24,21 @@ class Held:
         run: The model.
         dataset: All examples.
         view: The first `MOST` of them, transformed.
-        part: What they were to the training: "test", "validation", "training", or "given" to the report.
+        seen: Whether training learnt from them.
     """
 
     run: Run
     dataset: Dataset
     view: View
-    part: str
+    seen: bool
 
     @property
     def about(self) -> str:
         """The examples in words."""
         n, shown = len(self.dataset), len(self.view)
         first = f", of which figures show the first {shown:,}" if shown < n else ""
-        return f"{self.dataset.name}, {n:,} examples{first}"
+        seen = " that training saw" if self.seen else ""
+        return f"{self.dataset.name}, {n:,} examples{seen}{first}"
 
     @cached_property
     def x(self) -> Tensor:
@@ -90,40 +90,38 @@ class Held:
 
 
 def gather(run: Run, data: Source | None = None) -> Held:
-    """The examples of ``data``, or those the run's own source held out.
+    """The examples of ``data``, or those that training did not learn from.
 
     Raises:
-        DataError: they can't be had, or the source no longer holds what the run was trained on.
+        ConfigError: the run was trained on arrays that are no longer there.
+        DataError: the source can't be read, or no longer holds what the run was trained on.
     """
-    if data is None:
-        dataset, part = held_out(run)
+    if data is not None:
+        dataset, seen = dataset_of(data, run.config, "test"), False
+    elif run.validation is not None:
+        dataset, seen = run.validation, False
     else:
-        dataset, part = dataset_of(data, run.config, "test"), "given"
-    return Held(run, dataset, run.prepare(dataset.head(MOST)), part)
+        dataset, seen = _of_source(run)
+    return Held(run, dataset, run.prepare(dataset.head(MOST)), seen)
 
 
-def held_out(run: Run) -> tuple[Dataset, str]:
-    """The test split of the run's source, else its validation split, else the part that training held out.
-
-    Raises:
-        DataError: the source can't be read, or holds other data than at training.
-    """
-    options = run.config.data
-    train = load_data(options.source, options=options, split="train")
-    kept, rest = split_off(train, options.valid_fraction, options.split_seed)
-    _require_own(run, kept, train)
-    for split, part in (("test", "test"), ("valid", "validation")):
-        if split in splits_of(options.source, options):
-            return load_data(options.source, options=options, split=split), part
-    return (train, "training") if rest is None else (rest, "validation")
-
-
-def _require_own(run: Run, *candidates: Dataset) -> None:
-    if run.folder is None:
-        return
-    recorded = run.folder.read_recipe().get("training_data", {}).get("fingerprint")
-    if recorded is not None and all(dataset.fingerprint() != recorded for dataset in candidates):
+def _of_source(run: Run) -> tuple[Dataset, bool]:
+    """What the run's source kept from training; all of it, and True, where training saw all."""
+    config, source = run.config, run.config.data.source
+    if source == ARRAYS:
+        return held_out(config), False
+    part, valid = training_sets(source, options=config.data)
+    whole = dataset_of(source, config, "train")
+    recorded = _recorded(run)
+    if recorded not in (None, part.fingerprint(), whole.fingerprint()):
         raise DataError(
-            f"{run.config.data.source} does not hold the data that this run was trained on (the sha256 differs); "
-            "give them as data"
+            f"{source} does not hold the data that this run was trained on (the sha256 differs); give them as data"
         )
+    if "test" in splits_of(source, config.data):
+        return held_out(config), False
+    return (whole, True) if valid is None or recorded == whole.fingerprint() else (valid, False)
+
+
+def _recorded(run: Run) -> str | None:
+    """The fingerprint of the training data in ``recipe.toml``."""
+    return None if run.folder is None else run.folder.read_recipe().get("training_data", {}).get("fingerprint")

@@ -141,15 +141,16 @@ def _stored(run: Run) -> dict[str, Any] | None:
     return found if {"data", "n", "samples", "elbo", "rate", "distortion", "active_units"} <= found.keys() else None
 
 
-def measured(found: Mapping[str, Any]) -> Section:
+def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     """The table of an evaluation, and what it says."""
     rows = [(name, f"{value} {unit}", what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
+    seen = " Training learnt from these examples." if held is not None and held.seen else ""
     lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} draws of the posterior for each."
     lost = (
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
     )
-    return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}", raw=raw)
+    return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}{seen}", raw=raw)
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
