@@ -291,9 +291,10 @@ def test_what_cannot_be_written_is_refused_with_the_way_out(name, binary, table,
     assert [p.name for p in tmp_path.iterdir()] == ["folder.npz"]
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(binary, tmp_path, monkeypatch):
-    path = tmp_path / "new" / "x.npz"
-    write_samples(binary, 2, path)
+@pytest.mark.parametrize("kind", ["npz", "png", "csv"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(kind, binary, table, tmp_path, monkeypatch):
+    path, run = tmp_path / "new" / f"x.{kind}", table if kind == "csv" else binary
+    write_samples(run, 2, path)
     before = path.read_bytes()
 
     def full(*_):
@@ -301,6 +302,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(binary, tmp_pat
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(StorageError, match="the disk is full"):
-        write_samples(binary, 3, path)
+        write_samples(run, 3, path)
     assert path.read_bytes() == before
-    assert [p.name for p in path.parent.iterdir()] == ["x.npz"]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
