@@ -50,6 +50,16 @@ def write_samples(
     Raises:
         ConfigError: a number, label or kind of file that can't be used, or a flat prior.
         StorageError: the file can't be written.
+
+    >>> import tempfile
+    >>> from lambent.fitting import fit
+    >>> from lambent.training.console import Console
+    >>> run = fit("vae", "digits", latent=2, epochs=1, console=Console(quiet=True))
+    >>> path = Path(tempfile.mkdtemp()) / "samples.npz"
+    >>> write_samples(run, 5, path)
+    >>> with np.load(path) as file:
+    ...     print(file["x"].shape, file["x"].dtype)
+    (5, 1, 8, 8) uint8
     """
     path = _checked(run, Path(out), (".npz", ".png", ".csv"))
     _check_number(run, number, path, "number")

@@ -24,6 +24,15 @@ def write_report(run: Run, out: str | Path, *, data: Source | None = None) -> No
     Raises:
         ConfigError: matplotlib is missing, or ``out`` is no .html file.
         StorageError: the file can't be written.
+
+    >>> import tempfile
+    >>> from lambent.fitting import fit
+    >>> from lambent.training.console import Console
+    >>> run = fit("ppca", "digits", latent=2, epochs=1, console=Console(quiet=True))
+    >>> path = Path(tempfile.mkdtemp()) / "report.html"
+    >>> write_report(run, path)
+    >>> path.read_text(encoding="utf-8")[:15]
+    '<!DOCTYPE html>'
     """
     from lambent.errors import ConfigError
     from lambent.report.build import build

@@ -102,7 +102,7 @@ def _bound(run: Run, name: str) -> Panel:
     words = []
     if best is not None:
         words.append(f"Best on validation: {with_error(best, errors[run.step], 2)} nats at step {run.step:,}")
-    if len(curve.valid) > 1:
+    if len(curve.valid) > 1 and curve.valid[-1, 0] != run.step:
         words.append(f"last: {number(curve.valid[-1, 1])} nats at step {int(curve.valid[-1, 0]):,}")
     return _panel(run, curve, f"{name}, higher is better", name, "; ".join(words), best)
 

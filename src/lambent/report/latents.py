@@ -215,7 +215,8 @@ def _bars(
         axes.set_ylabel(label)
         axes.set_xlim(0.2, len(order) + 0.8)
         axes.set_ylim(bottom=0)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=10)
+        if len(order) <= 20:
+            axes.set_xticks(range(1, len(order) + 1))
         axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
         if not active.all():
             axes.bar([0], [0], color=LINE, label=idle)

@@ -143,7 +143,7 @@ def _stored(run: Run) -> dict[str, Any] | None:
 
 def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     """The table of an evaluation, and what it says."""
-    rows = [(name, f"{value} {unit}", what) for name, value, unit, what in _rows(found)]
+    rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
     seen = " Training learnt from these examples." if held is not None and held.seen else ""
     lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} draws of the posterior for each."
@@ -195,9 +195,10 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if _enumerated(found):
         return rows
     if found["effective_samples"] is not None and found["samples"] > 1:
-        rows.append(("effective K", number(found["effective_samples"], 1), "samples", f"of {found['samples']:,}"))
-    what = f"of {found['latent']}: the posterior mean's variance exceeds 0.01"
-    return [*rows, ("active units", str(found["active_units"]), "dimensions", what)]
+        effective = f"{number(found['effective_samples'], 1)} of {found['samples']:,}"
+        rows.append(("effective K", effective, "", "effective sample size of the importance weights"))
+    active = f"{found['active_units']} of {found['latent']}"
+    return [*rows, ("active units", active, "", "latent dimensions whose posterior mean has a variance above 0.01")]
 
 
 def settings(run: Run) -> Section:
