@@ -210,7 +210,8 @@ class Trainer:
         """Clips each group's gradient, if asked to; the norm of all of it, NaN where the loss is not finite."""
         finite = total - total
         if self.options.clip is None:
-            return float(finite + nn.utils.get_total_norm(_gradients(self.groups["all"])))
+            norms = torch._foreach_norm(_gradients(self.groups["all"]))
+            return float(torch.linalg.vector_norm(torch.stack([*norms, finite])))
         squared = [finite]
         for name in [n for n in self.groups if n != "all"]:
             norm = nn.utils.get_total_norm(_gradients(self.groups[name]))
