@@ -45,8 +45,8 @@ def fit(
     config: str | Path | None = None,
     tokens: Sequence[str] = (),
     resume: bool = False,
-    encoder: nn.Module | None = None,
-    decoder: nn.Module | None = None,
+    encoder: nn.Module | str | None = None,
+    decoder: nn.Module | str | None = None,
     console: Console | None = None,
     **settings: Any,
 ) -> Run:
@@ -60,8 +60,8 @@ def fit(
         config: TOML file of settings, laid over the recipe's.
         tokens: ``key=value`` settings, laid over that.
         resume: Continue the run in ``out``, to the bytes of an unbroken one.
-        encoder: A module of yours, x -> features, instead of the recipe's.
-        decoder: A module of yours, z -> the likelihood's numbers, instead of the recipe's.
+        encoder: A registered network's name, or a module of yours, x -> features.
+        decoder: A registered network's name, or a module of yours, z -> the likelihood's numbers.
         console: Where progress goes; by default standard error.
         **settings: Settings by bare name (``latent=2``) or, with two underscores for the dot, by section
             (``prior__components=20``).
@@ -78,13 +78,16 @@ def fit(
     >>> run.encode("digits").shape
     torch.Size([360, 2])
     """
+    settings |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if isinstance(v, str)}
     keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
     layers = () if config is None else (layer_of_file(Path(config)),)
     resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
     if data is not None:
         source = str(data) if isinstance(data, str | Path) else ARRAYS
         resolved = replace(resolved, data=replace(resolved.data, source=source))
-    resolved = with_modules(resolved, encoder, decoder)
+    if valid is not None:  # nothing is held out of the training source, and evaluation must not pretend so
+        resolved = replace(resolved, data=replace(resolved.data, valid_fraction=0.0))
+    resolved = with_modules(resolved, _module(encoder), _module(decoder))
     console = Console() if console is None else console
     with _threads(resolved.train.threads) as threads:
         engine = start_engine(resolved.train.device)
@@ -403,12 +406,13 @@ def _result(job: Job, recorder: Recorder, folder: RunFolder | None) -> Run:
     """The run with its best weights."""
     if folder is not None:
         job.engine.barrier()
-        return load(
+        opened = load(
             folder.path,
             device=str(job.engine.device),
             encoder=_module(job.config.encoder),
             decoder=_module(job.config.decoder),
         )
+        return replace(opened, validation=job.run.validation)
     if recorder.best is not None:
         job.run.model.load_state_dict(recorder.best)
     job.run.model.eval()
@@ -416,5 +420,7 @@ def _result(job: Job, recorder: Recorder, folder: RunFolder | None) -> Run:
 
 
 def _module(network: Any) -> nn.Module | None:
-    """The user's module behind a network's settings, if it is one."""
-    return network.module if isinstance(network, UserEncoder | UserDecoder) else None
+    """The user's module that a network is, or that is behind its settings; None for a network of ours."""
+    if isinstance(network, UserEncoder | UserDecoder):
+        return network.module
+    return network if isinstance(network, nn.Module) else None

@@ -231,11 +231,15 @@ class Run:
         codes = torch.arange(n) % len(self.classes) if label is None else torch.full((n,), self.classes.index(label))
         return one_hot(codes, len(self.classes))
 
-    def interpolate(self, first: Tensor, second: Tensor, steps: int = 10) -> Tensor:
-        """Decoded points on the straight lines between latents (P, latent), (P, steps, *event)."""
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 10, *, label: str | None = None) -> Tensor:
+        """Decoded points on the straight lines between latents (P, latent), (P, steps, *event).
+
+        A conditional model decodes all of them as class ``label``, by default its first.
+        """
         at = torch.linspace(0, 1, steps).view(1, -1, 1)
         z = first.unsqueeze(1) * (1 - at) + second.unsqueeze(1) * at
-        condition = self.conditions(z.shape[0] * steps)
+        label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
+        condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
 
 

@@ -33,37 +33,43 @@ def digest(run: Path) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[str, str], float]:
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     run = tmp_path_factory.mktemp("unbroken") / "run"
-    started = time.monotonic()
-    subprocess.run(command(run), check=True, capture_output=True, timeout=120)
-    return digest(run), time.monotonic() - started
+    subprocess.run(command(run), check=True, capture_output=True, timeout=240)
+    return digest(run)
 
 
-def kill_then_resume(run: Path, wait: float, number: signal.Signals = signal.SIGKILL) -> int:
-    """Starts, sends the signal after ``wait`` seconds, resumes; returns the exit code of the broken part."""
+def lines(run: Path) -> int:
+    """Lines of metrics so far; about 75 in all."""
+    metrics = run / "metrics.jsonl"
+    return metrics.read_bytes().count(b"\n") if metrics.exists() else -1
+
+
+def kill_then_resume(run: Path, after: int, delay: float, number: signal.Signals = signal.SIGKILL) -> int:
+    """Starts, sends the signal ``delay`` s after so many lines of metrics, resumes; the broken part's exit code."""
     process = subprocess.Popen(command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        code = process.wait(wait)
-    except subprocess.TimeoutExpired:
+    while process.poll() is None and lines(run) < after:
+        time.sleep(0.002)
+    time.sleep(delay)
+    if process.poll() is None:
         os.kill(process.pid, number)
-        code = process.wait(60)
-    subprocess.run(command(run, "--resume"), check=True, capture_output=True, timeout=120)
+    code = process.wait(240)
+    subprocess.run(command(run, "--resume"), check=True, capture_output=True, timeout=240)
     return code
 
 
-def check_kills(folder: Path, unbroken: tuple[tuple[str, str], float], times: int, seed: int) -> int:
-    (expected, seconds), chance = unbroken, random.Random(seed)
-    killed = 0
+def check_kills(folder: Path, expected: tuple[str, str], times: int, seed: int) -> int:
+    chance, killed = random.Random(seed), 0
     for i in range(times):
         run = folder / f"run{i}"
-        killed += kill_then_resume(run, chance.uniform(0.3 * seconds, seconds)) == -signal.SIGKILL
+        code = kill_then_resume(run, chance.randrange(-1, 65), chance.uniform(0, 0.05))
+        killed += code == -signal.SIGKILL
         assert digest(run) == expected, f"kill {i} of {times}"
     return killed
 
 
 def test_killed_runs_resume_to_the_same_bytes(unbroken, tmp_path):
-    assert check_kills(tmp_path, unbroken, 3, seed=1) >= 1
+    assert check_kills(tmp_path, unbroken, 3, seed=1) >= 2
 
 
 @pytest.mark.long
@@ -71,15 +77,13 @@ def test_killed_runs_resume_to_the_same_bytes(unbroken, tmp_path):
 def test_twenty_killed_runs_resume_to_the_same_bytes(unbroken, tmp_path):
     killed = check_kills(tmp_path, unbroken, 20, seed=2)
     print(f"killed in flight: {killed} of 20; same bytes: 20 of 20")
-    assert killed >= 10
+    assert killed >= 18
 
 
 def test_sigterm_saves_and_exits_143_and_resumes_to_the_same_bytes(unbroken, tmp_path):
-    expected, seconds = unbroken
     run = tmp_path / "run"
-    code = kill_then_resume(run, 0.75 * seconds, signal.SIGTERM)
-    assert code in (143, 0)
-    assert digest(run) == expected
+    assert kill_then_resume(run, 20, 0.01, signal.SIGTERM) == 143
+    assert digest(run) == unbroken
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_run_still_ends_in_the_same_bytes(unbroken, tmp_path):
@@ -91,12 +95,12 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_run_still_ends_in_th
     weights.write_bytes(damaged)
     resumed = subprocess.run(command(run, "--resume"), check=True, capture_output=True, text=True, timeout=120)
     assert "skipped" in resumed.stderr
-    assert digest(run) == unbroken[0]
+    assert digest(run) == unbroken
 
 
 def test_other_noise_gives_other_bytes(unbroken, tmp_path):
     """The digests above can differ at all."""
     run = tmp_path / "run"
     subprocess.run(command(run, "--seed", "1"), check=True, capture_output=True, timeout=120)
-    assert digest(run)[0] != unbroken[0][0]
-    assert digest(run)[1] != unbroken[0][1]
+    assert digest(run)[0] != unbroken[0]
+    assert digest(run)[1] != unbroken[1]

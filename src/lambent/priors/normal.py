@@ -47,11 +47,11 @@ class StandardNormalPrior(nn.Module):
 class ConditionalNormal(PriorSettings):
     """p(z|c): a diagonal Normal whose mean and scale are a network of the condition (Sohn et al. 2015)."""
 
-    hidden: int = option(64, "units of the one hidden layer", minimum=1)
+    units: int = option(64, "units of the one hidden layer", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts at N(0, I) for every condition."""
-        return ConditionalNormalPrior(shapes.require_condition("prior=conditional-normal"), shapes.latent, self.hidden)
+        return ConditionalNormalPrior(shapes.require_condition("prior=conditional-normal"), shapes.latent, self.units)
 
 
 class ConditionalNormalPrior(nn.Module):
