@@ -113,7 +113,7 @@ def evaluated_bounds(case, samples, n, delta, seed=3):
     assert found.iwae_kind == found.elbo_kind == "lower bound"
 
 
-def streams_like_one_piece(samples=300, n=5):
+def streams_like_one_piece(samples=300, n=4):
     """The evaluator's bounds, streamed in chunks, are those of all its samples at once."""
     seen = []
 

@@ -23,6 +23,8 @@ ROWS = 1024
 """Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
 EXAMPLES = 32
 """Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
+BLOCKS = 16
+"""Blocks that a small data set is cut into, so that a few examples keep every thread at work to the end."""
 
 Batch = Callable[[int, int], tuple[Tensor, Tensor | None]]
 """(start, stop) -> the examples x (B, *event) that the likelihood scores, and their conditions (B, c) or None."""
@@ -166,7 +168,7 @@ def bounds(
 
 
 def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
-    size = max(EXAMPLES, ROWS // samples)
+    size = max(4, min(EXAMPLES, n // BLOCKS), ROWS // samples)
     for index, start in enumerate(range(0, n, size)):
         yield index, start, min(n, start + size)
 

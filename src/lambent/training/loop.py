@@ -5,6 +5,7 @@ Every step's randomness is keyed by (seed, step, rank), so a run continued from 
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -161,8 +162,10 @@ class Trainer:
         trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
         estimate = objective(trace, x)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
-        norm = self._differentiate(estimate, fraction)
-        if norm == norm and norm != float("inf"):
+        total = self._differentiate(estimate, fraction)
+        logged = (step + 1) % self.options.log_every == 0
+        norm = float(nn.utils.get_total_norm(_gradients(self.groups["all"]))) if logged else math.nan
+        if self._finite_and_clipped(total):
             self.optimizer.step()
             if self.average is not None:
                 self.average.update(self.batches.global_size(step))
@@ -171,7 +174,7 @@ class Trainer:
         else:
             self._skip(estimate)
         progress.step = step + 1
-        if progress.step % self.options.log_every == 0:
+        if logged:
             self._log(trace, x, estimate, norm, rate)
 
     def _count(self, estimate: Estimate, examples: int) -> None:
@@ -180,8 +183,8 @@ class Trainer:
             self._sum += estimate.value.sum(dtype=torch.float64)
             self.progress.examples += examples
 
-    def _differentiate(self, estimate: Estimate, share: float) -> float:
-        """Sets every parameter's gradient (over all processes); its norm, not finite if anything was not."""
+    def _differentiate(self, estimate: Estimate, share: float) -> Tensor:
+        """Sets every parameter's gradient (over all processes); the sum of the losses."""
         for parameter in self.groups["all"]:
             parameter.grad = None
         losses = list(estimate.losses.items())
@@ -196,7 +199,7 @@ class Trainer:
         total = torch.stack([loss.detach() for _, loss in losses]).sum()
         if self.engine.world > 1:
             self._sum_over_processes(total, share)
-        return self._clip(total)
+        return total
 
     def _sum_over_processes(self, total: Tensor, share: float) -> None:
         """Averages gradients over examples, whatever each process's part of the batch."""
@@ -206,18 +209,16 @@ class Trainer:
             grad.copy_(part.view_as(grad))
         total.copy_(flat[-1])
 
-    def _clip(self, total: Tensor) -> float:
-        """Clips each group's gradient, if asked to; the norm of all of it, NaN where the loss is not finite."""
-        finite = total - total
+    def _finite_and_clipped(self, total: Tensor) -> bool:
+        """Whether the loss and every gradient are finite; clips each group's gradient, if asked to."""
         if self.options.clip is None:
-            norms = torch._foreach_norm(_gradients(self.groups["all"]))
-            return float(torch.linalg.vector_norm(torch.stack([*norms, finite])))
-        squared = [finite]
+            return _finite([total, *_gradients(self.groups["all"])])
+        norms = [total]
         for name in [n for n in self.groups if n != "all"]:
             norm = nn.utils.get_total_norm(_gradients(self.groups[name]))
             nn.utils.clip_grads_with_norm_(self.groups[name], self.options.clip, norm)
-            squared.append(norm.square())
-        return float(torch.stack(squared).sum().sqrt())
+            norms.append(norm)
+        return _finite(norms)
 
     def _skip(self, estimate: Estimate) -> None:
         progress = self.progress
@@ -298,6 +299,11 @@ class Trainer:
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
+
+
+def _finite(tensors: list[Tensor]) -> bool:
+    """Whether every number is finite: a sum is not if any term is not, and reads memory once, faster than a norm."""
+    return math.isfinite(float(torch.stack([t.sum() for t in tensors]).sum()))
 
 
 def _seed(device: torch.device, seed: int) -> None:
