@@ -2,7 +2,8 @@
 
 from lambent.recipes.check import biases, check, objective_of
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
-from lambent.recipes.table import RECIPES, Recipe, configure, find_recipe
+from lambent.recipes.recipe import Recipe
+from lambent.recipes.table import RECIPES, configure, find_recipe
 
 __all__ = [
     "RECIPES",
