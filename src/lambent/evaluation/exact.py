@@ -37,10 +37,11 @@ def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:
     affine = getattr(likelihood.decoder, "affine", None)
     if affine is None or likelihood.family.scale == "element" or likelihood.shapes.condition:
         return None
-    return lambda x, _: linear_gaussian_log_prob(x.flatten(1), affine.weight, affine.bias, _log_scale(likelihood))
+    return lambda x, _: linear_gaussian_log_prob(x.flatten(1), affine.weight, affine.bias, own_log_scale(likelihood))
 
 
-def _log_scale(likelihood: Likelihood) -> Tensor:
+def own_log_scale(likelihood: Likelihood) -> Tensor:
+    """The log scale of each dimension of a Normal likelihood whose scale doesn't depend on z, (D,), float64."""
     family, event = likelihood.family, likelihood.shapes.event
     assert isinstance(family, NormalFamily)
     like = next(likelihood.decoder.parameters())

@@ -11,6 +11,8 @@ from torch import Tensor
 from lambent.distributions import bounded_log_scale, unbounded_log_scale
 
 Scale = Literal["fixed", "model", "dimension", "element"]
+INSIDE = (-6.99, 4.99)
+"""The log scales that a finite number gives: the bounds are reached by none."""
 SCALES = ("fixed", "model", "dimension", "element")
 SCALE_HELP = "the scale: fixed (sigma), one learned per model, per dimension, or per element of each example (decoder)"
 
@@ -43,7 +45,15 @@ def start(sigma: float) -> float:
 
     A sigma at or beyond the bounds, e^-7 and e^5, counts as just inside.
     """
-    return unbounded_log_scale(torch.tensor(math.log(sigma), dtype=torch.float64).clamp(-6.99, 4.99)).item()
+    return unbounded_log_scale(torch.tensor(math.log(sigma), dtype=torch.float64).clamp(*INSIDE)).item()
+
+
+def raw_scale(variance: Tensor, sigma: float) -> Tensor:
+    """The learned numbers whose scale squared is ``variance``, counted from sigma as `location_and_log_scale` does.
+
+    Standard deviations at or beyond the bounds, e^-7 and e^5, count as e^-6.99 = 9.2e-4 and e^4.99 = 147; 0 is one.
+    """
+    return unbounded_log_scale((0.5 * variance.log()).clamp(*INSIDE)) - start(sigma)
 
 
 def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lambent.distributions import CholeskyNormal, LowRankNormal, Normal, bounded_log_scale
+from lambent.distributions import CholeskyNormal, LowRankNormal, Normal, bounded_log_scale, unbounded_log_scale
 from lambent.posteriors.base import PosteriorSettings
 from lambent.settings import option, part
 
@@ -64,6 +64,13 @@ class FullCovariance(PosteriorSettings):
         with torch.no_grad():
             head.weight[2 * latent :] = 0
             head.bias[2 * latent :] = 0
+
+
+def raw_triangle(factor: Tensor) -> Tensor:
+    """What `FullCovariance` shares, (L (L + 1) / 2), for L L^T with ``factor`` L (L, L); scales within their bounds."""
+    scale = factor.diagonal()
+    rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=factor.device)
+    return torch.cat([unbounded_log_scale(scale.log().clamp(-6.99, 4.99)), factor[rows, columns] / scale[rows]])
 
 
 def _triangle(latent: int) -> int:
