@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -29,7 +26,8 @@ from lambent.training.engine import Engine, choose_threads, start_engine
 from lambent.training.files import probe_writable
 from lambent.training.loop import Progress, Trainer, Validation
 from lambent.training.metrics import LogWriter, MetricsWriter
-from lambent.training.optimizer_state import optimizer_tensors, restore_optimizer
+from lambent.training.optimizer_state import restore_optimizer
+from lambent.training.recorder import Recorder, stopped_by_signals
 from lambent.training.run_folder import RunFolder, environment, require_same
 
 MAY_CHANGE = ("train.threads", "train.device")
@@ -202,63 +200,8 @@ class TrainingData:
         return len(self.order.indices(*divmod(step, self.steps_per_epoch)))
 
 
-@dataclass
-class Recorder:
-    """Hears of the training for the run folder and the console; keeps the best weights of a run in memory."""
-
-    job: Job
-    folder: RunFolder | None
-    console: Console
-    trainer: Trainer | None = None
-    metrics: MetricsWriter | None = None
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Tensor] | None = None
-    best_step: int = 0
-    signal: int = 0
-
-    def record(self, row: Mapping[str, Any]) -> int:
-        """A line of metrics to the file, the console, and the memory."""
-        if not self.job.engine.leader:
-            return 0
-        self.console.row(row)
-        self.rows.append(dict(row))
-        if row.get("best_step") == row["step"]:
-            self._keep_best(row["step"])
-        if self.metrics is None:
-            return 0
-        self.metrics.write(row)
-        return self.metrics.offset
-
-    def _keep_best(self, step: int) -> None:
-        assert self.trainer is not None
-        if self.folder is None:
-            self.best = {k: v.clone() for k, v in self.trainer.measured.state_dict().items()}
-            self.best_step = step
-
-    def save(self, progress: Progress) -> None:
-        """A checkpoint, and the removal of those no longer needed."""
-        if self.folder is None or not self.job.engine.leader:
-            return
-        assert self.trainer is not None
-        assert self.metrics is not None
-        self.metrics.sync()
-        tensors = {
-            "model": self.trainer.model.state_dict(),
-            "optimizer": optimizer_tensors(self.trainer.optimizer, self.trainer.model.named_parameters()),
-        }
-        if self.trainer.average is not None:
-            tensors["ema"] = self.trainer.average.model.state_dict()
-        checkpoint.save(self.folder.path, progress.step, tensors, {"progress": progress.to_state()})
-        for problem in checkpoint.prune(self.folder.path, self.job.config.train.keep, {progress.best_step}):
-            self.console.say(problem)
-
-    def interrupted(self) -> int:
-        """The signal that asked for a stop."""
-        return self.signal
-
-
 def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *, resume: bool) -> Run:
-    recorder = Recorder(job, folder if job.engine.leader else None, console)
+    recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
         objective_of(job.config),
@@ -268,13 +211,14 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
         job.engine,
         _validation(job),
         recorder,
+        job.config.updates,
     )
     recorder.trainer = trainer
     with contextlib.ExitStack() as stack:
         if folder is not None:
             _open(job, folder, recorder, stack, threads, resume=resume)
         _announce(job, trainer, console, threads)
-        stack.enter_context(_signals(recorder))
+        stack.enter_context(stopped_by_signals(recorder))
         if job.engine.leader:
             console.start(trainer.progress.step, trainer.total)
         try:
@@ -338,7 +282,7 @@ def _restore(job: Job, folder: RunFolder, recorder: Recorder) -> None:
     restore_optimizer(trainer.optimizer, trainer.model.named_parameters(), found.tensors["optimizer"])
     if trainer.average is not None:
         checkpoint.apply(trainer.average.model, found.tensors["ema"])
-    trainer.resume(Progress(**found.state["progress"]))
+    trainer.resume(Progress.from_state(found.state["progress"]))
 
 
 def _validation(job: Job) -> Any:
@@ -379,27 +323,6 @@ def _announce(job: Job, trainer: Trainer, console: Console, threads: int) -> Non
     )
     for note in [*biases(job.config), *job.train.dataset.notes]:
         console.say(note)
-
-
-@contextlib.contextmanager
-def _signals(recorder: Recorder) -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGUSR1 end the step and save; a second one stops at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if recorder.signal:
-            raise KeyboardInterrupt
-        recorder.signal = number
-
-    before = {n: signal.signal(n, handle) for n in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _result(job: Job, recorder: Recorder, folder: RunFolder | None) -> Run:

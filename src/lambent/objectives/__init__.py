@@ -5,6 +5,7 @@ from lambent.objectives.elbo import ELBO
 from lambent.objectives.iwae import IWAE, effective_samples
 from lambent.objectives.penalties import L1, L2, NoPenalty
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
+from lambent.objectives.sleep import Sleep
 
 __all__ = [
     "ELBO",
@@ -17,6 +18,7 @@ __all__ = [
     "NoPenalty",
     "Objective",
     "RateFunction",
+    "Sleep",
     "SumOfRates",
     "WarmUp",
     "effective_samples",

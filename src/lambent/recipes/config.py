@@ -22,6 +22,7 @@ from lambent.priors import PriorSettings
 from lambent.recipes.structures import Structure
 from lambent.settings import build, nearest, options_of, registry, to_values
 from lambent.training.options import TrainOptions
+from lambent.training.updates import Updates
 
 Layer = Mapping[str, Mapping[str, Any]]
 
@@ -37,6 +38,7 @@ DEFAULT_NAMES = {
     "draw": "pathwise",
     "corruption": "none",
     "penalty": "none",
+    "updates": "together",
     "data": "data",
     "train": "train",
 }
@@ -64,6 +66,7 @@ class Config:
     draw: Any
     corruption: Any
     penalty: Any
+    updates: Updates
     data: DataOptions
     train: TrainOptions
 

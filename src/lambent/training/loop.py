@@ -1,4 +1,4 @@
-"""The training loop: batches in, better weights out; what to do when lives in the objective and the schedule.
+"""The training loop: batches in, better weights out; what to do when lives in the objective and the updates.
 
 Every step's randomness is keyed by (seed, step, rank), so a run continued from a checkpoint needs no generator's state.
 """
@@ -22,8 +22,10 @@ from lambent.objectives import Objective
 from lambent.trace import Estimate, Trace
 from lambent.training.average import MovingAverage
 from lambent.training.engine import Engine
+from lambent.training.freeze import frozen
 from lambent.training.options import TrainOptions
 from lambent.training.schedules import learning_rate
+from lambent.training.updates import NOBODY, SIDES, Phase, Together, Updates
 
 MOST_SKIPPED = 20
 """Steps in a row with a non-finite loss or gradient before training stops."""
@@ -70,10 +72,16 @@ class Progress:
     since_best: int = 0
     stopped: str = ""
     offset: int = 0
+    phase: Phase = field(default_factory=Phase)
 
     def to_state(self) -> dict[str, Any]:
         """Plain values."""
         return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """The progress that `to_state` wrote."""
+        return cls(**{**state, "phase": Phase(**state.get("phase", {}))})
 
 
 class Listener(Protocol):
@@ -101,12 +109,16 @@ class Trainer:
     engine: Engine
     validate: Callable[[LatentModel], Validation]
     listener: Listener
+    updates: Updates = field(default_factory=Together)
+    information: Callable[[LatentModel], float] | None = None
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        groups = self.model.groups()
-        self.groups = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
-        self.groups["all"] = [p for params in self.groups.values() for p in params]
+        groups = {name: params for name, params in self.model.groups().items() if name != self.options.freeze}
+        free = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
+        self.groups = _grouped(free)
+        self.awake = {rest: _grouped({n: p for n, p in free.items() if n != rest}) for rest in SIDES}
+        self.awake[NOBODY] = self.groups
         self.optimizer = torch.optim.AdamW(
             self.groups["all"],
             lr=self.options.lr,
@@ -145,7 +157,8 @@ class Trainer:
             InterruptedRunError: a signal asked for a stop; the checkpoint is written.
         """
         self.model.train()
-        with torch.random.fork_rng(devices=_cuda_devices(self.engine.device)):
+        kept = frozen(self.model, self.options.freeze)
+        with kept, torch.random.fork_rng(devices=_cuda_devices(self.engine.device)):
             while self.progress.step < self.total and not self.progress.stopped:
                 self._step()
                 self._after_step()
@@ -162,7 +175,8 @@ class Trainer:
         trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
         estimate = objective(trace, x)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
-        total = self._differentiate(estimate, fraction)
+        resting = self.updates.resting(step, progress.phase)
+        total = self._differentiate(estimate, fraction, self.awake[resting])
         logged = (step + 1) % self.options.log_every == 0
         norm = float(nn.utils.get_total_norm(_gradients(self.groups["all"]))) if logged else math.nan
         if self._finite_and_clipped(total):
@@ -170,7 +184,9 @@ class Trainer:
             if self.average is not None:
                 self.average.update(self.batches.global_size(step))
             progress.skipped_in_a_row = 0
-            self._count(estimate, len(x) if fraction > 0 else 0)
+            examples = len(x) if fraction > 0 else 0
+            self._count(estimate, examples)
+            self._advance(estimate, examples)
         else:
             self._skip(estimate)
         progress.step = step + 1
@@ -183,14 +199,27 @@ class Trainer:
             self._sum += estimate.value.sum(dtype=torch.float64)
             self.progress.examples += examples
 
-    def _differentiate(self, estimate: Estimate, share: float) -> Tensor:
-        """Sets every parameter's gradient (over all processes); the sum of the losses."""
+    def _advance(self, estimate: Estimate, examples: int) -> None:
+        """Moves the schedule on after a step that was taken."""
+
+        def measured() -> tuple[float, int]:
+            total = estimate.value.sum(dtype=torch.float64) if examples else self._sum.new_zeros(())
+            sums = self.engine.sum(torch.stack([total, total.new_tensor(float(examples))])).tolist()
+            return sums[0], int(sums[1])
+
+        phase = self.updates.after(self.progress.phase, measured)
+        if self.information is not None and self.updates.due(phase, self.batches.steps_per_epoch):
+            phase = self.updates.told(phase, self.information(self.model))
+        self.progress.phase = phase
+
+    def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
+        """Sets the gradient of every parameter in ``groups`` (over all processes), and no other; sum of the losses."""
         for parameter in self.groups["all"]:
             parameter.grad = None
         losses = list(estimate.losses.items())
         for i, (name, loss) in enumerate(losses):
-            params = self.groups[name]
-            if not params:  # all of it frozen
+            params = groups.get(name, [])
+            if not params:  # all of it frozen, or resting
                 continue
             kept = i + 1 < len(losses)
             grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
@@ -252,6 +281,7 @@ class Trainer:
             "distortion": distortions / n,
         }
         row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": norm}
+        row = {**row, **self.updates.report(progress.phase)}
         progress.offset = self.listener.record({**row, "skipped": progress.skipped})
         progress.examples = 0
         self._sum.zero_()
@@ -295,6 +325,11 @@ class Trainer:
         progress.offset = self.listener.record({**row, "best_step": progress.best_step})
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
+
+
+def _grouped(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
+    """The groups, and all of them together."""
+    return {**groups, "all": [p for params in groups.values() for p in params]}
 
 
 def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:

@@ -34,6 +34,10 @@ class TrainOptions:
     valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
     checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
+    freeze: str = option(
+        "none", "the side whose parameters keep their values", choices=("none", "generative", "inference")
+    )
+    init: str = option("", "run folder to take the weights of matching names from; none if empty")
     keep: int = option(2, "newest checkpoints kept, beside the best", minimum=2)
     seed: int = option(0, "seed of the weights, the batches and the noise", minimum=0, maximum=2**31 - 1)
     threads: int | None = option(None, "torch threads; none chooses by the processors at hand", minimum=1)

@@ -1,0 +1,45 @@
+"""The sleep phase: the encoder learns to invert the generator on what the generator dreams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lambent.distributions import sample
+from lambent.draws import Ancestral, Draw, Given
+from lambent.models import LatentModel
+from lambent.objectives.base import Objective, detach
+from lambent.settings import option, part
+from lambent.trace import Estimate, Trace
+
+
+@part("objective", "sleep")
+@dataclass(frozen=True)
+class Sleep(Objective):
+    """E_{p(z)p(x|z)}[log q(z|x)], a loss of the encoder alone (Hinton et al. 1995, Science 268, eq. 7 and 8).
+
+    Maximising it minimises E_{p(x)} KL(p(z|x) || q(z|x)). The batch gives only the number of dreams, and their
+    conditions. The reported value, nats, is log q(z|x) of each dream: no bound on log p(x).
+    """
+
+    dream: str = option(
+        "sample", "what the generator gives the encoder: a draw of p(x|z), or its mean", choices=("sample", "mean")
+    )
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """Value: log q(z|x) summed over the levels, (B,); the loss is minus its mean, for group "inference"."""
+        log_q = trace.average(sum((z.log_q for z in trace.latents[1:]), trace.latents[0].log_q))
+        return Estimate(detach(log_q), {"inference": -log_q.mean()}, "not a bound")
+
+    def observe(
+        self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
+    ) -> tuple[Trace, Tensor]:
+        """The model run on dreams, as many as ``x`` has examples, with the dreamt latents given."""
+        with torch.no_grad():
+            dreamt = model(None, Ancestral(batch=len(x), generator=draw.generator), condition)
+            px = dreamt.px
+            dream = (px.mean if self.dream == "mean" else sample(px, (), draw.generator))[0].to(x.dtype)
+        values = {z.name: z.value for z in dreamt.latents if z.value is not None}
+        return model(dream, Given(values=values), condition), dream
