@@ -204,7 +204,7 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
     recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
-        objective_of(job.config),
+        objective_of(job.config).sized(len(job.train)),
         job.config.draw,
         TrainingData(job),
         job.config.train,

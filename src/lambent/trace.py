@@ -109,12 +109,14 @@ class Trace:
     Attributes:
         px: p(x|z), with batch shape (K, B).
         latents: The levels, possibly none.
-        penalties: Named terms that are not nats and never enter a bound, each (K, B) or a scalar.
+        penalties: Named terms that are not nats and never enter a bound, each (K, B), (B,) or a scalar.
+        critics: The scalar losses by which penalties that learn train their own parameters, and nothing else.
     """
 
     px: Distribution
     latents: tuple[Latent, ...] = ()
     penalties: Mapping[str, Tensor] = field(default_factory=dict)
+    critics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def log_px(self, x: Tensor) -> Tensor:
         """Log p(x|z), (K, B).

@@ -50,10 +50,23 @@ class Objective(ABC):
         """The objective in force at training step ``step`` (warm-up, annealed capacity)."""
         return self
 
+    def sized(self, n: int) -> Self:
+        """The objective that knows the training set to have ``n`` examples (estimates of q(z) need it)."""
+        return self
+
 
 def total_penalty(trace: Trace) -> Tensor | float:
-    """Sum of the penalties' means."""
-    return sum((penalty.mean() for penalty in trace.penalties.values()), 0.0)
+    """Sum of the penalties' means, over draws as the trace averages them, and over examples."""
+    return sum((_mean(trace, penalty) for penalty in trace.penalties.values()), 0.0)
+
+
+def _mean(trace: Trace, penalty: Tensor) -> Tensor:
+    return trace.average(penalty).mean() if penalty.dim() == 2 else penalty.mean()
+
+
+def critic_losses(trace: Trace) -> dict[str, Tensor]:
+    """The loss of group "critic", where a penalty has one to train; every objective adds it to its own losses."""
+    return {"critic": torch.stack(list(trace.critics.values())).sum()} if trace.critics else {}
 
 
 def detach(value: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Self
 
 from torch import Tensor
 
-from lambent.objectives.base import Objective, detach, total_penalty
+from lambent.objectives.base import Objective, critic_losses, detach, total_penalty
 from lambent.objectives.rates import RateFunction, SumOfRates
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
@@ -37,7 +37,8 @@ class ELBO(Objective):
         log_px = trace.log_px(x)
         bound = trace.average(log_px - trace.rate)
         modified = bound if isinstance(self.rate, SumOfRates) else trace.average(log_px - self.rate(trace))
-        return Estimate(detach(bound), {"all": total_penalty(trace) - modified.mean()}, trace.elbo_kind)
+        losses = {"all": total_penalty(trace) - modified.mean(), **critic_losses(trace)}
+        return Estimate(detach(bound), losses, trace.elbo_kind)
 
     def with_rate(self, rate: RateFunction) -> Self:
         """The same bound, its loss charged by ``rate``."""
@@ -46,4 +47,9 @@ class ELBO(Objective):
     def at(self, step: int) -> Self:
         """With the rate function in force at ``step``."""
         rate = self.rate.at(step)
+        return self if rate is self.rate else dataclasses.replace(self, rate=rate)
+
+    def sized(self, n: int) -> Self:
+        """With a rate function that knows the training set's size."""
+        rate = self.rate.sized(n)
         return self if rate is self.rate else dataclasses.replace(self, rate=rate)

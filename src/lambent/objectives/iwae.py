@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lambent.objectives.base import Objective, detach, total_penalty
+from lambent.objectives.base import Objective, critic_losses, detach, total_penalty
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
 
@@ -31,7 +31,8 @@ class IWAE(Objective):
         if any(latent.doubly for latent in trace.latents):
             return self._doubly(trace, x)
         bound = trace.log_mean_weight(x)
-        return Estimate(detach(bound), {"all": total_penalty(trace) - bound.mean()}, trace.evidence_kind)
+        losses = {"all": total_penalty(trace) - bound.mean(), **critic_losses(trace)}
+        return Estimate(detach(bound), losses, trace.evidence_kind)
 
     def _doubly(self, trace: Trace, x: Tensor) -> Estimate:
         """The bound's own gradient for p, its doubly reparameterised one for q; a penalty may concern either."""
@@ -41,6 +42,7 @@ class IWAE(Objective):
         losses = {
             "generative": penalty - bound.mean(),
             "inference": penalty - (squared * log_weight).sum(0).mean(),
+            **critic_losses(trace),
         }
         return Estimate(detach(bound), losses, trace.evidence_kind)
 

@@ -34,6 +34,10 @@ class RateFunction(ABC):
         """The rate function in force at training step ``step``."""
         return self
 
+    def sized(self, n: int) -> Self:
+        """The rate function that knows the training set to have ``n`` examples."""
+        return self
+
 
 @part("rate", "sum")
 @dataclass(frozen=True)
