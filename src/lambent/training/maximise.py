@@ -68,8 +68,9 @@ def maximiser(model: LatentModel) -> Step:
     )
 
 
+@torch.no_grad()
 def rounding(model: LatentModel, x: Tensor) -> float:
-    """How far storing an M step's result may lower the mean log p(x), nats per example.
+    """How far the rounding of what is stored may have lowered the mean log p(x), nats per example.
 
     With u the unit roundoff of the parameters' type, D elements an example, a the largest number in units of its own
     noise (max |x| / min s for Normals): D u (8 + u a^2) + 64 u64 D (1 + a). An exact maximum is flat, so what is stored

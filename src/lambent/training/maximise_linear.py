@@ -58,20 +58,10 @@ class LinearGaussianStep:
         return float(x.abs().max() / own_log_scale(self.likelihood).exp().min())
 
     def _fit(self, flat: Tensor) -> None:
-        width = flat.shape[1]
-        centre = torch.stack([part.sum(0) for part in chunks(flat, width)]).sum(0) / len(flat)
+        centre = torch.stack([part.sum(0) for part in chunks(flat, flat.shape[1])]).sum(0) / len(flat)
         gain, covariance = posterior_map(self.affine.weight.double(), own_log_scale(self.likelihood))
-        second, cross = len(flat) * covariance, torch.zeros_like(gain)
-        for part in chunks(flat, width):
-            centred = part - centre
-            codes = centred @ gain.T
-            second, cross = second + codes.T @ codes, cross + codes.T @ centred
-        weight = torch.linalg.solve(second, cross).T
-        residual = torch.zeros_like(centre)
-        for part in chunks(flat, width):
-            centred = part - centre
-            residual += (centred - centred @ gain.T @ weight.T).square().sum(0)
-        self._store(weight, centre, residual / len(flat) + ((weight @ covariance) * weight).sum(1))
+        weight = regression(flat, centre, gain, covariance)
+        self._store(weight, centre, noise(flat, centre, weight, gain) + spread(weight, covariance))
 
     def _store(self, weight: Tensor, centre: Tensor, variance: Tensor) -> None:
         self.affine.weight.copy_(weight)
@@ -94,6 +84,28 @@ def posterior_map(weight: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
     precision = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device) + scaled.T @ scaled
     covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
     return covariance @ (scaled / log_scale.exp().unsqueeze(1)).T, covariance
+
+
+def regression(flat: Tensor, centre: Tensor, gain: Tensor, covariance: Tensor) -> Tensor:
+    """W (D, L) = sum_n (x_n - b) e_n^T [sum_n e_n e_n^T + N V]^-1, with e_n = G (x_n - b)."""
+    second, cross = len(flat) * covariance, torch.zeros_like(gain)
+    for part in chunks(flat, flat.shape[1]):
+        codes = (part - centre) @ gain.T
+        second, cross = second + codes.T @ codes, cross + codes.T @ (part - centre)
+    return torch.linalg.solve(second, cross).T
+
+
+def noise(flat: Tensor, centre: Tensor, weight: Tensor, gain: Tensor) -> Tensor:
+    """sum_n (x_n - b - W e_n)^2 / N, (D,), with e_n = G (x_n - b)."""
+    total = torch.zeros_like(centre)
+    for part in chunks(flat, flat.shape[1]):
+        total += (part - centre - (part - centre) @ gain.T @ weight.T).square().sum(0)
+    return total / len(flat)
+
+
+def spread(weight: Tensor, covariance: Tensor) -> Tensor:
+    """diag(W V W^T), (D,): the noise that the posterior's own uncertainty explains."""
+    return ((weight @ covariance) * weight).sum(1)
 
 
 def _likelihood(model: VAE) -> Any:

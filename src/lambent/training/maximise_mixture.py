@@ -50,9 +50,7 @@ class MixtureStep:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The iteration; log p(x), (B,), of the parameters before it."""
-        log_joint = self.log_joint(x)
-        log_p = log_joint.logsumexp(1)
-        mass = (log_joint - log_p.unsqueeze(1)).exp()
+        log_p, mass = responsibilities(self.log_joint(x))
         if writable(self.likelihood, "likelihood"):
             self._fit_states(x, mass)
         if writable(self.prior, "prior"):
@@ -131,6 +129,12 @@ def chunks(x: Tensor, width: int) -> Iterator[Tensor]:
     yield from (part.double() for part in x.split(max(1, CHUNK // width)))
 
 
+def responsibilities(log_joint: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p(x), (B,), and r = p(c|x), (B, C), from log p(x, c), (B, C)."""
+    log_p = log_joint.logsumexp(1)
+    return log_p, (log_joint - log_p.unsqueeze(1)).exp()
+
+
 def _means(old: Tensor, x: Tensor, mass: Tensor) -> Tensor:
     """sum_n r_nc x_n / N_c, (C, D), or ``old`` where a state is empty."""
     count, total, start = mass.sum(0).unsqueeze(1), torch.zeros_like(old), 0
@@ -169,7 +173,7 @@ def _fit_normal(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor
 
 
 def _fit_bernoulli(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
-    mean = _means(numbers[:, 0].sigmoid(), x, mass)
+    mean = _means(numbers[:, 0].sigmoid(), x, mass).clamp(0, 1)  # rounding may leave a sum of masses above the total
     numbers[:, 0] = mean.logit().clamp(-LOGIT_BOUND, LOGIT_BOUND)
 
 
