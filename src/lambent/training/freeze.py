@@ -23,13 +23,13 @@ def frozen(model: LatentModel, group: str) -> Iterator[None]:
     modes = [module.training for module in modules]
     try:
         for parameter in parameters:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad = False
         for module in modules:
             module.training = False
         yield
     finally:
         for parameter, asked in zip(parameters, before, strict=True):
-            parameter.requires_grad_(requires_grad=asked)
+            parameter.requires_grad = asked
         for module, training in zip(modules, modes, strict=True):
             module.training = training
 

@@ -9,18 +9,20 @@ import math
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lambent.draws import Draw
-from lambent.errors import InterruptedRunError, NumericsError
+from lambent.errors import CombinationError, ConfigError, InterruptedRunError, NumericsError
 from lambent.evaluation.bounds import mix
 from lambent.models import LatentModel
 from lambent.objectives import Objective
+from lambent.settings import registry
 from lambent.trace import Estimate, Trace
 from lambent.training.average import MovingAverage
+from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.engine import Engine
 from lambent.training.freeze import frozen
 from lambent.training.options import TrainOptions
@@ -84,6 +86,15 @@ class Progress:
         return cls(**{**state, "phase": Phase(**state.get("phase", {}))})
 
 
+class Done(NamedTuple):
+    """A step that was done: its trace (None where nobody asked), what it was judged on, and the gradient's norm."""
+
+    trace: Trace | None
+    x: Tensor
+    estimate: Estimate
+    norm: float
+
+
 class Listener(Protocol):
     """Who hears of the training: the run folder, the terminal, or nobody."""
 
@@ -116,6 +127,9 @@ class Trainer:
     def __post_init__(self) -> None:
         groups = {name: params for name, params in self.model.groups().items() if name != self.options.freeze}
         free = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
+        self._require_sides(free)
+        if self.updates.closed_form:
+            require_closed_form(self.model, self.batches.steps_per_epoch, self.engine.world)
         self.groups = _grouped(free)
         self.awake = {rest: _grouped({n: p for n, p in free.items() if n != rest}) for rest in SIDES}
         self.awake[NOBODY] = self.groups
@@ -129,6 +143,18 @@ class Trainer:
         )
         self.average = MovingAverage(self.model, self.options.ema) if self.options.ema else None
         self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
+
+    def _require_sides(self, free: Mapping[str, list[nn.Parameter]]) -> None:
+        if not any(free.values()):
+            raise ConfigError(
+                f"nothing is left to train with train.freeze={self.options.freeze}; use train.freeze=none"
+            )
+        for side in SIDES if self.updates.two_sided else ():
+            if not free.get(side):
+                raise CombinationError(
+                    f"updates={registry.name_of('updates', self.updates)} takes turns, and the {side} side has nothing "
+                    "to train; use updates=together"
+                )
 
     @property
     def total(self) -> int:
@@ -170,28 +196,48 @@ class Trainer:
         rate = learning_rate(self.options, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        x, condition = self.batches.at(step)
+        batch = self.batches.at(step)
+        logged = (step + 1) % self.options.log_every == 0
+        done = (
+            self._maximise(*batch, logged=logged) if self.updates.closed_form else self._descend(*batch, logged=logged)
+        )
+        progress.step = step + 1
+        if logged:
+            self._log(done, rate)
+
+    def _descend(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
+        """A step down the gradient."""
+        step = self.progress.step
         objective = self.objective.at(step)
         trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
         estimate = objective(trace, x)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
-        resting = self.updates.resting(step, progress.phase)
+        resting = self.updates.resting(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.awake[resting])
-        logged = (step + 1) % self.options.log_every == 0
         norm = float(nn.utils.get_total_norm(_gradients(self.groups["all"]))) if logged else math.nan
         if self._finite_and_clipped(total):
             self.optimizer.step()
-            if self.average is not None:
-                self.average.update(self.batches.global_size(step))
-            progress.skipped_in_a_row = 0
-            examples = len(x) if fraction > 0 else 0
-            self._count(estimate, examples)
-            self._advance(estimate, examples)
+            self._taken(estimate, len(x) if fraction > 0 else 0)
         else:
             self._skip(estimate)
-        progress.step = step + 1
-        if logged:
-            self._log(trace, x, estimate, norm, rate)
+        return Done(trace, x, estimate, norm)
+
+    @torch.no_grad()
+    def _maximise(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
+        """An EM iteration on the whole training set; rate and distortion, where logged, are of the model before it."""
+        trace = self.objective.observe(self.model, x, self.draw, condition)[0] if logged else None
+        log_p, self.progress.phase = em_step(self.model, x, condition, self.progress.phase)
+        estimate = Estimate(log_p, {}, "exact")
+        self._taken(estimate, len(x))
+        return Done(trace, x, estimate, math.nan)
+
+    def _taken(self, estimate: Estimate, examples: int) -> None:
+        """What follows a step that was taken."""
+        if self.average is not None:
+            self.average.update(self.batches.global_size(self.progress.step))
+        self.progress.skipped_in_a_row = 0
+        self._count(estimate, examples)
+        self._advance(estimate, examples)
 
     def _count(self, estimate: Estimate, examples: int) -> None:
         """Takes a step's bound into the mean that the next line of metrics reports."""
@@ -261,8 +307,9 @@ class Trainer:
                 "or check the data's scale"
             )
 
-    def _log(self, trace: Trace, x: Tensor, estimate: Estimate, norm: float, rate: float) -> None:
-        progress = self.progress
+    def _log(self, done: Done, rate: float) -> None:
+        progress, trace, x = self.progress, done.trace, done.x
+        assert trace is not None
         with torch.no_grad():
             sums = torch.stack(
                 [
@@ -276,11 +323,11 @@ class Trainer:
         bound, examples, rates, distortions, n = self.engine.sum(sums).tolist()
         train = {
             "bound": bound / examples if examples else float("nan"),
-            "kind": estimate.kind,
+            "kind": done.estimate.kind,
             "rate": rates / n,
             "distortion": distortions / n,
         }
-        row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": norm}
+        row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": done.norm}
         row = {**row, **self.updates.report(progress.phase)}
         progress.offset = self.listener.record({**row, "skipped": progress.skipped})
         progress.examples = 0

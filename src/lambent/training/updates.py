@@ -158,3 +158,14 @@ class EncoderFirst(Updates):
         """Whether the encoder leads, its generative steps so far, and the mutual information measured last."""
         measured = {} if phase.information is None else {"information": phase.information}
         return {"updates": {"leading": phase.leading, "generative": phase.outer, **measured}}
+
+
+@part("updates", "em")
+@dataclass(frozen=True)
+class ClosedForm(Updates):
+    """One EM iteration on the whole training set a step, both sides in closed form: no gradients, no optimiser.
+
+    The mean log p(x) of the training set is held to its theorem: a step that lowers it is an error.
+    """
+
+    closed_form: ClassVar[bool] = True
