@@ -2,6 +2,25 @@
 
 from __future__ import annotations
 
-from lambent.recipes.recipe import Recipe
+from lambent.recipes import reparameterised
+from lambent.recipes.recipe import Recipe, Settings
 
-RECIPES: tuple[Recipe, ...] = ()
+
+def _by_em(name: str) -> Settings:
+    """The model of the recipe ``name``, solved on the whole data at a time instead of descended."""
+    (like,) = (recipe.settings for recipe in reparameterised.RECIPES if recipe.name == name)
+    whole = {"batch_size": 10**9, "epochs": 100, "log_every": 1, "validate_every": 10}
+    return {**like, "updates": {"name": "em"}, "train": whole}
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("em-gmm", "mixture of diagonal Normals by EM", "Dempster, Laird & Rubin 1977, JRSS B 39(1)", _by_em("gmm")),
+    Recipe(
+        "em-ppca",
+        "probabilistic PCA by EM",
+        "Tipping & Bishop 1999, JRSS B 61(3), appendix B",
+        _by_em("ppca"),
+        "the closed-form maximum likelihood (their eq. 7 and 8)",
+    ),
+    Recipe("em-fa", "factor analysis by EM", "Rubin & Thayer 1982, Psychometrika 47", _by_em("factor-analysis")),
+)
