@@ -5,6 +5,7 @@ from lambent.distributions.counts import NegativeBinomial, Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
 from lambent.distributions.logistic import DiscretisedLogistic
+from lambent.distributions.marginals import log_marginals, register_marginals
 from lambent.distributions.mixture import NormalMixture
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
@@ -32,8 +33,10 @@ __all__ = [
     "closed_kl",
     "closed_kl_elements",
     "detached",
+    "log_marginals",
     "register_kl",
     "register_kl_elements",
+    "register_marginals",
     "rsample",
     "rsample_and_log_prob",
     "sample",

@@ -15,7 +15,8 @@ class VAE(LatentModel):
     """p(z) p(x|z) with q(z|x).
 
     Any modules whose ``forward`` returns a distribution will do: ``prior(condition)``, ``posterior(x, condition)`` of
-    batch shape (B,), ``likelihood(z, condition)`` of batch shape (K, B).
+    batch shape (B,), ``likelihood(z, condition)`` of batch shape (K, B). A penalty is called with the latent in training
+    mode; one that is a module also gives ``loss(latent)``, which trains its own parameters (group "critic").
     """
 
     def __init__(
@@ -28,15 +29,21 @@ class VAE(LatentModel):
         super().__init__()
         self.prior, self.posterior, self.likelihood = prior, posterior, likelihood
         self.penalties = dict(penalties or {})
+        self.critics = nn.ModuleDict({name: p for name, p in self.penalties.items() if isinstance(p, nn.Module)})
 
     def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
         """Runs the model on a batch ``x`` (B, *event); None generates, from `Ancestral` or `Given`."""
         q = None if x is None else self.posterior(self.as_input(x), condition)
         z = draw("z", self.prior(condition), q)
         px = self.likelihood(z.value, condition)
-        return Trace(px, (z,), {name: penalty(z) for name, penalty in self.penalties.items()})
+        if x is None or not self.training:  # penalties are terms of the training loss, and may be dear
+            return Trace(px, (z,))
+        penalties = {name: penalty(z) for name, penalty in self.penalties.items()}
+        return Trace(px, (z,), penalties, {name: critic.loss(z) for name, critic in self.critics.items()})
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of p ("generative") and of q ("inference")."""
+        """The parameters of p ("generative"), of q ("inference"), and of penalties that learn ("critic")."""
         generative = [*self.prior.parameters(), *self.likelihood.parameters()]
-        return {"generative": generative, "inference": list(self.posterior.parameters())}
+        inference = list(self.posterior.parameters())
+        critic = {"critic": list(self.critics.parameters())} if len(self.critics) else {}
+        return {"generative": generative, "inference": inference, **critic}

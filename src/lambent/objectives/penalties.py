@@ -2,35 +2,78 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lambent.distributions.numerics import event_sum
+from lambent.errors import CombinationError
 from lambent.settings import option, part
 from lambent.trace import Latent
+
+if TYPE_CHECKING:
+    from lambent.shapes import Shapes
+
+
+class PenaltySettings(ABC):
+    """Settings of penalties; each is called with the latent of a training step and gives (K, B), (B,) or a scalar.
+
+    A penalty that is a module with parameters of its own (a critic) also has ``loss(latent)``, the scalar that trains
+    them; it must not move the model, as the penalty must not move the critic.
+
+    Attributes:
+        kinds: Kinds of latents it has a meaning for.
+        gradients: The kinds of draws (`Draw.learning`) by which it reaches q.
+        marginal: It looks at the posterior's mean or variance.
+        compares: It draws from the prior.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary")
+    gradients: ClassVar[tuple[str, ...]] = ("path", "double", "score", "control", "sum", "none")
+    marginal: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+
+    @abstractmethod
+    def named(self, shapes: Shapes) -> dict[str, Any]:
+        """The penalties by name, for latents of the given shapes."""
+
+
+def drawn_value(latent: Latent, who: str) -> Tensor:
+    """The draws of q as flat vectors, (K, B, D).
+
+    Raises:
+        CombinationError: K enumerates the latent's values, which are no draws.
+    """
+    if latent.value is None or latent.log_mass is not None:
+        raise CombinationError(
+            f"latent {latent.name!r}: penalty={who} compares draws, and there are none; use penalty=none, or a draw "
+            "with a gradient through its value (pathwise, straight-through)"
+        )
+    return latent.value.flatten(2)
 
 
 @part("penalty", "none")
 @dataclass(frozen=True)
-class NoPenalty:
+class NoPenalty(PenaltySettings):
     """Nothing."""
 
-    def named(self) -> dict[str, Any]:
+    def named(self, shapes: Shapes) -> dict[str, Any]:
         """No penalties."""
         return {}
 
 
 @part("penalty", "l1")
 @dataclass(frozen=True)
-class L1:
+class L1(PenaltySettings):
     """weight * sum_d |z_d|: sparse codes."""
 
+    gradients: ClassVar[tuple[str, ...]] = ("path", "double", "sum")
     weight: float = option(0.1, "factor of the L1 norm of the code", minimum=0)
 
-    def named(self) -> dict[str, Any]:
+    def named(self, shapes: Shapes) -> dict[str, Any]:
         """Itself, by name."""
         return {"l1": self}
 
@@ -42,12 +85,13 @@ class L1:
 
 @part("penalty", "l2")
 @dataclass(frozen=True)
-class L2:
+class L2(PenaltySettings):
     """weight * ||m(x)||^2 on the posterior's mean: regularised autoencoders (Ghosh et al. 2020)."""
 
+    marginal: ClassVar[bool] = True
     weight: float = option(0.5, "factor of the squared norm of the posterior's mean", minimum=0)
 
-    def named(self) -> dict[str, Any]:
+    def named(self, shapes: Shapes) -> dict[str, Any]:
         """Itself, by name."""
         return {"l2": self}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from lambent.trace import Latent, Trace
 
 class RateFunction(ABC):
     """Trace -> (K, B), nats."""
+
+    one_level: ClassVar[bool] = False
+    """It compares the posteriors of a batch, which must have densities and one level of latents."""
 
     @property
     @abstractmethod

@@ -54,7 +54,7 @@ class VAEStructure(Structure):
     def build(self, config: Config, shapes: Shapes) -> VAE:
         """Prior, posterior and likelihood around one latent."""
         prior = config.prior.build(shapes)
-        return VAE(prior, posterior_of(config, shapes), likelihood_of(config, shapes), config.penalty.named())
+        return VAE(prior, posterior_of(config, shapes), likelihood_of(config, shapes), config.penalty.named(shapes))
 
 
 @part("model", "mixture")
