@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
+from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.summary import figure
 from lambent.models import LatentModel
@@ -24,11 +25,14 @@ from lambent.training import checkpoint
 from lambent.training.console import Console
 from lambent.training.engine import Engine, choose_threads, start_engine
 from lambent.training.files import probe_writable
+from lambent.training.information import information
 from lambent.training.loop import Progress, Trainer, Validation
 from lambent.training.metrics import LogWriter, MetricsWriter
 from lambent.training.optimizer_state import restore_optimizer
 from lambent.training.recorder import Recorder, stopped_by_signals
 from lambent.training.run_folder import RunFolder, environment, require_same
+from lambent.training.transfer import require_same_side, take_weights
+from lambent.training.updates import GENERATIVE, INFERENCE
 
 MAY_CHANGE = ("train.threads", "train.device")
 """What may differ on resuming: it is recorded, but the run's meaning doesn't hang on it."""
@@ -201,6 +205,8 @@ class TrainingData:
 
 
 def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *, resume: bool) -> Run:
+    if not (resume and folder is not None and checkpoint.steps(folder.path)):
+        _start_from_init(job, console)
     recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
@@ -212,6 +218,7 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
         _validation(job),
         recorder,
         job.config.updates,
+        _information(job),
     )
     recorder.trainer = trainer
     with contextlib.ExitStack() as stack:
@@ -229,6 +236,37 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
         if folder is not None and trainer.progress.step == 0:
             trainer.save()
     return _result(job, recorder, folder)
+
+
+def _start_from_init(job: Job, console: Console) -> None:
+    """Takes the weights of ``train.init``; a frozen generator must come from somewhere."""
+    train, decoder = job.config.train, job.config.decoder
+    if train.init:
+        folder = RunFolder(train.init)
+        require_same_side(folder.read_recipe(), _stored(job.values), train.freeze, f"train.init={train.init}")
+        found = checkpoint.best(folder.path)
+        tensors = found.tensors.get("ema") or found.tensors["model"]
+        where = f"train.init={train.init} (step {found.step})"
+        said = take_weights(job.run.model, tensors, train.init_side, train.freeze, where)
+        if job.engine.leader:
+            console.say(said)
+    elif train.freeze == GENERATIVE and not isinstance(decoder, UserDecoder):
+        raise ConfigError(
+            "train.freeze=generative would hold a generator of random weights; give train.init=RUN, a trained run, "
+            "or, in Python, decoder=MODULE, a generator of yours"
+        )
+    elif train.freeze == INFERENCE and job.engine.leader:
+        own = isinstance(job.config.encoder, UserEncoder)
+        console.say(f"train.freeze=inference: {'the head on your encoder' if own else 'the encoder'} stays as drawn")
+
+
+def _information(job: Job) -> Callable[[LatentModel], float] | None:
+    """I_q(x;z) on the validation set for updates that ask for it; tried once, to refuse models it isn't known of."""
+    if not job.config.updates.informed:
+        return None
+    batch, seed, device = partial(stretch, job.valid), mix(job.config.train.seed, 7), job.engine.device
+    information(job.run.model, batch, min(2, len(job.valid)), seed=seed, device=device)
+    return lambda model: information(model, batch, len(job.valid), seed=seed, device=device)
 
 
 def _open(

@@ -23,4 +23,31 @@ RECIPES: tuple[Recipe, ...] = (
         "the closed-form maximum likelihood (their eq. 7 and 8)",
     ),
     Recipe("em-fa", "factor analysis by EM", "Rubin & Thayer 1982, Psychometrika 47", _by_em("factor-analysis")),
+    Recipe(
+        "lagging-vae",
+        "VAE whose encoder is trained first at every step, until its information stops rising",
+        "He, Spokoyny, Neubig & Berg-Kirkpatrick 2019, ICLR, algorithm 1",
+        {"data": {"binarize": "dynamic"}, "updates": {"name": "encoder-first"}},
+    ),
+    Recipe(
+        "fixed-encoder",
+        "generator trained for an encoder held fixed: that of train.init, yours, or else a random one",
+        "Kingma & Welling 2014, ICLR, eq. 3, maximised over the generator alone",
+        {
+            "data": {"scale": "unit"},
+            "likelihood": {"name": "normal", "sigma": 0.1},
+            "train": {"freeze": "inference", "init_side": "inference"},
+        },
+    ),
+    Recipe(
+        "gan-inverter",
+        "encoder trained alone to invert a given generator: that of train.init, or yours",
+        "Dumoulin et al. 2017, ICLR, section 3.4 (learning an inverse mapping post hoc); Hinton et al. 1995, eq. 8",
+        {
+            "data": {"scale": "unit"},
+            "likelihood": {"name": "normal", "sigma": 0.1},
+            "objective": {"name": "sleep", "dream": "mean"},
+            "train": {"freeze": "generative", "init_side": "generative"},
+        },
+    ),
 )

@@ -264,6 +264,22 @@ def newest(folder: Path, names: Iterable[str] | None = None, *, finite: Collecti
     raise CheckpointError(f"{where}: no checkpoint verifies, of {len(skipped)} found: {' | '.join(skipped)}")
 
 
+def best(folder: Path) -> Checkpoint:
+    """The checkpoint of the best validation bound that the newest one remembers; the newest, if that is damaged.
+
+    Raises:
+        CheckpointError: there is none that verifies.
+    """
+    last = newest(folder)
+    step = int(last.state.get("progress", {}).get("best_step", -1))
+    if step < 0 or step == last.step:
+        return last
+    try:
+        return load(path_of(folder, step))
+    except CheckpointError as error:
+        return replace(last, skipped=(*last.skipped, str(error)))
+
+
 def prune(folder: Path, keep: int = 2, protect: Collection[int] = ()) -> tuple[str, ...]:
     """Remove all but the ``keep`` newest checkpoints that verify and those of the steps in ``protect`` (the best).
 

@@ -38,6 +38,7 @@ class TrainOptions:
         "none", "the side whose parameters keep their values", choices=("none", "generative", "inference")
     )
     init: str = option("", "run folder to take the weights of matching names from; none if empty")
+    init_side: str = option("all", "which weights to take from it", choices=("all", "generative", "inference"))
     keep: int = option(2, "newest checkpoints kept, beside the best", minimum=2)
     seed: int = option(0, "seed of the weights, the batches and the noise", minimum=0, maximum=2**31 - 1)
     threads: int | None = option(None, "torch threads; none chooses by the processors at hand", minimum=1)

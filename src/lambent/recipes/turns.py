@@ -1,0 +1,78 @@
+"""What goes together with who is updated when, and with a frozen side."""
+
+from __future__ import annotations
+
+from lambent.errors import CombinationError
+from lambent.objectives import ELBO, NoPenalty, Sleep, SumOfRates
+from lambent.recipes.config import Config
+from lambent.settings import registry
+
+TOGETHER = "use updates=together"
+
+
+def updated(config: Config) -> None:
+    """Refuses sides that have nothing to train, and schedules that would not know what to look at.
+
+    Raises:
+        CombinationError: names the parts in conflict and what would do.
+    """
+    _encoder_to_train(config)
+    _sides_to_alternate(config)
+    _information(config)
+    if config.updates.closed_form:
+        _solved(config)
+
+
+def _name(config: Config, section: str) -> str:
+    return f"{section}={registry.name_of(section, getattr(config, section))}"
+
+
+def _refuse(config: Config, sections: str, why: str) -> None:
+    named = [f"train.freeze={config.train.freeze}" if s == "freeze" else _name(config, s) for s in sections.split()]
+    raise CombinationError(f"{' with '.join(named)}: {why}")
+
+
+def _encoder_to_train(config: Config) -> None:
+    if not config.model.amortised and config.train.freeze != "none":
+        _refuse(config, "model freeze", "it has one side only; use train.freeze=none")
+    if not isinstance(config.objective, Sleep):
+        return
+    if not config.model.amortised:
+        _refuse(config, "objective model", "it trains an encoder, and there is none; use objective=elbo")
+    if config.train.freeze == "inference":
+        _refuse(config, "objective freeze", "it trains the encoder alone; use train.freeze=generative")
+
+
+def _sides_to_alternate(config: Config) -> None:
+    if not config.updates.two_sided:
+        return
+    if not config.model.amortised:
+        _refuse(config, "updates model", f"it has no encoder to take turns with; {TOGETHER}")
+    if isinstance(config.objective, Sleep):
+        _refuse(config, "updates objective", f"it trains the encoder alone; {TOGETHER}")
+    if config.train.freeze != "none":
+        _refuse(config, "updates freeze", f"a frozen side has no turn; {TOGETHER}")
+
+
+def _information(config: Config) -> None:
+    if not config.updates.informed:
+        return
+    if not config.model.plain:
+        _refuse(config, "updates model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
+    for section in ("prior", "posterior"):
+        if not getattr(config, section).normalised:
+            _refuse(config, f"updates {section}", f"no I_q(x;z) without a density; use {section}=normal")
+
+
+def _solved(config: Config) -> None:
+    for section, kind, use in (
+        ("objective", ELBO, "elbo"),
+        ("rate", SumOfRates, "sum"),
+        ("penalty", NoPenalty, "none"),
+    ):
+        if not isinstance(getattr(config, section), kind):
+            _refuse(config, f"updates {section}", f"EM maximises the plain ELBO; use {section}={use}")
+    if config.data.binarize == "dynamic":
+        raise CombinationError(
+            "updates=em with data.binarize=dynamic: the data would change from step to step; use data.binarize=static"
+        )
