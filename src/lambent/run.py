@@ -27,8 +27,9 @@ from lambent.data import (
     training_sets,
 )
 from lambent.data import load as load_data
-from lambent.draws import Ancestral, Draw, Enumerate, Given, Mode, Pathwise
-from lambent.errors import CheckpointError, ConfigError
+from lambent.distributions import sample
+from lambent.draws import Ancestral, Detached, Draw, Mode
+from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.summary import Evaluation, summarise
@@ -161,8 +162,9 @@ class Run:
 
     @property
     def draw(self) -> Draw:
-        """How evaluation draws: exactly by enumeration where training did, else by reparameterisation."""
-        return Enumerate() if isinstance(self.config.draw, Enumerate) else Pathwise()
+        """How evaluation draws: exactly by enumeration where training did, else true draws of the posterior."""
+        draw: Draw = self.config.draw.evaluating()
+        return draw
 
     @torch.inference_mode()
     def _exact(self, prepared: View) -> Tensor | None:
@@ -178,8 +180,8 @@ class Run:
         generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 1))
         latents = []
         for x, condition in stretches(prepared):
-            draw = Mode() if generator is None else Posterior(generator=generator)
-            latents.append(self.model(x, draw, condition).latents[0].value[0].cpu())
+            draw = Mode() if generator is None else Detached(generator=generator)
+            latents.append(self.model.code(self.model(x, draw, condition))[0].cpu())
         return torch.cat(latents)
 
     @torch.inference_mode()
@@ -188,10 +190,10 @@ class Run:
         generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 2))
         found = []
         for start in range(0, len(z), CHUNK):
-            given = Given(values={"z": z[start : start + CHUNK].to(self.device).unsqueeze(0)})
+            code = z[start : start + CHUNK].to(self.device).unsqueeze(0)
             part = None if condition is None else condition[start : start + CHUNK].to(self.device)
-            px = self.model(None, given, part).px
-            found.append((px.mean if generator is None else px.sample((), generator))[0].cpu())
+            px = self.model.decode(code, part)
+            found.append((px.mean if generator is None else sample(px, (), generator))[0].cpu())
         return torch.cat(found)
 
     def reconstruct(self, data: Source | View, *, split: str = "test") -> Tensor:
@@ -212,7 +214,7 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
         px = self.model(None, Ancestral(batch=n, generator=generator), given).px
-        return (px.mean if mean else px.sample((), generator))[0].cpu()
+        return (px.mean if mean else sample(px, (), generator))[0].cpu()
 
     def conditions(self, n: int, label: str | None = None) -> Tensor | None:
         """``n`` conditions: of one class, or of all classes in turn; None for an unconditional model.
@@ -241,17 +243,6 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
-
-
-class Posterior(Draw):
-    """A draw of the posterior for use, not for training: nothing need be differentiable."""
-
-    def draw(self, name: str, prior: Any, posterior: Any) -> Any:
-        """Z ~ q, outside the graph."""
-        from lambent.distributions import sample
-        from lambent.trace import Latent
-
-        return Latent(name, sample(posterior, self.lead(posterior), self.generator), prior, posterior)
 
 
 def dataset_of(source: Source, config: Config, split: str) -> Dataset:
@@ -327,13 +318,4 @@ def with_modules(config: Config, encoder: nn.Module | None, decoder: nn.Module |
 
 def _checkpoint(folder: RunFolder, step: int | None) -> checkpoint.Checkpoint:
     """The checkpoint of ``step``, else the best that verifies, else the newest."""
-    if step is not None:
-        return checkpoint.load(checkpoint.path_of(folder.path, step))
-    newest = checkpoint.newest(folder.path)
-    best = int(newest.state.get("progress", {}).get("best_step", -1))
-    if best < 0 or best == newest.step:
-        return newest
-    try:
-        return checkpoint.load(checkpoint.path_of(folder.path, best))
-    except CheckpointError as error:
-        return replace(newest, skipped=(*newest.skipped, str(error)))
+    return checkpoint.best(folder.path) if step is None else checkpoint.load(checkpoint.path_of(folder.path, step))

@@ -7,10 +7,10 @@ is (K, B). All terms are natural logarithms.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,10 @@ from lambent.distributions.kl import closed_kl, closed_kl_elements
 from lambent.errors import CombinationError, ShapeError
 
 Kind = Literal["exact", "lower bound", "not a bound"]
+STREAMS = 3
+"""Versions of a sample that a control variate looks at: the draw, its relaxation, and one redrawn given the draw."""
+Advantage = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(credit, its prediction from the other samples), both (K, B) -> credit less a baseline, and the baseline's loss."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +40,14 @@ class Latent:
         q: The posterior it was drawn from; None for a generated sample.
         known: Terms that the draw supplies itself.
         analytic: Whether the rate may use the closed-form KL where one exists.
-        score: log q of a draw that autograd can't follow; the objective supplies its signal.
+        score: log q of a draw that autograd can't follow, (K, B); the objective supplies its signal.
+        advantage: What is taken off that signal before it meets the score (a baseline); None takes off nothing.
         log_mass: (K, B) log probability of each slice when K runs over all values of this level (`Enumerate`).
+        repeats: How often each value occurs along an enumerated K (so that other levels are drawn several times).
         doubly: The objective is to weight the gradient through this value by normalised weights once more (DReG).
+        control: A control variate's parameters; K then holds `STREAMS` versions of each sample, of which only the first
+            third are draws of q.
+        relaxed: The value stands for a discrete one but is none, so that no bound can be had from it.
     """
 
     name: str
@@ -48,8 +57,12 @@ class Latent:
     known: Mapping[str, Tensor] = field(default_factory=dict)
     analytic: bool = True
     score: Tensor | None = None
+    advantage: Advantage | None = None
     log_mass: Tensor | None = None
+    repeats: int = 1
     doubly: bool = False
+    control: Any = None
+    relaxed: bool = False
 
     @cached_property
     def log_p(self) -> Tensor:
@@ -98,8 +111,8 @@ class Latent:
 
     @property
     def normalised(self) -> bool:
-        """Whether p and q are densities, so that log p - log q belongs in a bound."""
-        return all(getattr(d, "normalised", True) for d in (self.p, self.q) if d is not None)
+        """Whether p and q are densities and the value is theirs, so that log p - log q belongs in a bound."""
+        return not self.relaxed and all(getattr(d, "normalised", True) for d in (self.p, self.q) if d is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +177,7 @@ class Trace:
                 raise CombinationError(
                     f"latent {latent.name!r} only reports a rate: no importance weight exists; use objective=elbo"
                 )
-            if not latent.normalised:
+            if not latent.normalised and not latent.relaxed:
                 raise CombinationError(
                     f"latent {latent.name!r} has a flat prior or a point posterior: no importance weight exists; "
                     "use objective=elbo, or a proper prior and posterior"
@@ -174,28 +187,56 @@ class Trace:
         """E over the draws, (K, B) -> (B,): the mean over K, or the q-weighted sum where K enumerates a level."""
         log_mass = self._log_mass
         if log_mass is None:
-            return values.mean(0)
+            return self.drawn(values).mean(0)
         mass = log_mass.exp()
         return torch.where(mass == 0, torch.zeros_like(values), mass * values).sum(0)
 
+    def drawn(self, values: Tensor) -> Tensor:
+        """Those of (K, B) values that belong to draws of q: all, but for a control variate's versions of them."""
+        return values[: self.samples] if self.controlled else values
+
+    @property
+    def samples(self) -> int:
+        """K: draws of q for each example (a control variate's versions of them don't count)."""
+        return self.px.batch_shape[0] // (STREAMS if self.controlled else 1)
+
+    @property
+    def followed(self) -> bool:
+        """Whether autograd follows every draw, so that no objective need supply a signal."""
+        return all(latent.score is None for latent in self.latents)
+
+    @property
+    def controlled(self) -> bool:
+        """Whether K holds a control variate's versions of each sample."""
+        return any(latent.control is not None for latent in self.latents)
+
     def log_mean_weight(self, x: Tensor) -> Tensor:
         """Log (1/K) sum_k w_k, (B,), by logsumexp; the exact log p(x) where K enumerates every level."""
-        if self._log_mass is None:
-            weights = self.log_weight(x)
+        if not self.enumerated:
+            weights = self.drawn(self.log_weight(x))
             return torch.logsumexp(weights, 0) - math.log(weights.shape[0])
+        return torch.logsumexp(self.log_terms(self.log_px(x)), 0)
+
+    def log_terms(self, log_px: Tensor) -> Tensor:
+        """(K, B) terms whose logsumexp is log p(x), or estimates it where levels are drawn (and log K is still to go).
+
+        On an enumerated level q cancels: each value counts once, with its prior mass.
+        """
         self._require_weights()
-        # q cancels on an enumerated level: each value counts once, with its prior mass.
-        terms = [z.log_p if z.log_mass is not None else z.log_p - z.log_q for z in self.latents]
-        return torch.logsumexp(sum(terms, self.log_px(x)), 0)
+        return sum(
+            (z.log_p - math.log(z.repeats) if z.log_mass is not None else z.log_p - z.log_q for z in self.latents),
+            log_px,
+        )
+
+    @property
+    def enumerated(self) -> bool:
+        """Whether K runs over all values of a level."""
+        return any(latent.log_mass is not None for latent in self.latents)
 
     @property
     def _log_mass(self) -> Tensor | None:
         masses = [latent.log_mass for latent in self.latents if latent.log_mass is not None]
-        if not masses:
-            return None
-        if len(masses) < len(self.latents):
-            raise CombinationError("every level must be enumerated, or none: draw the others by enumeration too")
-        return torch.stack(masses).sum(0)
+        return torch.stack(masses).sum(0) if masses else None
 
     @property
     def evidence_kind(self) -> Kind:

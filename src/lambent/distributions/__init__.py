@@ -1,5 +1,6 @@
 """What torch.distributions lacks: sampling with a generator, exact numerics, closed-form KLs."""
 
+from lambent.distributions.autoregressive import AutoregressiveBernoulli
 from lambent.distributions.base import Distribution
 from lambent.distributions.counts import NegativeBinomial, Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
@@ -14,6 +15,7 @@ from lambent.distributions.product import Product
 from lambent.distributions.sampling import detached, rsample, rsample_and_log_prob, sample
 
 __all__ = [
+    "AutoregressiveBernoulli",
     "Bernoulli",
     "CategoricalLevels",
     "CholeskyNormal",

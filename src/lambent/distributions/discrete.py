@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
@@ -104,25 +105,43 @@ class _CoinTerms(torch.autograd.Function):
 
 
 class OneHotCategorical(Distribution):
-    """One of C states as a one-hot vector: log p(x) = sum_c x_c log softmax(l)_c, nats.
+    """One of C states as a one-hot vector, or several such variables side by side.
+
+    log p(x) = sum_c x_c log softmax(l)_c, nats, the softmax taken over each group of ``classes`` entries.
 
     Args:
-        logits: l, (*batch, C), unnormalised.
+        logits: l, (*batch, D), unnormalised.
+        classes: States of a variable, a divisor of D; None makes all of D one variable.
+
+    Raises:
+        ConfigError: D is no multiple of ``classes``.
 
     >>> OneHotCategorical(torch.zeros(4)).log_prob(torch.tensor([0.0, 1.0, 0.0, 0.0]))  # -log 4
+    tensor(-1.3863)
+    >>> OneHotCategorical(torch.zeros(4), 2).log_prob(torch.tensor([0.0, 1.0, 1.0, 0.0]))  # -2 log 2
     tensor(-1.3863)
     """
 
     has_enumerate_support = True
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Tensor, classes: int | None = None) -> None:
         self.logits = full_precision(logits)
-        super().__init__(*split_shape(self.logits.shape, 1, "OneHotCategorical"))
+        batch, event = split_shape(self.logits.shape, 1, "OneHotCategorical")
+        self.classes = event[0] if classes is None else classes
+        if event[0] % self.classes:
+            raise ConfigError(
+                f"OneHotCategorical: {event[0]} logits are no whole number of groups of {classes} classes"
+            )
+        super().__init__(batch, event)
+
+    def grouped(self, value: Tensor) -> Tensor:
+        """``value`` (..., D) with each variable's entries in a dimension of their own, (..., D / classes, classes)."""
+        return value.unflatten(-1, (-1, self.classes))
 
     @cached_property
     def log_probs(self) -> Tensor:
-        """Normalised log probabilities, (*batch, C)."""
-        return self.logits.log_softmax(-1)
+        """Normalised log probabilities, (*batch, D)."""
+        return self.grouped(self.logits).log_softmax(-1).flatten(-2)
 
     @property
     def mean(self) -> Tensor:
@@ -132,7 +151,7 @@ class OneHotCategorical(Distribution):
     @property
     def mode(self) -> Tensor:
         """The most probable state, one-hot."""
-        return self._one_hot(self.logits.argmax(-1))
+        return self.one_hot(self.grouped(self.logits).argmax(-1))
 
     @property
     def variance(self) -> Tensor:
@@ -152,21 +171,30 @@ class OneHotCategorical(Distribution):
         return -(self.mean * safe).sum(-1)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:  # noqa: FBT001, FBT002 - torch's signature
-        """All C values, (C, *batch, C)."""
-        states = self.event_shape[0]
-        values = torch.eye(states, dtype=self.logits.dtype, device=self.logits.device)
-        values = values.reshape(states, *([1] * len(self.batch_shape)), states)
-        return values.expand(states, *self.batch_shape, states) if expand else values
+        """All values, (S, *batch, D), S = classes to the power of the number of variables.
+
+        Raises:
+            ConfigError: S is more than 2^20.
+        """
+        variables = self.event_shape[0] // self.classes
+        if variables * math.log2(self.classes) > _MAX_ENUMERATED_COINS:
+            raise ConfigError(f"{self.classes}^{variables} states are too many to enumerate; at most 2^20")
+        each = [torch.arange(self.classes, device=self.logits.device)] * variables
+        values = self.one_hot(torch.cartesian_prod(*each).view(-1, variables))
+        values = values.reshape(len(values), *([1] * len(self.batch_shape)), *self.event_shape)
+        return values.expand(-1, *self.batch_shape, *self.event_shape) if expand else values
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-        return self._one_hot(_categorical(self.logits, shape[:-1], generator))
+        grouped = self.grouped(self.logits)
+        return self.one_hot(_categorical(grouped, (*shape[:-1], grouped.shape[-2]), generator))
 
-    def _one_hot(self, index: Tensor) -> Tensor:
-        return F.one_hot(index, self.event_shape[0]).to(self.logits.dtype)
+    def one_hot(self, index: Tensor) -> Tensor:
+        """Values of the state numbers ``index`` (..., variables)."""
+        return F.one_hot(index, self.classes).flatten(-2).to(self.logits.dtype)
 
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> OneHotCategorical:
         """The same family at ``fn`` of the logits."""
-        return OneHotCategorical(fn(self.logits))
+        return OneHotCategorical(fn(self.logits), self.classes)
 
 
 class CategoricalLevels(Distribution):
@@ -220,7 +248,7 @@ class CategoricalLevels(Distribution):
         return CategoricalLevels(fn(self.logits), self.event_dims)
 
 
-def _categorical(logits: Tensor, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+def _categorical(logits: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
     """Indices of the given shape, drawn by softmax of ``logits`` (..., C)."""
     probabilities = logits.softmax(-1).expand(*shape, logits.shape[-1]).reshape(-1, logits.shape[-1])
     return torch.multinomial(probabilities, 1, generator=generator).reshape(shape)

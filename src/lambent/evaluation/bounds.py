@@ -73,18 +73,21 @@ class _Stream:
     count: int = 0
     distortion: Tensor | float = 0.0
     rate: Tensor | float = 0.0
+    enumerated: bool = False
     log_sum: Tensor | None = None
     log_square_sum: Tensor | None = None
 
-    def add(self, trace: Trace, x: Tensor, *, weights: bool) -> None:
-        """Takes in one chunk of samples."""
+    def add(self, trace: Trace, x: Tensor, count: int, *, weights: bool) -> None:
+        """Takes in one chunk of ``count`` samples."""
         log_px = trace.log_px(x).double()
-        samples = log_px.shape[0] if trace.latents and trace.latents[0].log_mass is None else 1
+        samples = count if trace.latents else 1
         self.count += samples
         self.distortion = self.distortion - samples * trace.average(log_px)
         self.rate = self.rate + samples * _mean_rate(trace)
         if weights:
-            self._add_weights(_log_weights(trace, log_px))
+            self.enumerated = trace.enumerated
+            # an enumerated level's terms are divided by the number of draws already, which differs between chunks
+            self._add_weights(trace.log_terms(log_px).double() + (math.log(samples) if self.enumerated else 0.0))
 
     def _add_weights(self, log_weight: Tensor) -> None:
         first, second = torch.logsumexp(log_weight, 0), torch.logsumexp(2 * log_weight, 0)
@@ -98,19 +101,13 @@ class _Stream:
         nothing = torch.full_like(distortion, math.nan)
         if self.log_sum is None or self.log_square_sum is None:
             return torch.stack([-(rate + distortion), rate, distortion, nothing, nothing])
-        effective = (2 * self.log_sum - self.log_square_sum).exp()
+        effective = nothing if self.enumerated else (2 * self.log_sum - self.log_square_sum).exp()
         return torch.stack([-(rate + distortion), rate, distortion, self.log_sum - math.log(self.count), effective])
 
 
 def _mean_rate(trace: Trace) -> Tensor:
     rate = trace.rate.double()
     return trace.average(rate) if trace.latents else rate
-
-
-def _log_weights(trace: Trace, log_px: Tensor) -> Tensor:
-    """(K, B) in float64; an enumerated level's q cancels, so that summing over K is exact."""
-    trace._require_weights()
-    return sum((z.log_p if z.log_mass is not None else z.log_p - z.log_q for z in trace.latents), log_px)
 
 
 def bounds(
@@ -153,7 +150,7 @@ def bounds(
             for count in _chunks(samples, stop - start, draw):
                 trace = model(x, _sized(draw, count).using(generator), condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
-                stream.add(trace, x, weights=trace.weighted)
+                stream.add(trace, x, count, weights=trace.weighted)
         return stream.rows().cpu()
 
     rows = torch.zeros(5, n, dtype=torch.float64)
@@ -174,7 +171,7 @@ def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[int]:
-    if isinstance(draw, Enumerate):
+    if isinstance(draw, Enumerate):  # every value once
         yield 1
         return
     size = max(1, ROWS // examples)

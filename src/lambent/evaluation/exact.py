@@ -8,24 +8,44 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lambent.draws import Enumerate
 from lambent.likelihoods import Likelihood, NormalFamily
 from lambent.likelihoods.scale import location_and_log_scale
 from lambent.models import VAE, LatentModel
 from lambent.priors import StandardNormalPrior
 
+MOST_STATES = 4096
+"""Joint values of discrete latents that are summed without being asked to."""
+ROWS = 32_768
+"""Decoder rows (states x examples) at a time."""
 ExactLogProb = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def exact_log_prob(model: LatentModel) -> ExactLogProb | None:
     """(x, condition) -> log p(x) (B,) in nats where the model has it, else None.
 
-    Mixtures enumerate; a standard Normal prior with an affine Normal likelihood of one scale per model or dimension
-    (PPCA, factor analysis) is a Normal itself: N(b, W W^T + diag s^2) (Tipping & Bishop 1999, eq. 3).
+    Mixtures and small discrete latents are summed; a standard Normal prior with an affine Normal likelihood of one
+    scale per model or dimension (PPCA, factor analysis) is a Normal itself: N(b, W W^T + diag s^2) (Tipping & Bishop
+    1999, eq. 3).
     """
     own = getattr(model, "log_prob", None)
     if callable(own):
         return lambda x, condition: own(x, condition)
-    return _linear_gaussian(model)
+    return _linear_gaussian(model) or _summed(model)
+
+
+def _summed(model: LatentModel) -> ExactLogProb | None:
+    """Log sum_z p(z) p(x|z) over all joint values of discrete latents, as many examples at a time as fit."""
+    if model.state_count is None or model.state_count > MOST_STATES:
+        return None
+    size = max(1, ROWS // model.state_count)
+
+    def log_prob(x: Tensor, condition: Tensor | None) -> Tensor:
+        conditions = [None] * len(x) if condition is None else condition.split(size)
+        parts = zip(x.split(size), conditions, strict=False)
+        return torch.cat([model(part, Enumerate(), c).log_mean_weight(part) for part, c in parts])
+
+    return log_prob
 
 
 def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:

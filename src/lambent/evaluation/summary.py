@@ -146,7 +146,7 @@ def summarise(
         log_likelihood=None if exact is None else figure(exact, "exact"),
         rate=figure(found.rate, found.elbo_kind),
         distortion=figure(found.distortion, found.elbo_kind),
-        effective=None if found.effective is None else found.effective.mean().item(),
+        effective=_effective(found.effective),
         active_units=active,
         latent=latent,
         dims=dims,
@@ -154,6 +154,12 @@ def summarise(
         non_finite=_non_finite(found.elbo, found.iwae, exact),
         log_jacobian=log_jacobian,
     )
+
+
+def _effective(values: Tensor | None) -> float | None:
+    """The mean over examples; None without weights, and where values are summed and not drawn (NaN then)."""
+    mean = math.nan if values is None else values.mean().item()
+    return None if math.isnan(mean) else mean
 
 
 def _non_finite(*numbers: Tensor | None) -> int:

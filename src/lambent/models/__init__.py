@@ -1,7 +1,9 @@
 """The structures: few, each the arrangement of some latents."""
 
 from lambent.models.base import LatentModel, Penalty
+from lambent.models.chain import MarkovChain
+from lambent.models.joint import Joint
 from lambent.models.mixture import Mixture
 from lambent.models.vae import VAE
 
-__all__ = ["VAE", "LatentModel", "Mixture", "Penalty"]
+__all__ = ["VAE", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lambent.draws import Draw
 from lambent.trace import Latent, Trace
@@ -14,9 +15,20 @@ Penalty = Callable[[Latent], Tensor]
 
 
 class LatentModel(nn.Module, ABC):
-    """A joint p(x, z) with a posterior: an ordinary module whose ``forward`` leaves a `Trace`."""
+    """A joint p(x, z) with a posterior: an ordinary module whose ``forward`` leaves a `Trace`.
+
+    Attributes:
+        likelihood: p(x|z).
+        control: What the training's draw learns for itself (a baseline, a control variate), or None.
+        state_count: How many values the latents take together, where all of them are discrete: so many make log p(x).
+    """
 
     likelihood: nn.Module
+    state_count: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.control: nn.Module | None = None
 
     @abstractmethod
     def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
@@ -30,3 +42,19 @@ class LatentModel(nn.Module, ABC):
         """``x`` as floats for the encoder, in the units that the likelihood prefers."""
         convert = getattr(self.likelihood, "as_input", None)
         return x.float() if convert is None else convert(x)
+
+    def code(self, trace: Trace) -> Tensor:
+        """What p(x|z) looks at, (K, B, code): the lowest level's value."""
+        value = trace.latents[0].value
+        assert value is not None
+        return value
+
+    def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
+        """p(x|z) at a code (K, B, code)."""
+        px: Distribution = self.likelihood(code, condition)
+        return px
+
+    def control_group(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of ``control`` as a group, if it has any."""
+        parameters = [] if self.control is None else list(self.control.parameters())
+        return {"control": parameters} if parameters else {}

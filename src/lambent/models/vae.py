@@ -33,7 +33,10 @@ class VAE(LatentModel):
 
     def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
         """Runs the model on a batch ``x`` (B, *event); None generates, from `Ancestral` or `Given`."""
-        q = None if x is None else self.posterior(self.as_input(x), condition)
+        q = None
+        if x is not None:
+            seen = self.as_input(x)
+            q, draw = self.posterior(seen, condition), draw.informed(self.control, seen)
         z = draw("z", self.prior(condition), q)
         px = self.likelihood(z.value, condition)
         if x is None or not self.training:  # penalties are terms of the training loss, and may be dear
@@ -46,4 +49,4 @@ class VAE(LatentModel):
         generative = [*self.prior.parameters(), *self.likelihood.parameters()]
         inference = list(self.posterior.parameters())
         critic = {"critic": list(self.critics.parameters())} if len(self.critics) else {}
-        return {"generative": generative, "inference": inference, **critic}
+        return {"generative": generative, "inference": inference, **critic, **self.control_group()}

@@ -6,30 +6,39 @@ from lambent.objectives.covariance import DIP
 from lambent.objectives.critics import Adversarial, Factor
 from lambent.objectives.discrepancy import MMD
 from lambent.objectives.elbo import ELBO
+from lambent.objectives.evidence import LogLikelihood
+from lambent.objectives.groups import CIWAE, MIWAE, PIWAE
 from lambent.objectives.iwae import IWAE, effective_samples
 from lambent.objectives.penalties import L1, L2, NoPenalty, PenaltySettings
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
 from lambent.objectives.sleep import Sleep
+from lambent.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [
+    "CIWAE",
     "DIP",
     "ELBO",
     "IWAE",
     "L1",
     "L2",
+    "MIWAE",
     "MMD",
+    "PIWAE",
     "Adversarial",
     "Beta",
     "Capacity",
     "Factor",
     "FreeBits",
+    "LogLikelihood",
     "NoPenalty",
     "Objective",
     "PenaltySettings",
     "RateFunction",
+    "ReweightedWakeSleep",
     "Sleep",
     "Split",
     "SumOfRates",
+    "WakeSleep",
     "WarmUp",
     "effective_samples",
 ]

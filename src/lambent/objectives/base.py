@@ -11,6 +11,7 @@ from torch import Tensor
 from lambent.draws import Draw
 from lambent.errors import CombinationError
 from lambent.models import LatentModel
+from lambent.objectives.credit import Losses
 from lambent.objectives.rates import RateFunction, SumOfRates
 from lambent.trace import Estimate, Trace
 
@@ -20,11 +21,15 @@ class Objective(ABC):
 
     Attributes:
         needs_weights: It uses log w, so every level needs a proper prior and posterior.
-        doubly: It knows how to weight doubly reparameterised draws.
+        multi_sample: It is a bound of several samples together, not a mean of bounds of one.
+        gradients: The kinds of draws (`Draw.learning`) it can learn from.
+        bias: Why its own gradient is biased, whatever the draw; empty if it is not.
     """
 
     needs_weights: ClassVar[bool] = False
-    doubly: ClassVar[bool] = False
+    multi_sample: ClassVar[bool] = False
+    gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control", "sum")
+    bias: ClassVar[str] = ""
 
     @abstractmethod
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
@@ -53,6 +58,13 @@ class Objective(ABC):
     def sized(self, n: int) -> Self:
         """The objective that knows the training set to have ``n`` examples (estimates of q(z) need it)."""
         return self
+
+
+def penalised(losses: Losses, trace: Trace) -> Losses:
+    """The losses with the trace's penalties (which may concern p or q), and those of the penalties' critics."""
+    penalty = total_penalty(trace)
+    found = {group: loss if group == "control" else loss + penalty for group, loss in losses.items()}
+    return {**found, **critic_losses(trace)}
 
 
 def total_penalty(trace: Trace) -> Tensor | float:

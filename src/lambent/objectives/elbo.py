@@ -8,7 +8,8 @@ from typing import Self
 
 from torch import Tensor
 
-from lambent.objectives.base import Objective, critic_losses, detach, total_penalty
+from lambent.objectives.base import Objective, detach, penalised
+from lambent.objectives.credit import Mean, losses
 from lambent.objectives.rates import RateFunction, SumOfRates
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
@@ -35,10 +36,14 @@ class ELBO(Objective):
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: mean over K of log p(x|z) - rate, (B,)."""
         log_px = trace.log_px(x)
-        bound = trace.average(log_px - trace.rate)
-        modified = bound if isinstance(self.rate, SumOfRates) else trace.average(log_px - self.rate(trace))
-        losses = {"all": total_penalty(trace) - modified.mean(), **critic_losses(trace)}
-        return Estimate(detach(bound), losses, trace.elbo_kind)
+        plain = log_px - trace.rate
+        terms = plain if isinstance(self.rate, SumOfRates) else log_px - self.rate(trace)
+        bound = trace.average(plain)
+        if trace.followed:
+            found = {"all": -(bound if terms is plain else trace.average(terms)).mean()}
+        else:
+            found = losses(trace, terms, Mean(), _constant(trace))
+        return Estimate(detach(bound), penalised(found, trace), trace.elbo_kind)
 
     def with_rate(self, rate: RateFunction) -> Self:
         """The same bound, its loss charged by ``rate``."""
@@ -53,3 +58,10 @@ class ELBO(Objective):
         """With a rate function that knows the training set's size."""
         rate = self.rate.sized(n)
         return self if rate is self.rate else dataclasses.replace(self, rate=rate)
+
+
+def _constant(trace: Trace) -> Tensor | float:
+    """A closed-form KL: no part of it hangs on the draw, where there is one level only."""
+    if len(trace.latents) > 1 or trace.latents[0].kl is None:
+        return 0.0
+    return trace.latents[0].kl.detach()

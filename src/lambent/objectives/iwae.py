@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lambent.objectives.base import Objective, critic_losses, detach, total_penalty
+from lambent.objectives.base import Objective, detach, penalised
+from lambent.objectives.credit import LogMean, losses
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
 
@@ -24,27 +25,24 @@ class IWAE(Objective):
     """
 
     needs_weights: ClassVar[bool] = True
-    doubly: ClassVar[bool] = True
+    multi_sample: ClassVar[bool] = True
+    gradients: ClassVar[tuple[str, ...]] = ("path", "double", "score", "control", "sum")
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: log mean weight, (B,)."""
         if any(latent.doubly for latent in trace.latents):
             return self._doubly(trace, x)
         bound = trace.log_mean_weight(x)
-        losses = {"all": total_penalty(trace) - bound.mean(), **critic_losses(trace)}
-        return Estimate(detach(bound), losses, trace.evidence_kind)
+        found = {"all": -bound.mean()} if trace.followed else losses(trace, trace.log_weight(x), LogMean())
+        return Estimate(detach(bound), penalised(found, trace), trace.evidence_kind)
 
     def _doubly(self, trace: Trace, x: Tensor) -> Estimate:
         """The bound's own gradient for p, its doubly reparameterised one for q; a penalty may concern either."""
-        log_weight, penalty = trace.log_weight(x), total_penalty(trace)
+        log_weight = trace.log_weight(x)
         bound = torch.logsumexp(log_weight, 0) - math.log(log_weight.shape[0])
         squared = log_weight.detach().softmax(0).square()
-        losses = {
-            "generative": penalty - bound.mean(),
-            "inference": penalty - (squared * log_weight).sum(0).mean(),
-            **critic_losses(trace),
-        }
-        return Estimate(detach(bound), losses, trace.evidence_kind)
+        found = {"generative": -bound.mean(), "inference": -(squared * log_weight).sum(0).mean()}
+        return Estimate(detach(bound), penalised(found, trace), trace.evidence_kind)
 
 
 def effective_samples(log_weight: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class Sleep(Objective):
     conditions. The reported value, nats, is log q(z|x) of each dream: no bound on log p(x).
     """
 
+    needs_weights: ClassVar[bool] = True
+    gradients: ClassVar[tuple[str, ...]] = ("none", "path", "sum")
     dream: str = option(
         "sample", "what the generator gives the encoder: a draw of p(x|z), or its mean", choices=("sample", "mean")
     )

@@ -3,11 +3,15 @@
 from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
 from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption, MaskingCorruption, NoCorruption
 from lambent.posteriors.delta import DeltaPosterior
+from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
 from lambent.posteriors.exact import ExactPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
 
 __all__ = [
     "AmortisedPosterior",
+    "AutoregressivePosterior",
+    "BernoulliPosterior",
+    "CategoricalPosterior",
     "CorruptedPosterior",
     "DeltaPosterior",
     "DiagonalNormal",

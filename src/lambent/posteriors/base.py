@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lambent.networks.fold import fold
 from lambent.priors.base import LatentKind
 
 
@@ -17,6 +18,10 @@ class PosteriorSettings(ABC):
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
+    relaxable: ClassVar[bool] = False
+    """Whether it is discrete with a continuous relaxation."""
+    marginals: ClassVar[bool] = True
+    """Whether mean and density of each dimension by itself are known."""
     amortised: ClassVar[bool] = True
     """Whether an encoder computes it (the exact posterior of a mixture needs none)."""
 
@@ -52,5 +57,12 @@ class AmortisedPosterior(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""
-        x = x.to(self.head.weight.dtype)
-        return self.family.distribution(self.head(self.encoder(x, condition)), self.latent, self.own)
+        return self.family.distribution(self._numbers(x, condition), self.latent, self.own)
+
+    def given(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
+        """The distribution given another level's values z (K, B, *), of batch shape (K, B)."""
+        return self.family.distribution(fold(self._numbers, z, condition), self.latent, self.own)
+
+    def _numbers(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        numbers: Tensor = self.head(self.encoder(x.to(self.head.weight.dtype), condition))
+        return numbers

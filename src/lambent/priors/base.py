@@ -9,7 +9,7 @@ from torch import nn
 
 from lambent.shapes import Shapes
 
-LatentKind = Literal["continuous", "one-hot"]
+LatentKind = Literal["continuous", "one-hot", "binary", "mixed"]
 
 
 class PriorSettings(ABC):
@@ -17,6 +17,10 @@ class PriorSettings(ABC):
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
+
+    def states(self, latent: int) -> int | None:
+        """How many values ``latent`` dimensions take; None where they are continuous."""
+        return None
 
     @abstractmethod
     def build(self, shapes: Shapes) -> nn.Module:

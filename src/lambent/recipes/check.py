@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from lambent.draws import DoublyReparameterised, Draw, Enumerate, StickingTheLanding
+from lambent.draws import Draw, Enumerate
 from lambent.errors import CombinationError
 from lambent.objectives import NoPenalty
 from lambent.objectives.base import Objective
 from lambent.posteriors import NoCorruption
 from lambent.recipes.config import Config
+from lambent.recipes.turns import updated
 from lambent.settings import registry
+
+MOST_STATES = 2**20
+"""Joint states of the latents that can be summed."""
+DRAW_FOR = {"path": "pathwise", "none": "detached", "sum": "enumerate", "score": "score"}
 
 
 def check(config: Config) -> None:
@@ -17,22 +22,14 @@ def check(config: Config) -> None:
     Raises:
         CombinationError: names the parts in conflict and what would do.
     """
-    _latent_kinds(config)
-    _weights(config)
-    _draws(config)
-    try:
-        config.objective.with_rate(config.rate)
-    except CombinationError as error:
-        raise CombinationError(f"{_named(config, 'objective', 'rate')}: {error}") from None
+    for rule in RULES:
+        rule(config)
 
 
 def biases(config: Config) -> list[str]:
     """What is legal but has a biased gradient, one line each."""
-    path_only = isinstance(config.draw, StickingTheLanding)
-    if path_only and config.objective.needs_weights and config.draw.samples > 1:
-        samples = config.draw.samples
-        return [f"draw=stl is a biased gradient of an IWAE with K = {samples}; draw=dreg is unbiased"]
-    return []
+    several = config.objective.multi_sample and config.draw.samples > 1
+    return [line for line in (config.draw.bias(multi_sample=several), config.objective.bias) if line]
 
 
 def objective_of(config: Config) -> Objective:
@@ -44,48 +41,118 @@ def _named(config: Config, *sections: str) -> str:
     return " with ".join(f"{s}={registry.name_of(s, getattr(config, s))}" for s in sections)
 
 
-def _latent_kinds(config: Config) -> None:
+def _refuse(config: Config, sections: str, why: str) -> None:
+    raise CombinationError(f"{_named(config, *sections.split())}: {why}")
+
+
+def _posterior_of_model(config: Config) -> None:
     if config.model.amortised != config.posterior.amortised:
         fix = "posterior=exact" if config.posterior.amortised else "model=mixture"
-        raise CombinationError(f"{_named(config, 'model', 'posterior')} does not go together; use {fix}")
-    if config.prior.latent_kind != config.posterior.latent_kind:
-        raise CombinationError(
-            f"{_named(config, 'prior', 'posterior')}: {config.prior.latent_kind} against "
-            f"{config.posterior.latent_kind} latents; use prior={_prior_for(config.posterior.latent_kind)}"
-        )
+        _refuse(config, "model posterior", f"it does not go together; use {fix}")
+    if config.model.mixed and config.posterior.latent_kind != "continuous":
+        _refuse(config, "model posterior", "its discrete latent comes beside a continuous one; use posterior=normal")
+
+
+def _same_latents(config: Config) -> None:
+    prior, posterior = config.prior.latent_kind, config.posterior.latent_kind
+    if prior != posterior:
+        use = {"one-hot": "categorical", "binary": "bernoulli"}.get(posterior, "normal")
+        _refuse(config, "prior posterior", f"{prior} against {posterior} latents; use prior={use}")
+    classes, others = getattr(config.prior, "classes", None), getattr(config.posterior, "classes", None)
+    if classes != others:
+        _refuse(config, "prior posterior", f"{classes} against {others} classes a variable; use the same for both")
+    if classes is not None and config.model.latent % classes:
+        latent = config.model.latent
+        _refuse(config, "prior posterior", f"latent={latent} is no multiple of classes={classes}; use one that is")
+
+
+def _around_the_encoder(config: Config) -> None:
     for section, nothing in (("corruption", NoCorruption), ("penalty", NoPenalty)):
-        if not config.model.amortised and not isinstance(getattr(config, section), nothing):
-            raise CombinationError(
-                f"{_named(config, 'model', section)}: it concerns an encoder, and there is none; use {section}=none"
-            )
+        if not config.model.plain and not isinstance(getattr(config, section), nothing):
+            _refuse(config, f"model {section}", f"it concerns one latent behind one encoder; use {section}=none")
 
 
-def _prior_for(kind: str) -> str:
-    return "categorical" if kind == "one-hot" else "normal"
+def _penalised(config: Config) -> None:
+    penalty, kind = config.penalty, config.posterior.latent_kind
+    if kind not in penalty.kinds:
+        _refuse(config, "penalty posterior", f"it has no meaning for {kind} latents; use penalty=none")
+    if penalty.marginal and not config.posterior.marginals:
+        _refuse(config, "penalty posterior", "the mean of each dimension isn't known; use penalty=none")
+    if config.draw.learning not in penalty.gradients:
+        use = "pathwise" if kind == "continuous" else "straight-through"
+        _refuse(config, "penalty draw", f"no gradient of it reaches q through this draw; use draw={use}")
+    if penalty.compares and not config.prior.normalised:
+        _refuse(config, "penalty prior", "it needs draws of p(z), and this prior has none; use prior=normal")
+
+
+def _split(config: Config) -> None:
+    if not config.rate.one_level:
+        return
+    if config.model.amortised and not config.model.plain:
+        _refuse(config, "rate model", "it compares posteriors of one level of latents; use model=vae")
+    if not (config.posterior.normalised and config.posterior.marginals):
+        use = "posterior=normal" if config.posterior.latent_kind == "continuous" else "posterior=bernoulli"
+        _refuse(config, "rate posterior", f"the density of each dimension isn't known; use {use}")
 
 
 def _weights(config: Config) -> None:
-    if not config.objective.needs_weights:
-        return
-    for section in ("prior", "posterior"):
+    for section in ("prior", "posterior") if config.objective.needs_weights else ():
         if not getattr(config, section).normalised:
-            raise CombinationError(
-                f"{_named(config, 'objective', section)}: no importance weight exists without a density; "
-                f"use {section}=normal, or objective=elbo"
-            )
+            why = f"no log q(z|x) or log p(z) exists without a density; use {section}=normal, or objective=elbo"
+            _refuse(config, f"objective {section}", why)
 
 
-def _draws(config: Config) -> None:
+def _drawable(config: Config) -> None:
     draw: Draw = config.draw
-    if isinstance(draw, DoublyReparameterised) and not config.objective.doubly:
-        raise CombinationError(
-            f"{_named(config, 'draw', 'objective')}: dreg weights an IWAE gradient; use draw=stl or objective=iwae"
-        )
-    discrete = config.posterior.latent_kind != "continuous"
-    if isinstance(draw, Enumerate) != discrete:
-        fix = "draw=enumerate" if discrete else "draw=pathwise"
-        raise CombinationError(
-            f"{_named(config, 'draw', 'posterior')}: {config.posterior.latent_kind} latents; use {fix}"
-        )
-    if draw.from_posterior and isinstance(draw, Enumerate) and draw.samples != 1:
+    kind = "mixed" if config.model.mixed else config.posterior.latent_kind
+    if kind not in draw.kinds:
+        use = {"mixed": "mixed", "continuous": "pathwise"}.get(kind, "enumerate")
+        _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
+    if not config.model.amortised and not isinstance(draw, Enumerate):
+        _refuse(config, "draw model", "its posterior is the exact one, summed; use draw=enumerate")
+    if draw.relaxes and not config.posterior.relaxable:
+        _refuse(config, "draw posterior", "it has no continuous relaxation; use draw=score")
+    if draw.learning in ("control", "double") and not config.model.plain:
+        _refuse(config, "draw model", "it can draw the first level only; use draw=score or draw=pathwise")
+
+
+def _enumerable(config: Config) -> None:
+    if not isinstance(config.draw, Enumerate):
+        return
+    if config.draw.samples != 1:
         raise CombinationError("draw=enumerate takes every state once; leave draw.samples at 1")
+    states = config.model.state_count(config)
+    if states is not None and states > MOST_STATES:
+        _refuse(config, "draw model", f"2^{states.bit_length() - 1} states are too many to sum; use draw=score")
+
+
+def _learnable(config: Config) -> None:
+    draw, objective = config.draw, config.objective
+    if draw.learning not in objective.gradients:
+        use = DRAW_FOR[objective.gradients[0]]
+        use = "score" if use == "pathwise" and config.posterior.latent_kind != "continuous" else use
+        _refuse(config, "draw objective", f"it can't learn from this draw; use draw={use}, or objective=elbo")
+    if draw.learning == "score" and getattr(draw, "baseline", "") == "leave-one-out" and draw.samples < 2:
+        raise CombinationError("draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
+
+
+def _rated(config: Config) -> None:
+    try:
+        config.objective.with_rate(config.rate)
+    except CombinationError as error:
+        _refuse(config, "objective rate", str(error))
+
+
+RULES = (
+    _posterior_of_model,
+    _same_latents,
+    _around_the_encoder,
+    _penalised,
+    _split,
+    _weights,
+    _drawable,
+    _enumerable,
+    _learnable,
+    _rated,
+    updated,
+)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from lambent.likelihoods import Likelihood
-from lambent.models import VAE, LatentModel, Mixture
+from lambent.models import VAE, Joint, LatentModel, MarkovChain, Mixture
 from lambent.posteriors import AmortisedPosterior
+from lambent.priors import CategoricalPrior
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
@@ -22,11 +25,28 @@ class Structure(ABC):
     """Settings of a structure; they share the number of latents."""
 
     latent: int
-    amortised: ClassVar[bool]
+    amortised: ClassVar[bool] = True
+    """Whether an encoder computes its posterior."""
+    plain: ClassVar[bool] = False
+    """Whether it has one latent behind one encoder, so that corruptions and penalties have a meaning."""
+    mixed: ClassVar[bool] = False
+    """Whether it has a discrete latent beside the continuous one of its prior and posterior."""
 
-    @abstractmethod
     def build(self, config: Config, shapes: Shapes) -> LatentModel:
         """The model, initialised from torch's current random state."""
+        model = self.assemble(config, shapes)
+        model.control = config.draw.parameters_for(shapes.latent, math.prod(config.likelihood.input_shape(shapes)))
+        model.state_count = self.state_count(config)
+        return model
+
+    @abstractmethod
+    def assemble(self, config: Config, shapes: Shapes) -> LatentModel:
+        """The parts put together."""
+
+    def state_count(self, config: Config) -> int | None:
+        """How many values its latents take together, where all are discrete."""
+        count: int | None = config.prior.states(self.latent)
+        return count
 
 
 def likelihood_of(config: Config, shapes: Shapes) -> Likelihood:
@@ -48,10 +68,10 @@ def posterior_of(config: Config, shapes: Shapes) -> nn.Module:
 class VAEStructure(Structure):
     """One level of latents with an encoder: every autoencoder and VAE."""
 
-    amortised: ClassVar[bool] = True
+    plain: ClassVar[bool] = True
     latent: int = option(10, "latent dimensions", minimum=1)
 
-    def build(self, config: Config, shapes: Shapes) -> VAE:
+    def assemble(self, config: Config, shapes: Shapes) -> VAE:
         """Prior, posterior and likelihood around one latent."""
         prior = config.prior.build(shapes)
         return VAE(prior, posterior_of(config, shapes), likelihood_of(config, shapes), config.penalty.named(shapes))
@@ -65,6 +85,55 @@ class MixtureStructure(Structure):
     amortised: ClassVar[bool] = False
     latent: int = option(10, "number of states", minimum=1)
 
-    def build(self, config: Config, shapes: Shapes) -> Mixture:
+    def assemble(self, config: Config, shapes: Shapes) -> Mixture:
         """Prior and likelihood; the posterior follows from them."""
         return Mixture(config.prior.build(shapes), likelihood_of(config, shapes))
+
+
+@part("model", "chain")
+@dataclass(frozen=True)
+class ChainStructure(Structure):
+    """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
+
+    latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
+    above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Of all levels, lowest first."""
+        return (self.latent, *self.above)
+
+    def assemble(self, config: Config, shapes: Shapes) -> MarkovChain:
+        """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
+        inputs = [config.likelihood.input_shape(shapes), *((size,) for size in self.sizes[:-1])]
+        posteriors = [_level(config, shapes, i, size) for i, size in zip(inputs, self.sizes, strict=True)]
+        conditionals = [_level(config, shapes, (up,), down) for down, up in itertools.pairwise(self.sizes)]
+        prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
+        states = [s for s in map(config.prior.states, self.sizes) if s is not None]
+        return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), states)
+
+    def state_count(self, config: Config) -> int | None:
+        """The product over levels."""
+        states = [config.prior.states(size) for size in self.sizes]
+        return None if None in states else math.prod(s for s in states if s is not None)
+
+
+def _level(config: Config, shapes: Shapes, inputs: tuple[int, ...], latent: int) -> AmortisedPosterior:
+    return AmortisedPosterior(config.posterior, config.encoder.build(inputs, shapes.condition), latent)
+
+
+@part("model", "joint")
+@dataclass(frozen=True)
+class JointStructure(Structure):
+    """A categorical latent y beside the continuous one z, which is inferred given y."""
+
+    mixed: ClassVar[bool] = True
+    latent: int = option(10, "dimensions of the continuous latent", minimum=1)
+    states: int = option(10, "states of the discrete latent", minimum=2)
+
+    def assemble(self, config: Config, shapes: Shapes) -> Joint:
+        """One encoder for both; the decoder sees both."""
+        encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
+        likelihood = likelihood_of(config, replace(shapes, latent=self.latent + self.states))
+        discrete = CategoricalPrior(self.states)
+        return Joint(discrete, config.prior.build(shapes), encoder, config.posterior, likelihood, self.latent)

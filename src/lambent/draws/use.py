@@ -1,0 +1,61 @@
+"""Draws for using a model: generation, replay, and the most probable values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from lambent.distributions.sampling import sample
+from lambent.draws.base import Draw
+from lambent.errors import ConfigError, ShapeError
+from lambent.trace import Latent
+
+
+@dataclass(frozen=True)
+class Ancestral(Draw):
+    """z from the prior: generation. ``batch`` is B where the prior doesn't fix it."""
+
+    batch: int = 1
+    from_posterior: ClassVar[bool] = False
+
+    def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
+        """A draw of p, outside the graph."""
+        shape = (self.samples, self.batch)[: 2 - len(prior.batch_shape)]
+        return Latent(name, sample(prior, shape, self.generator), prior, posterior)
+
+
+@dataclass(frozen=True)
+class Given(Draw):
+    """Values from outside, (K, B, *latent) by level name: replay, interventions, interpolation."""
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    from_posterior: ClassVar[bool] = False
+
+    def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
+        """The value given under ``name``."""
+        if name not in self.values:
+            raise ConfigError(f"no value given for latent {name!r}; given: {', '.join(self.values) or 'none'}")
+        value = self.values[name]
+        if value.dim() < 2 or value.shape[2:] != prior.event_shape:
+            raise ShapeError(
+                f"latent {name!r}: given {tuple(value.shape)}, expected (K, B) + {tuple(prior.event_shape)}"
+            )
+        return Latent(name, value, prior, posterior)
+
+
+@dataclass(frozen=True)
+class Mode(Draw):
+    """The most probable value: deterministic encoding (and, without x, the prior's mode)."""
+
+    batch: int = 1
+    from_posterior: ClassVar[bool] = False
+
+    def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
+        """The mode of q where there is one, else of p."""
+        source = prior if posterior is None else posterior
+        shape = (self.samples, self.batch)[: 2 - len(source.batch_shape)]
+        return Latent(name, source.mode.expand(*shape, *source.batch_shape, *source.event_shape), prior, posterior)

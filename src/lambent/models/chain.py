@@ -1,0 +1,88 @@
+"""A chain of latents: inferred upwards, generated downwards."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lambent.draws import Draw, Enumerate
+from lambent.models.base import LatentModel
+from lambent.trace import Latent, Trace
+
+
+class MarkovChain(LatentModel):
+    """p(zN) p(zN-1|zN) ... p(x|z1) with q(z1|x) q(z2|z1) ... q(zN|zN-1).
+
+    Sigmoid belief networks and Helmholtz machines (Dayan et al. 1995), two-layer VAEs (Burda et al. 2016, section 5.1).
+    Only the top level's rate has a closed form: the prior of a lower level hangs on values drawn after its own.
+
+    Args:
+        prior: p(zN), ``prior(condition)``.
+        posteriors: q of levels 1 to N, the first called with x, the others by ``given(z, condition)``.
+        conditionals: p(z1|z2) to p(zN-1|zN), called by ``given(z, condition)``.
+        likelihood: p(x|z1).
+        states: Number of values of each level, where they are discrete and small enough to enumerate.
+    """
+
+    likelihood: Any
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        posteriors: Sequence[nn.Module],
+        conditionals: Sequence[nn.Module],
+        likelihood: nn.Module,
+        states: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.prior, self.likelihood, self.states = prior, likelihood, tuple(states)
+        self.posteriors: Any = nn.ModuleList(posteriors)
+        self.conditionals: Any = nn.ModuleList(conditionals)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the levels, lowest first: z1, z2, ..."""
+        return [f"z{i + 1}" for i in range(len(self.posteriors))]
+
+    def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
+        """Runs the model upwards on a batch ``x``, or downwards without one."""
+        latents = self._down(draw, condition) if x is None else self._up(x, draw, condition)
+        return Trace(self.likelihood(latents[0].value, condition), tuple(latents))
+
+    def _up(self, x: Tensor, draw: Draw, condition: Tensor | None) -> list[Latent]:
+        seen = self.as_input(x)
+        draw = self._placed(draw).informed(self.control, seen)
+        latents: list[Latent] = []
+        for name, posterior in zip(self.names, self.posteriors, strict=True):
+            q = posterior.given(latents[-1].value, condition) if latents else posterior(seen, condition)
+            latents.append(draw(name, q, q))  # its own prior is known once the level above is drawn
+        return [self._scored(i, latents, condition) for i in range(len(latents))]
+
+    def _scored(self, level: int, latents: list[Latent], condition: Tensor | None) -> Latent:
+        if level + 1 == len(latents):
+            return dataclasses.replace(latents[level], p=self.prior(condition))
+        p = self.conditionals[level].given(latents[level + 1].value, condition)
+        return dataclasses.replace(latents[level], p=p, analytic=False)
+
+    def _down(self, draw: Draw, condition: Tensor | None) -> list[Latent]:
+        latents = [draw(self.names[-1], self.prior(condition))]
+        for name, conditional in zip(self.names[-2::-1], reversed(self.conditionals), strict=True):
+            latents.insert(0, draw(name, conditional.given(latents[0].value, condition)))
+        return latents
+
+    def _placed(self, draw: Draw) -> Draw:
+        """Tells an enumeration each level's place among the others."""
+        if not isinstance(draw, Enumerate):
+            return draw
+        rows = [math.prod(self.states[i + 1 :]) for i in range(len(self.states))]
+        turns = [math.prod(self.states[:i]) for i in range(len(self.states))]
+        return dataclasses.replace(draw, places=dict(zip(self.names, zip(rows, turns, strict=True), strict=False)))
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of p ("generative") and of q ("inference")."""
+        generative = [p for part in (self.prior, self.conditionals, self.likelihood) for p in part.parameters()]
+        return {"generative": generative, "inference": list(self.posteriors.parameters()), **self.control_group()}

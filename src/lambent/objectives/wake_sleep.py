@@ -1,0 +1,99 @@
+"""Wake-sleep and its reweighted form: p learns from inferred latents, q from weighted ones or from dreams."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from lambent.draws import Draw
+from lambent.models import LatentModel
+from lambent.objectives.base import Objective, detach, penalised
+from lambent.objectives.sleep import Sleep
+from lambent.settings import option, part
+from lambent.trace import Estimate, Trace
+
+DREAMS = "sleep"
+"""The trace's penalty that holds -log q(z|x) of dreams; it is the encoder's loss alone."""
+
+
+def _with_dreams(
+    trace: Trace, sleep: Sleep, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None
+) -> Trace:
+    dream, dreamt = sleep.observe(model, x, draw, condition)
+    loss = sleep(dream, dreamt).losses["inference"]
+    return dataclasses.replace(trace, penalties={**trace.penalties, DREAMS: loss})
+
+
+def _awake(trace: Trace) -> Trace:
+    """The trace without its dreams."""
+    others = {name: penalty for name, penalty in trace.penalties.items() if name != DREAMS}
+    return dataclasses.replace(trace, penalties=others)
+
+
+@part("objective", "wake-sleep")
+@dataclass(frozen=True)
+class WakeSleep(Objective):
+    """Wake: p maximises E_q[log p(x,z)]; sleep: q maximises E_p[log q(z|x)] (Hinton et al. 1995, eq. 5 to 8).
+
+    Both phases in one step, on as many dreams as examples. The reported value is the ELBO, which neither phase
+    maximises as a whole.
+    """
+
+    needs_weights: ClassVar[bool] = True
+    bias: ClassVar[str] = "wake-sleep trains q on dreams, so that p and q follow no common objective"
+    gradients: ClassVar[tuple[str, ...]] = ("none",)
+    sleep: Sleep = field(default_factory=Sleep)
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """Value: the ELBO, (B,)."""
+        log_px = trace.log_px(x)
+        bound = trace.average(log_px - trace.rate)
+        joint = trace.average(log_px + sum(z.log_p for z in trace.latents))
+        losses = {"generative": -joint.mean(), "inference": trace.penalties[DREAMS]}
+        return Estimate(detach(bound), penalised(losses, _awake(trace)), trace.elbo_kind)
+
+    def observe(
+        self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
+    ) -> tuple[Trace, Tensor]:
+        """The model run on the batch, and on dreams."""
+        return _with_dreams(model(x, draw, condition), self.sleep, model, x, draw, condition), x
+
+
+@part("objective", "rws")
+@dataclass(frozen=True)
+class ReweightedWakeSleep(Objective):
+    """Wake-sleep with importance weights (Bornschein & Bengio 2015, eq. 6 to 8), normalised over each example's K.
+
+    p follows sum_k w_k grad log p(x, z_k); q follows sum_k w_k grad log q(z_k|x) (wake phase), dreams (sleep phase), or
+    both in the shares that ``dreams`` says. Biased at finite K, consistent as K grows. The reported value is the IWAE
+    bound of the K samples.
+    """
+
+    needs_weights: ClassVar[bool] = True
+    multi_sample: ClassVar[bool] = True
+    bias: ClassVar[str] = "rws is biased at finite K (self-normalised weights); the bias falls as 1/K"
+    gradients: ClassVar[tuple[str, ...]] = ("none",)
+    dreams: float = option(0.5, "share of the sleep phase in q's loss; 0 is the wake phase alone", minimum=0, maximum=1)
+    sleep: Sleep = field(default_factory=Sleep)
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        """Value: log mean weight, (B,)."""
+        log_px = trace.log_px(x)
+        log_p = log_px + sum(z.log_p for z in trace.latents)
+        log_q = sum((z.log_q for z in trace.latents[1:]), trace.latents[0].log_q)
+        weights = (log_p - log_q).detach().softmax(0)
+        wake = -(weights * log_q).sum(0).mean()
+        inference = wake if not self.dreams else (1 - self.dreams) * wake + self.dreams * trace.penalties[DREAMS]
+        losses = {"generative": -(weights * log_p).sum(0).mean(), "inference": inference}
+        bound = trace.log_mean_weight(x)
+        return Estimate(detach(bound), penalised(losses, _awake(trace)), trace.evidence_kind)
+
+    def observe(
+        self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
+    ) -> tuple[Trace, Tensor]:
+        """The model run on the batch, and on dreams if they have a share."""
+        trace = model(x, draw, condition)
+        return (_with_dreams(trace, self.sleep, model, x, draw, condition) if self.dreams else trace), x
