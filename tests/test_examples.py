@@ -36,3 +36,13 @@ def test_every_combination_of_parts_beats_coding_levels_without_a_model():
     bits = example("any_parts").main(epochs=5)
     assert len(bits) == 6
     assert all(0 < b < math.log2(17) for b in bits.values())
+
+
+def test_estimates_of_the_evidence_fail_as_the_figure_shows(tmp_path):
+    rows = example("estimating_evidence").main(examples=40, samples=200, out=tmp_path / "figure.svg")
+    short = {(row.latent, row.proposal): row.short.mean().item() for row in rows}
+    assert abs(short[1, "prior"]) < 0.1
+    assert short[50, "prior"] > 50 > 5 > short[50, "best diagonal Normal"] > 0.1
+    assert all(abs(value) < 1e-3 for (_, proposal), value in short.items() if proposal == "exact posterior")
+    assert max(row.estimate.se.max().item() for row in rows) <= 1
+    assert "<svg" in (tmp_path / "figure.svg").read_text()

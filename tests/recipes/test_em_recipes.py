@@ -3,9 +3,9 @@
 from itertools import pairwise
 
 import pytest
-from em_checks import ppca_evidence
 
 import lambent
+from em_checks import ppca_evidence
 from lambent.data import DataOptions, load
 from lambent.errors import CombinationError, ConfigError
 from lambent.training.console import Console
