@@ -139,7 +139,7 @@ def test_the_training_set_reaches_the_rate_through_the_objective():
 
 
 def test_correlated_posteriors_are_split_by_their_marginals():
-    """One example: q(z) = q(z|x), so that the total correlation is the Normal's own, -1/2 log det of its correlation."""
+    """One example: q(z) = q(z|x), so the total correlation is the Normal's own, -1/2 log det of its correlation."""
     loc = torch.zeros(1, 2, dtype=torch.float64)
     tril = torch.tensor([[[2.0, 0.0], [1.0, 0.5]]], dtype=torch.float64)
     covariance = tril[0] @ tril[0].T
