@@ -326,7 +326,7 @@ def _restore(job: Job, folder: RunFolder, recorder: Recorder) -> None:
 def _validation(job: Job) -> Any:
     """Bound on the validation set, its noise the same every time."""
     options, engine = job.config.train, job.engine
-    weighted = job.config.objective.needs_weights
+    weighted = job.config.objective.multi_sample
     samples = max(options.valid_samples, job.config.draw.samples if weighted else 1)
 
     def validate(model: LatentModel) -> Validation:

@@ -43,6 +43,6 @@ class Sleep(Objective):
         with torch.no_grad():
             dreamt = model(None, Ancestral(batch=len(x), generator=draw.generator), condition)
             px = dreamt.px
-            dream = (px.mean if self.dream == "mean" else sample(px, (), draw.generator))[0].to(x.dtype)
+            dream = (px.mean if self.dream == "mean" else sample(px, (), draw.generator))[0]
         values = {z.name: z.value for z in dreamt.latents if z.value is not None}
         return model(dream, Given(values=values), condition), dream
