@@ -33,6 +33,7 @@ def reparameterised(draw: Draw, name: str, q: Distribution) -> tuple[Tensor, Ten
 class Pathwise(Draw):
     """The reparameterisation trick (Kingma & Welling 2014, eq. 10; Rezende et al. 2014): unbiased.
 
+    >>> import torch
     >>> from lambent.distributions import Normal
     >>> zero = torch.zeros(4, 2)
     >>> Pathwise(samples=3)("z", Normal(zero, zero), Normal(zero, zero)).value.shape

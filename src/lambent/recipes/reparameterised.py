@@ -12,7 +12,7 @@ _AUTOENCODER: Settings = {
 }
 _LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}
 _ANNEALED = {"lr": 1e-2, "schedule": "cosine", "final_lr": 0.0}
-_BINARY: Settings = {"data": {"binarize": "dynamic"}}
+BINARY: Settings = {"data": {"binarize": "dynamic"}}
 _REAL: Settings = {"data": {"scale": "unit"}}
 _LINEAR_GAUSSIAN: Settings = {
     **_LINEAR,
@@ -21,7 +21,7 @@ _LINEAR_GAUSSIAN: Settings = {
     "draw": {"name": "stl"},
     "train": {**_ANNEALED, "batch_size": 500, "epochs": 1200, "validate_every": 40},
 }
-_BURDA: Settings = {
+BURDA: Settings = {
     "model": {"latent": 50},
     "encoder": {"hidden": [200, 200], "activation": "tanh"},
     "decoder": {"hidden": [200, 200], "activation": "tanh"},
@@ -92,7 +92,7 @@ RECIPES: tuple[Recipe, ...] = (
         "vae",
         "variational autoencoder with Bernoulli pixels",
         "Kingma & Welling 2014, ICLR",
-        {**_BINARY},
+        {**BINARY},
         "MNIST, dynamic binarisation, 784-200-200-50 tanh: 86.76 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
     ),
     Recipe(
@@ -111,37 +111,37 @@ RECIPES: tuple[Recipe, ...] = (
         "fullcov-vae",
         "VAE with a full-covariance posterior",
         "Kingma & Welling 2019, Foundations and Trends, section 2.5.1",
-        {**_BINARY, "posterior": {"name": "full-cov"}},
+        {**BINARY, "posterior": {"name": "full-cov"}},
     ),
     Recipe(
         "beta-vae",
         "VAE whose loss charges beta times the rate",
         "Higgins et al. 2017, ICLR",
-        {**_BINARY, "rate": {"name": "beta", "beta": 4.0}},
+        {**BINARY, "rate": {"name": "beta", "beta": 4.0}},
     ),
     Recipe(
         "capacity-vae",
         "VAE whose rate is held at a rising capacity",
         "Burgess et al. 2018, arXiv:1804.03599",
-        {**_BINARY, "rate": {"name": "capacity"}},
+        {**BINARY, "rate": {"name": "capacity"}},
     ),
     Recipe(
         "cvae",
         "VAE given the label",
         "Sohn, Lee & Yan 2015, NeurIPS",
-        {**_BINARY, "prior": {"name": "conditional-normal"}, "data": {"binarize": "dynamic", "condition": "labels"}},
+        {**BINARY, "prior": {"name": "conditional-normal"}, "data": {"binarize": "dynamic", "condition": "labels"}},
     ),
     Recipe(
         "iwae",
         "importance-weighted autoencoder, K = 5",
         "Burda, Grosse & Salakhutdinov 2016, ICLR",
-        {**_BINARY, **_BURDA, "objective": {"name": "iwae"}, "draw": {"samples": 5}},
+        {**BINARY, **BURDA, "objective": {"name": "iwae"}, "draw": {"samples": 5}},
         "MNIST, dynamic binarisation: 85.54 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
     ),
     Recipe(
         "iwae-dreg",
         "IWAE with doubly reparameterised gradients",
         "Tucker et al. 2019, ICLR",
-        {**_BINARY, **_BURDA, "objective": {"name": "iwae"}, "draw": {"name": "dreg", "samples": 5}},
+        {**BINARY, **BURDA, "objective": {"name": "iwae"}, "draw": {"name": "dreg", "samples": 5}},
     ),
 )
