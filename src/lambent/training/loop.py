@@ -364,7 +364,8 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, found = self.progress, self.validate(self.measured)
-        if progress.best is None or found.bound > progress.best:
+        last = self.options.select == "last"
+        if last or progress.best is None or found.bound > progress.best:
             progress.best, progress.best_step, progress.since_best = found.bound, progress.step, 0
         else:
             progress.since_best += 1

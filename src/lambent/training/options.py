@@ -30,6 +30,11 @@ class TrainOptions:
     patience: int | None = option(
         None, "validations without a better bound before stopping; none never does", minimum=1
     )
+    select: str = option(
+        "bound",
+        "weights that a run ends with: of the best validation bound, or the last (where the loss seeks no bound)",
+        choices=("bound", "last"),
+    )
     validate_every: int = option(1, "epochs between validations", minimum=1)
     valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
