@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from lambent.distributions import Bernoulli, CholeskyNormal, Delta, Flat, Normal, NormalMixture, StandardNormal
+from lambent.distributions import (
+    Bernoulli,
+    CholeskyNormal,
+    Delta,
+    Flat,
+    Normal,
+    NormalMixture,
+    OneHotCategorical,
+    StandardNormal,
+)
 from lambent.draws import Enumerate, Pathwise
 from lambent.errors import CombinationError, ShapeError
 from lambent.objectives import ELBO, IWAE
@@ -161,11 +170,18 @@ def test_enumerated_coins_give_the_exact_evidence_and_averages_under_q():
     assert ELBO()(trace, x).kind == "lower bound"
 
 
-def test_enumerating_one_of_two_levels_is_refused():
-    z = coins()[0]
-    other = Pathwise(4)("w", StandardNormal((2,)), normal(2, 2))
-    with pytest.raises(CombinationError, match="every level must be enumerated, or none"):
-        Trace(normal(4, 2, 1), (z, other)).average(torch.zeros(4, 2))
+def test_one_level_enumerated_and_one_drawn_by_hand():
+    """Each state of y three times, z drawn anew: averages are under q(y), the evidence is the mean of w over both."""
+    y_q, scores = OneHotCategorical(torch.tensor([[0.0, 1.0]])), torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    y = Enumerate(drawn=3)("y", OneHotCategorical(torch.zeros(2)), y_q)
+    z = Pathwise()("z", StandardNormal((1,)), Normal(scores.view(6, 1, 1), ZERO))
+    trace, x = Trace(Normal(y.value[..., :1] + z.value, ZERO), (y, z)), torch.zeros(1, 1)
+    mass = torch.tensor([1.0, math.e]) / (1 + math.e)
+    torch.testing.assert_close(trace.average(scores.view(6, 1)), (mass * torch.tensor([2.0, 5.0])).sum(0, keepdim=True))
+    log_ratio = trace.log_px(x) + z.log_p - z.log_q
+    expected = (log_ratio.exp().view(2, 3).mean(1) * 0.5).sum().log()
+    torch.testing.assert_close(IWAE()(trace, x).value, expected.unsqueeze(0))
+    assert IWAE()(trace, x).kind == "lower bound"
 
 
 def test_a_value_that_is_not_a_number_shows_in_the_average():

@@ -10,6 +10,7 @@ import torch
 import lambent.distributions.discrete as discrete
 import lambent.distributions.normal as normal
 import lambent.draws as draws
+import lambent.draws.pathwise as pathwise
 import lambent.evaluation.bounds as evaluator
 import lambent.evaluation.exact as exact
 import lambent.evaluation.summary as summary
@@ -133,7 +134,7 @@ replaced(
 replaced(
     "log q not detached in sticking the landing",
     checks.no_variance_at_the_posterior,
-    draws,
+    pathwise,
     "detached",
     lambda real: lambda q: q,
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -81,17 +82,15 @@ def conditional(q: Relaxable, outcome: Tensor, generator: torch.Generator | None
 
 
 def _coin_given(q: Bernoulli, outcome: Tensor, u: Tensor) -> Tensor:
-    """The uniform number behind z lies above sigmoid(-l) where the coin shows 1, below it elsewhere."""
-    tails = torch.sigmoid(-q.logits)
-    given = torch.where(outcome > 0, tails + u * (1 - tails), u * tails)
-    info = torch.finfo(u.dtype)
-    return q.logits + torch.logit(given.clamp(info.tiny, 1 - info.eps))
+    """Logistic noise beyond 0 on the outcome's side, a softplus: exact where the outcome is as good as impossible."""
+    side = 2 * (outcome > 0).to(u.dtype) - 1
+    return side * F.softplus(torch.logit(u) + F.softplus(side * q.logits))
 
 
 def _category_given(q: OneHotCategorical, outcome: Tensor, u: Tensor) -> Tensor:
     """The largest z of a group is Gumbel(0); the others are Gumbel(log p) truncated at it."""
     exponential = -torch.log(u)
     largest = (exponential * outcome).unflatten(-1, (-1, q.classes)).sum(-1, keepdim=True)
-    spread = largest.expand(*largest.shape[:-1], q.classes).flatten(-2)
-    others = -torch.log(exponential * (-q.log_probs).exp() + spread)
-    return torch.where(outcome > 0, -torch.log(spread), others)
+    spread = largest.expand(*largest.shape[:-1], q.classes).flatten(-2).log()
+    others = -torch.logaddexp(exponential.log() - q.log_probs, spread)
+    return torch.where(outcome > 0, -spread, others)

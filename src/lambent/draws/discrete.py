@@ -88,6 +88,11 @@ class Enumerate(Draw):
             raise CombinationError(
                 f"latent {name!r}: {type(posterior).__name__} can't be enumerated; use draw=pathwise, stl or dreg"
             )
+        if len(posterior.batch_shape) == 2 and name not in self.places:
+            raise CombinationError(
+                f"latent {name!r}: enumerated given another level, but its place among the states is unknown; give the "
+                "model the states of every level, or use draw=score"
+            )
         row, turns = self.places.get(name, (1, 1))
         repeats = self.drawn if name == next(iter(self.places), name) else 1
         values = posterior.enumerate_support(expand=False).repeat_interleave(row * self.drawn, 0)

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lambent.trace import STREAMS, Trace
+from lambent.trace import STREAMS, Advantage, Trace
 
 Losses = dict[str, Tensor]
+Judged = tuple[Tensor, Tensor | None]
 
 
 class Reduction(ABC):
@@ -132,17 +133,21 @@ def losses(trace: Trace, terms: Tensor, reduction: Reduction, constant: Tensor |
     if trace.controlled:
         return _controlled(trace, terms, reduction, constant)
     total = reduction.value(terms).mean()
-    own: list[Tensor] = []
-    with torch.no_grad():
-        signal = terms + constant
-        scored = [latent for latent in trace.latents if latent.score is not None]
-        credit, prediction = (reduction.credit(signal), reduction.prediction(signal)) if scored else (signal, signal)
+    scored = [latent for latent in trace.latents if latent.score is not None]
+    if not scored:
+        return {"all": -total}
+    judged = _judged(list(dict.fromkeys(z.advantage for z in scored)), (terms + constant).detach(), reduction)
     for latent in scored:
         assert latent.score is not None
-        advantage, loss = (credit, None) if latent.advantage is None else latent.advantage(credit, prediction)
-        total = total + (advantage.detach() * latent.score).sum(0).mean()
-        own += [] if loss is None or own else [loss]  # levels share one baseline
-    return {"all": sum(own, -total)}
+        total = total + (judged[latent.advantage][0] * latent.score).sum(0).mean()
+    return {"all": sum((loss for _, loss in judged.values() if loss is not None), -total)}
+
+
+def _judged(baselines: list[Advantage | None], signal: Tensor, reduction: Reduction) -> dict[Advantage | None, Judged]:
+    """The credit less each baseline, and its loss; once for all levels, since a running mean moves when it is asked."""
+    credit, prediction = reduction.credit(signal), reduction.prediction(signal)
+    found = {b: (credit, None) if b is None else b(credit, prediction) for b in baselines}
+    return {b: (advantage.detach(), loss) for b, (advantage, loss) in found.items()}
 
 
 def _controlled(trace: Trace, terms: Tensor, reduction: Reduction, constant: Tensor | float) -> Losses:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lambent.errors import ConfigError
+from lambent.errors import CombinationError, ConfigError
 from lambent.objectives.base import Objective, detach, penalised
 from lambent.objectives.credit import Blend, LogMean, Mean, Reduction, losses
 from lambent.settings import option, part
@@ -15,9 +15,18 @@ from lambent.trace import Estimate, Trace
 
 
 def _estimate(trace: Trace, x: Tensor, reduction: Reduction) -> Estimate:
-    terms = trace.log_weight(x)
+    terms = _log_weight(trace, x)
     found = penalised(losses(trace, terms, reduction), trace)
     return Estimate(detach(reduction.value(trace.drawn(terms))), found, trace.evidence_kind)
+
+
+def _log_weight(trace: Trace, x: Tensor) -> Tensor:
+    if trace.enumerated:
+        raise CombinationError(
+            "the samples run over the states of a latent, so that no bound of groups of draws exists; "
+            "use objective=iwae, which is exact then, or draw=score"
+        )
+    return trace.log_weight(x)
 
 
 def _require_groups(trace: Trace, groups: int) -> None:
@@ -69,7 +78,7 @@ class PIWAE(Objective):
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: the IWAE bound of all samples, (B,)."""
         _require_groups(trace, self.groups)
-        terms = trace.log_weight(x)
+        terms = _log_weight(trace, x)
         bound = LogMean().value(terms)
         for_q = losses(trace, terms, LogMean(self.groups))["all"]
         found = {"generative": -bound.mean(), "inference": for_q, "control": for_q}

@@ -84,7 +84,7 @@ class ReweightedWakeSleep(Objective):
         log_px = trace.log_px(x)
         log_p = log_px + sum(z.log_p for z in trace.latents)
         log_q = sum((z.log_q for z in trace.latents[1:]), trace.latents[0].log_q)
-        weights = (log_p - log_q).detach().softmax(0)
+        weights = trace.log_terms(log_px).detach().softmax(0)
         wake = -(weights * log_q).sum(0).mean()
         inference = wake if not self.dreams else (1 - self.dreams) * wake + self.dreams * trace.penalties[DREAMS]
         losses = {"generative": -(weights * log_p).sum(0).mean(), "inference": inference}
