@@ -28,7 +28,8 @@ class DataOptions:
     """Where data come from and what the likelihood is given of them."""
 
     source: str = option(
-        "digits", "digits, mnist, fashion-mnist, a .npy, .npz[:key], .csv or .parquet file, or a folder of images"
+        "digits",
+        "digits, mnist, fashion-mnist, a .npy, .npz[:key], .csv or .parquet file, a folder of images, or point:5,5",
     )
     labels: str | None = option(
         None, "column or array that holds the labels; arrays are found as y beside x without it"

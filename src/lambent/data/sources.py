@@ -14,6 +14,7 @@ from lambent.data.idx import PUBLISHED, load_published
 from lambent.data.images import load_folder
 from lambent.data.options import DataOptions
 from lambent.data.parquet_file import load_parquet
+from lambent.data.point import is_point, load_point
 from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 
@@ -28,7 +29,7 @@ def splits_of(source: str, options: DataOptions) -> tuple[str, ...]:
     >>> splits_of("digits", DataOptions())
     ('train', 'test')
     """
-    if source in NAMES:
+    if source in NAMES or is_point(source):
         return ("train", "test")
     path, key = _path(source)
     return tuple(splits_of_npz(Archive(path, options), key)) if path.suffix.lower() == ".npz" else ("train",)
@@ -37,9 +38,10 @@ def splits_of(source: str, options: DataOptions) -> tuple[str, ...]:
 def load(source: str, *, options: DataOptions | None = None, split: str = "train") -> Dataset:
     """The examples of ``split`` of a source.
 
-    Sources are ``digits``, ``mnist``, ``fashion-mnist`` (train, test), a ``.npz`` with x_train, x_valid, x_test (those
-    it has), and, all of it "train": any other ``.npz`` (``file.npz:key`` names an array), ``.npy``, ``.csv``,
-    ``.parquet``, and folders of images. `split_off` makes a validation set where there is none.
+    Sources are ``digits``, ``mnist``, ``fashion-mnist`` (train, test), ``point:5,5`` (one example, as both), a ``.npz``
+    with x_train, x_valid, x_test (those it has), and, all of it "train": any other ``.npz`` (``file.npz:key`` names an
+    array), ``.npy``, ``.csv``, ``.parquet``, and folders of images. `split_off` makes a validation set where there is
+    none.
 
     >>> load("digits", options=DataOptions(), split="test").event_shape
     (1, 8, 8)
@@ -56,6 +58,8 @@ def load(source: str, *, options: DataOptions | None = None, split: str = "train
         _refuse_table_options(source, options)
     if source == "digits":
         return load_digits(split)
+    if is_point(source):
+        return load_point(source)
     if source in PUBLISHED:
         return load_published(PUBLISHED[source], split)
     path, key = _path(source)

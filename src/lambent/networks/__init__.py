@@ -10,15 +10,18 @@ from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSett
 from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.fold import fold
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
+from lambent.networks.trivial import ConstantEncoder, IdentityDecoder
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
 __all__ = [
+    "ConstantEncoder",
     "ConvDecoder",
     "ConvEncoder",
     "Decoder",
     "DecoderSettings",
     "Encoder",
     "EncoderSettings",
+    "IdentityDecoder",
     "LinearDecoder",
     "LinearEncoder",
     "MLPDecoder",

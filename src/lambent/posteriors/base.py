@@ -50,7 +50,7 @@ class AmortisedPosterior(nn.Module):
         self.family, self.encoder, self.latent = family, encoder, latent
         features = encoder.features
         assert isinstance(features, int)
-        self.head = nn.Linear(features, family.width(latent))
+        self.head = affine_head(features, family.width(latent))
         family.initialise(self.head, latent)
         own = family.own_size(latent)
         self.own = nn.Parameter(torch.zeros(own)) if own else None
@@ -66,3 +66,13 @@ class AmortisedPosterior(nn.Module):
     def _numbers(self, x: Tensor, condition: Tensor | None) -> Tensor:
         numbers: Tensor = self.head(self.encoder(x.to(self.head.weight.dtype), condition))
         return numbers
+
+
+def affine_head(features: int, width: int) -> nn.Linear:
+    """``features`` to ``width`` numbers; without features only a bias, which starts at 0."""
+    if features:
+        return nn.Linear(features, width)
+    head = nn.Linear(1, width)
+    head.in_features, head.weight = 0, nn.Parameter(head.weight.detach()[:, :0])  # torch warns of making it so at once
+    nn.init.zeros_(head.bias)
+    return head
