@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from lambent.training import checkpoint
+from lambent.training.metrics import read_metrics
 
 SETTINGS = (
     "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 schedule=cosine "
     "lr_warmup=20 clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
 ).split()
+LEADING = "updates=encoder-first window=2 inner_steps=4 measure_every=8".split()
+"""The encoder leads for the first 160 of 400 steps."""
 
 
 def command(out: Path, *extra: str) -> list[str]:
@@ -45,24 +48,26 @@ def lines(run: Path) -> int:
     return metrics.read_bytes().count(b"\n") if metrics.exists() else -1
 
 
-def kill_then_resume(run: Path, after: int, delay: float, number: signal.Signals = signal.SIGKILL) -> int:
+def kill_then_resume(
+    run: Path, after: int, delay: float, number: signal.Signals = signal.SIGKILL, settings: tuple[str, ...] = ()
+) -> int:
     """Starts, sends the signal ``delay`` s after so many lines of metrics, resumes; the broken part's exit code."""
-    process = subprocess.Popen(command(run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(run, *settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and lines(run) < after:
         time.sleep(0.002)
     time.sleep(delay)
     if process.poll() is None:
         os.kill(process.pid, number)
     code = process.wait(240)
-    subprocess.run(command(run, "--resume"), check=True, capture_output=True, timeout=240)
+    subprocess.run(command(run, "--resume", *settings), check=True, capture_output=True, timeout=240)
     return code
 
 
-def check_kills(folder: Path, expected: tuple[str, str], times: int, seed: int) -> int:
+def check_kills(folder: Path, expected: tuple[str, str], times: int, seed: int, *settings: str) -> int:
     chance, killed = random.Random(seed), 0
     for i in range(times):
         run = folder / f"run{i}"
-        code = kill_then_resume(run, chance.randrange(-1, 65), chance.uniform(0, 0.05))
+        code = kill_then_resume(run, chance.randrange(-1, 65), chance.uniform(0, 0.05), settings=settings)
         killed += code == -signal.SIGKILL
         assert digest(run) == expected, f"kill {i} of {times}"
     return killed
@@ -70,6 +75,19 @@ def check_kills(folder: Path, expected: tuple[str, str], times: int, seed: int) 
 
 def test_killed_runs_resume_to_the_same_bytes(unbroken, tmp_path):
     assert check_kills(tmp_path, unbroken, 3, seed=1) >= 2
+
+
+def test_a_killed_schedule_goes_on_in_the_middle_of_its_window(tmp_path):
+    """Its running sums, turn and largest information are in the checkpoint: the same turns, to the same bytes."""
+    whole = tmp_path / "whole"
+    subprocess.run(command(whole, *LEADING), check=True, capture_output=True, timeout=240)
+    phases = [row["updates"] for row in read_metrics(whole / "metrics.jsonl") if "updates" in row]
+    assert phases[0]["leading"]
+    assert not phases[-1]["leading"]
+    assert len({phase.get("information") for phase in phases}) >= 3
+    assert kill_then_resume(tmp_path / "stopped", 6, 0.01, signal.SIGTERM, tuple(LEADING)) == 143
+    assert digest(tmp_path / "stopped") == digest(whole)
+    assert check_kills(tmp_path, digest(whole), 1, 1, *LEADING) == 1
 
 
 @pytest.mark.long
