@@ -26,9 +26,10 @@ from lambent.training.console import Console
 from lambent.training.engine import Engine, choose_threads, start_engine
 from lambent.training.files import probe_writable
 from lambent.training.information import information
-from lambent.training.loop import Progress, Trainer, Validation
+from lambent.training.loop import Trainer
 from lambent.training.metrics import LogWriter, MetricsWriter
 from lambent.training.optimizer_state import restore_optimizer
+from lambent.training.progress import Progress, Validation
 from lambent.training.recorder import Recorder, stopped_by_signals
 from lambent.training.run_folder import RunFolder, environment, require_same
 from lambent.training.transfer import require_same_side, take_weights

@@ -18,8 +18,9 @@ from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
 from lambent.training.average import MovingAverage
 from lambent.training.engine import Engine
-from lambent.training.loop import Trainer, Validation
+from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
+from lambent.training.progress import Validation
 from lambent.training.schedules import learning_rate
 
 TOTAL = 3280 * 2
@@ -160,7 +161,7 @@ def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(draw):
     run = trainer(IWAE(), draw, steps=1)
     twin, x = model(), FewBatches().at(0)[0]
     torch.manual_seed(3)
-    run._differentiate(IWAE()(run.model(x, draw), x), 1.0)
+    run._differentiate(IWAE()(run.model(x, draw), x), 1.0, run.groups)
     torch.manual_seed(3)
     losses = IWAE()(twin(x, draw), x).losses
     for name, parameters in twin.groups().items():

@@ -14,7 +14,8 @@ import lambent.training.closed_form as closed_form
 import lambent.training.freeze as freeze
 from lambent.errors import CombinationError, ConfigError, NumericsError
 from lambent.training.console import Console
-from lambent.training.loop import Progress, Trainer
+from lambent.training.loop import Trainer
+from lambent.training.progress import Progress
 from lambent.training.updates import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
 
 QUIET = Console(quiet=True)

@@ -17,8 +17,9 @@ from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
 from lambent.training.engine import Engine
-from lambent.training.loop import Trainer, Validation
+from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
+from lambent.training.progress import Validation
 from lambent.training.updates import Alternate, EncoderFirst, Together
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))

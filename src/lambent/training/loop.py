@@ -26,8 +26,9 @@ from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.engine import Engine
 from lambent.training.freeze import frozen
 from lambent.training.options import TrainOptions
+from lambent.training.progress import Progress, Validation
 from lambent.training.schedules import learning_rate
-from lambent.training.updates import NOBODY, SIDES, Phase, Together, Updates
+from lambent.training.updates import NOBODY, SIDES, Together, Updates
 
 MOST_SKIPPED = 20
 """Steps in a row with a non-finite loss or gradient before training stops."""
@@ -46,44 +47,6 @@ class TrainingBatches(Protocol):
 
     def global_size(self, step: int) -> int:
         """Examples in that batch over all processes."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """A bound on held-out data: mean over examples, nats."""
-
-    bound: float
-    se: float
-    kind: str
-    rate: float
-    distortion: float
-    n: int
-
-
-@dataclass
-class Progress:
-    """Where a training stands; all of it goes into the checkpoint."""
-
-    step: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    bound_sum: float = 0.0
-    examples: int = 0
-    best: float | None = None
-    best_step: int = -1
-    since_best: int = 0
-    stopped: str = ""
-    offset: int = 0
-    phase: Phase = field(default_factory=Phase)
-
-    def to_state(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Progress:
-        """The progress that `to_state` wrote."""
-        return cls(**{**state, "phase": Phase(**state.get("phase", {}))})
 
 
 class Done(NamedTuple):

@@ -15,9 +15,10 @@ from torch import Tensor
 from lambent.training import checkpoint
 from lambent.training.console import Console
 from lambent.training.engine import Engine
-from lambent.training.loop import Progress, Trainer
+from lambent.training.loop import Trainer
 from lambent.training.metrics import MetricsWriter
 from lambent.training.optimizer_state import optimizer_tensors
+from lambent.training.progress import Progress
 from lambent.training.run_folder import RunFolder
 
 

@@ -1,0 +1,47 @@
+"""Where a training stands, and what its validation found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lambent.training.updates import Phase
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A bound on held-out data: mean over examples, nats."""
+
+    bound: float
+    se: float
+    kind: str
+    rate: float
+    distortion: float
+    n: int
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it goes into the checkpoint."""
+
+    step: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    bound_sum: float = 0.0
+    examples: int = 0
+    best: float | None = None
+    best_step: int = -1
+    since_best: int = 0
+    stopped: str = ""
+    offset: int = 0
+    phase: Phase = field(default_factory=Phase)
+
+    def to_state(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Progress:
+        """The progress that `to_state` wrote."""
+        return cls(**{**state, "phase": Phase(**state.get("phase", {}))})
