@@ -261,7 +261,7 @@ def correlated(rho=0.8, n=1000):
 
 def total_correlation_by_ratio():
     """-1/2 log(1 - rho^2) of two standard Normals, to within what such a critic learns in seconds."""
-    (penalty,) = Factor(weight=2.0, hidden=(64, 64)).named(SHAPES).values()
+    (penalty,) = Factor(weight=2.0, critic_hidden=(64, 64)).named(SHAPES).values()
     train_critic(penalty, correlated)
     with torch.no_grad():
         found = torch.cat([penalty(correlated()) for _ in range(20)]).mean() / 2
@@ -299,7 +299,7 @@ def test_permuting_keeps_each_dimension_and_nothing_between_them():
 
 def test_the_adversary_pulls_codes_to_the_prior():
     shift = nn.Parameter(torch.tensor([2.0, -1.5]))
-    (penalty,) = Adversarial(hidden=(32,)).named(SHAPES).values()
+    (penalty,) = Adversarial(critic_hidden=(32,)).named(SHAPES).values()
     optimizer = torch.optim.Adam([shift, *penalty.parameters()], lr=5e-3, betas=(0.5, 0.999))
     for _ in range(1500):
         z = Latent("z", torch.randn(1, 200, 2) + shift, StandardNormal((2,)), None)

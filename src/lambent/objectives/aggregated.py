@@ -106,7 +106,10 @@ def stratified_log_weights(batch: int, n: int) -> Tensor:
 
 
 def weighted_log_weights(batch: int, n: int) -> Tensor:
-    """Log weights of minibatch weighted sampling, 1/(N B) each (Chen et al. 2018): biased, whatever B < N.
+    """Log weights of minibatch weighted sampling, 1/(N B) each (Chen et al. 2018).
+
+    Biased whatever B: at B = N it gives q(z)/N. A factor that is the same for all z doesn't reach a gradient; that the
+    draw's own example counts as much as the others at B < N does.
 
     >>> weighted_log_weights(2, 4).exp()
     tensor([[0.1250, 0.1250],

@@ -48,12 +48,12 @@ class CriticSettings(PenaltySettings):
 
     gradients: ClassVar[tuple[str, ...]] = ("path", "double")
     weight: float = option(10.0, "factor of the penalty", minimum=0)
-    hidden: tuple[int, ...] = option((256, 256), "width of each hidden layer of the critic", minimum=1)
-    activation: str = option("leaky-relu", "activation of the critic's hidden layers", choices=ACTIVATIONS)
+    critic_hidden: tuple[int, ...] = option((256, 256), "width of each hidden layer of the critic", minimum=1)
+    critic_activation: str = option("leaky-relu", "activation of the critic's hidden layers", choices=ACTIVATIONS)
 
     def critic(self, shapes: Shapes) -> Critic:
         """A fresh critic of one level of latents."""
-        return Critic(shapes.latent, self.hidden, self.activation)
+        return Critic(shapes.latent, self.critic_hidden, self.critic_activation)
 
 
 @part("penalty", "factor")

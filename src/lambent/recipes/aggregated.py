@@ -26,7 +26,7 @@ RECIPES: tuple[Recipe, ...] = (
         "factor-vae",
         "VAE with a critic's estimate of the total correlation as a penalty",
         "Kim & Mnih 2018, ICML",
-        {**_BINARY, "penalty": {"name": "factor", "weight": 10.0}},
+        {**_BINARY, "penalty": {"name": "factor", "weight": 10.0}, "train": {"lr": 5e-4, "beta1": 0.5}},
     ),
     Recipe(
         "dip-vae",
