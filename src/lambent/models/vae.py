@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -18,6 +19,8 @@ class VAE(LatentModel):
     batch shape (B,), ``likelihood(z, condition)`` of batch shape (K, B). A penalty is called with the latent in training
     mode; one that is a module also gives ``loss(latent)``, which trains its own parameters (group "critic").
     """
+
+    critics: Any
 
     def __init__(
         self,
