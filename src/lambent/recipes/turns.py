@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from lambent.draws import Enumerate
 from lambent.errors import CombinationError
-from lambent.objectives import ELBO, NoPenalty, Sleep, SumOfRates
+from lambent.objectives import ELBO, IWAE, LogLikelihood, NoPenalty, Sleep, SumOfRates
 from lambent.recipes.config import Config
 from lambent.settings import registry
+from lambent.training.updates import GENERATIVE, INFERENCE, NOBODY
 
 TOGETHER = "use updates=together"
 
@@ -35,12 +37,19 @@ def _refuse(config: Config, sections: str, why: str) -> None:
 def _encoder_to_train(config: Config) -> None:
     if not config.model.amortised and config.train.freeze != "none":
         _refuse(config, "model freeze", "it has one side only; use train.freeze=none")
-    if not isinstance(config.objective, Sleep):
-        return
-    if not config.model.amortised:
+    side = _only_side(config)
+    if side == INFERENCE and not config.model.amortised:
         _refuse(config, "objective model", "it trains an encoder, and there is none; use objective=elbo")
-    if config.train.freeze == "inference":
-        _refuse(config, "objective freeze", "it trains the encoder alone; use train.freeze=generative")
+    if side and config.train.freeze == side:
+        _refuse(config, "objective freeze", f"it trains the {side} side alone; use train.freeze=none")
+
+
+def _only_side(config: Config) -> str:
+    """The one side that the objective trains; "" where it trains both."""
+    if isinstance(config.objective, Sleep):
+        return INFERENCE
+    exact = isinstance(config.objective, LogLikelihood | IWAE) and isinstance(config.draw, Enumerate)
+    return GENERATIVE if exact else NOBODY  # log p(x) has no q in it
 
 
 def _sides_to_alternate(config: Config) -> None:
@@ -48,8 +57,8 @@ def _sides_to_alternate(config: Config) -> None:
         return
     if not config.model.amortised:
         _refuse(config, "updates model", f"it has no encoder to take turns with; {TOGETHER}")
-    if isinstance(config.objective, Sleep):
-        _refuse(config, "updates objective", f"it trains the encoder alone; {TOGETHER}")
+    if _only_side(config):
+        _refuse(config, "updates objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
     if config.train.freeze != "none":
         _refuse(config, "updates freeze", f"a frozen side has no turn; {TOGETHER}")
 
