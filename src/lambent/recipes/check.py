@@ -110,6 +110,8 @@ def _drawable(config: Config) -> None:
         _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
     if not config.model.amortised and not isinstance(draw, Enumerate):
         _refuse(config, "draw model", "its posterior is the exact one, summed; use draw=enumerate")
+    if draw.learning in ("score", "control") and not config.posterior.normalised:
+        _refuse(config, "draw posterior", "a point has no log q to score, so that q would not learn; use draw=pathwise")
     if draw.relaxes and not config.posterior.relaxable:
         _refuse(config, "draw posterior", "it has no continuous relaxation; use draw=score")
     if draw.learning in ("control", "double") and not config.model.plain:
