@@ -11,16 +11,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambent.comparison import compare_gradients
     from lambent.errors import LambentError
     from lambent.fitting import fit
     from lambent.recipes.table import names as recipe_names
     from lambent.run import Run, load
 
-__all__ = ["LambentError", "Run", "fit", "load", "recipe_names"]
+__all__ = ["LambentError", "Run", "compare_gradients", "fit", "load", "recipe_names"]
 
 _HOMES = {
     "LambentError": ("lambent.errors", "LambentError"),
     "Run": ("lambent.run", "Run"),
+    "compare_gradients": ("lambent.comparison", "compare_gradients"),
     "fit": ("lambent.fitting", "fit"),
     "load": ("lambent.run", "load"),
     "recipe_names": ("lambent.recipes.table", "names"),

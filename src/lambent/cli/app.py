@@ -214,6 +214,48 @@ def report(run: RunPath, *, out: Out) -> None:
 
 
 @app.command
+def gradients(
+    source: Annotated[str, Parameter(help="a run's folder, or a recipe: a fresh model on its own data")],
+    *settings: str,
+    data: Annotated[str | None, Parameter(help="what to take the batch from; else the training data")] = None,
+    repetitions: Annotated[int, Parameter(help="gradients of each estimator")] = 500,
+    batch_size: Annotated[int | None, Parameter(help="examples in the batch; else as in training")] = None,
+    samples: Annotated[int | None, Parameter(help="importance samples K; else the draw's own")] = None,
+    warm_up: Annotated[int, Parameter(help="steps that fit baselines and control variates first")] = 500,
+    epochs: Annotated[int, Parameter(help="passes over the data that a recipe is trained for before")] = 0,
+    seed: Annotated[int, Parameter(help="of the batch and the noise")] = 0,
+    json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
+    out: Annotated[Path | None, Parameter(help="draw variance against cost, to .svg or .png")] = None,
+) -> None:
+    """Compare gradient estimators on one batch: bias against the exact gradient where it exists, variance, cost.
+
+    Settings are key=value: any of a recipe; of a run those of draw, objective and rate.
+    """
+    from lambent.cli.comparison import comparison_text
+    from lambent.comparison import compare_gradients
+    from lambent.report.gradients import check_picture, write_picture
+    from lambent.training.console import Console
+
+    if out is not None:
+        check_picture(out)
+    found = compare_gradients(
+        source,
+        data,
+        tokens=settings,
+        samples=samples,
+        batch_size=batch_size,
+        repetitions=repetitions,
+        warm_up=warm_up,
+        epochs=epochs,
+        seed=seed,
+        say=Console().say,
+    )
+    if out is not None:
+        write_picture(found, out)
+    print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else comparison_text(found))
+
+
+@app.command
 def demo(*, out: Annotated[Path, Parameter(help="folder of the run")] = Path("runs/demo")) -> None:
     """Train a small VAE on the handwritten digits, measure it, and write its report: about a minute."""
     from lambent.cli.demo import demo as run_demo
