@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -15,12 +16,13 @@ from lambent.errors import CombinationError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.objectives import ELBO
-from lambent.recipes import check, objective_of, resolve
+from lambent.recipes import check, configure, objective_of, resolve
 from lambent.settings import registry
 from lambent.shapes import Column, Shapes
 
 B, LATENT = 24, 2
 USUAL = {"prior": "normal", "posterior": "normal", "objective": "elbo", "draw": "pathwise", "model": "vae"}
+COINS = {"prior": "bernoulli", "posterior": "bernoulli"}
 COLUMNS = (
     Column("a", "numeric"),
     Column("b", "numeric"),
@@ -28,7 +30,7 @@ COLUMNS = (
     Column("d", "categorical", 3),
 )
 KINDS = ("prior", "posterior", "likelihood", "objective", "draw", "model")
-KNOWN_LEGAL = 427
+KNOWN_LEGAL = 4907
 """How many combinations there were when this was written; more parts give more."""
 
 
@@ -167,6 +169,21 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("objective=iwae with posterior=delta", {"objective": "iwae", "posterior": "delta"}),
         ("draw=dreg with objective=elbo", {"draw": "dreg"}),
         ("draw=enumerate with posterior=normal", {"draw": "enumerate"}),
+        ("draw=pathwise with posterior=bernoulli", {"prior": "bernoulli", "posterior": "bernoulli"}),
+        ("draw=detached with objective=elbo", {"draw": "detached"}),
+        ("draw=score with objective=wake-sleep", {"draw": "score", "objective": "wake-sleep"}),
+        ("draw=enumerate with objective=miwae", {**COINS, "draw": "enumerate", "objective": "miwae"}),
+        ("draw=rebar with model=chain", {**COINS, "draw": "rebar", "model": "chain"}),
+        ("draw=dreg with model=chain", {"draw": "dreg", "objective": "iwae", "model": "chain"}),
+        (
+            "draw=gumbel with posterior=autoregressive-bernoulli",
+            {"prior": "bernoulli", "posterior": "autoregressive-bernoulli", "draw": "gumbel"},
+        ),
+        ("model=joint with posterior=bernoulli", {**COINS, "model": "joint"}),
+        ("draw=pathwise with model=joint", {"model": "joint"}),
+        ("draw=mixed with posterior=normal", {"draw": "mixed"}),
+        ("objective=wake-sleep with prior=flat", {"objective": "wake-sleep", "draw": "detached", "prior": "flat"}),
+        ("model=chain with penalty=l1", {"model": "chain", "penalty": "l1"}),
         ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
         (
             "model=mixture with penalty=l1",
@@ -178,6 +195,25 @@ def test_what_must_be_refused(named, names):
     said = refusal(**{**USUAL, **names})
     assert said is not None
     assert said.startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("said", "tokens"),
+    [
+        ("draw.baseline=leave-one-out needs draw.samples >= 2", ["draw.baseline=leave-one-out"]),
+        ("None against 5 classes a variable", ["posterior=categorical", "prior=categorical", "posterior.classes=5"]),
+        (
+            "latent=200 is no multiple of classes=7",
+            ["posterior=categorical", "prior=categorical", "prior.classes=7", "posterior.classes=7"],
+        ),
+        ("2^200 states are too many to sum", ["draw=enumerate"]),
+        ("2^30 states are too many to sum", ["draw=enumerate", "model=chain", "latent=20"]),
+        ("draw=enumerate takes every state once", ["draw=enumerate", "latent=4", "draw.samples=2"]),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(said, tokens):
+    with pytest.raises(CombinationError, match=re.escape(said)):
+        configure("nvil", tokens=tuple(tokens))
 
 
 @pytest.mark.parametrize("likelihood", registry.names("likelihood"))

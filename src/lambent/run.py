@@ -38,6 +38,7 @@ from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
+from lambent.trace import Latent
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.metrics import read_metrics
@@ -133,6 +134,7 @@ class Run:
         """
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
+        means = self._means(prepared)
         found = bounds(
             self.model,
             partial(stretch, prepared),
@@ -148,8 +150,8 @@ class Run:
             found.summed(engine.sum),
             data=prepared.dataset.name,
             exact=self._exact(prepared),
-            active=active_units(self.encode(prepared)),
-            latent=self.shapes.latent,
+            active=active_units(means),
+            latent=means.shape[1],
             dims=int(np.prod(self.shapes.event)),
             discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
             log_jacobian=self.transform.log_jacobian,
@@ -172,6 +174,12 @@ class Run:
         if log_prob is None:
             return None
         return torch.cat([log_prob(x, c).double().cpu() for x, c in stretches(prepared)])
+
+    @torch.inference_mode()
+    def _means(self, prepared: View) -> Tensor:
+        """Posterior means of all levels side by side, (N, latents); each level is inferred from the mode of the last."""
+        traces = [self.model(x, Mode(), condition) for x, condition in stretches(prepared)]
+        return torch.cat([torch.cat([_mean(z).flatten(1).cpu() for z in t.latents], 1) for t in traces])
 
     @torch.inference_mode()
     def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
@@ -243,6 +251,17 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
+
+
+def _mean(latent: Latent) -> Tensor:
+    """E_q[z], (B, *latent); its mode for a family without a mean in closed form."""
+    assert latent.q is not None
+    assert latent.value is not None
+    try:
+        mean: Tensor = latent.q.mean
+    except NotImplementedError:
+        return latent.value[0]
+    return mean if len(latent.q.batch_shape) == 1 else mean[0]
 
 
 def dataset_of(source: Source, config: Config, split: str) -> Dataset:

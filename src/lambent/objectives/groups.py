@@ -80,6 +80,6 @@ class PIWAE(Objective):
         _require_groups(trace, self.groups)
         terms = _log_weight(trace, x)
         bound = LogMean().value(terms)
-        for_q = losses(trace, terms, LogMean(self.groups))["all"]
-        found = {"generative": -bound.mean(), "inference": for_q, "control": for_q}
+        # a later group's loss takes the place of "all" for its parameters
+        found = {"all": losses(trace, terms, LogMean(self.groups))["all"], "generative": -bound.mean()}
         return Estimate(detach(bound), penalised(found, trace), trace.evidence_kind)

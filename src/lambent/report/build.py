@@ -54,7 +54,7 @@ def _made(run: Run, held: Held | None) -> list[Section]:
 
 def _latent_space(held: Held) -> Section:
     found = latents.latent_space(held)
-    if held.run.config.prior.latent_kind != "one-hot" or not is_picture(held.run.transform):
+    if held.run.config.model.amortised or not is_picture(held.run.transform):
         return found
     return replace(found, panels=[generated.state_means(held.run), *found.panels])
 

@@ -93,7 +93,7 @@ def _event(event: tuple[int, ...]) -> str:
 
 
 def _latent(run: Run) -> str:
-    what = "states" if run.config.prior.latent_kind == "one-hot" else "latent dimensions"
+    what = "states" if not run.config.model.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
 
