@@ -177,7 +177,7 @@ class Run:
 
     @torch.inference_mode()
     def _means(self, prepared: View) -> Tensor:
-        """Posterior means of all levels side by side, (N, latents); each level is inferred from the mode of the last."""
+        """Posterior means of all levels side by side, (N, latents); a level is inferred from the mode of the last."""
         traces = [self.model(x, Mode(), condition) for x, condition in stretches(prepared)]
         return torch.cat([torch.cat([_mean(z).flatten(1).cpu() for z in t.latents], 1) for t in traces])
 
