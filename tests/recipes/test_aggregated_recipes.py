@@ -30,7 +30,10 @@ def parts(recipe, *tokens):
     """The exact parts of the rate over the training set."""
     run = trained(recipe, *tokens)
     view = run.prepare("digits", "train")
-    return surgery(run.model, partial(stretch, view), len(view), samples=2)
+    found = surgery(run.model, partial(stretch, view), len(view), samples=2)
+    terms = {name: f"{term.value:.2f} ± {term.se:.2f}" for name, term in vars(found).items() if name != "n"}
+    print(recipe, *tokens, terms)
+    return found
 
 
 def clearly_below(first, second):
@@ -44,7 +47,9 @@ def energy_distance(recipe, *tokens):
     prior = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     pairs = len(codes) * (len(codes) - 1)
     within = [torch.cdist(a, a).sum() / pairs for a in (codes, prior)]
-    return (2 * torch.cdist(codes, prior).mean() - within[0] - within[1]).item()
+    found = (2 * torch.cdist(codes, prior).mean() - within[0] - within[1]).item()
+    print(recipe, *tokens, f"energy distance {found:.4f}")
+    return found
 
 
 @pytest.mark.parametrize("recipe", ["tc-vae", "factor-vae"])

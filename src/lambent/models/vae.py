@@ -16,8 +16,8 @@ class VAE(LatentModel):
     """p(z) p(x|z) with q(z|x).
 
     Any modules whose ``forward`` returns a distribution will do: ``prior(condition)``, ``posterior(x, condition)`` of
-    batch shape (B,), ``likelihood(z, condition)`` of batch shape (K, B). A penalty is called with the latent in training
-    mode; one that is a module also gives ``loss(latent)``, which trains its own parameters (group "critic").
+    batch shape (B,), ``likelihood(z, condition)`` of batch shape (K, B). Penalties are called with the latent, in
+    training mode only; one that is a module also gives ``loss(latent)``, which trains its own parameters ("critic").
     """
 
     critics: Any
