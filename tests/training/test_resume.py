@@ -90,6 +90,13 @@ def test_a_killed_schedule_goes_on_in_the_middle_of_its_window(tmp_path):
     assert check_kills(tmp_path, digest(whole), 1, 1, *LEADING) == 1
 
 
+@pytest.mark.parametrize("draw", ["score", "relax"])
+def test_a_killed_run_goes_on_with_what_its_draw_has_learnt(draw, tmp_path):
+    coins = ("prior=bernoulli", "posterior=bernoulli", f"draw={draw}")
+    subprocess.run(command(tmp_path / "whole", *coins), check=True, capture_output=True, timeout=240)
+    assert check_kills(tmp_path, digest(tmp_path / "whole"), 1, 4, *coins) == 1
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_twenty_killed_runs_resume_to_the_same_bytes(unbroken, tmp_path):
