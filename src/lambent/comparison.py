@@ -59,8 +59,8 @@ def compare_gradients(
         DataError: data that can't be used.
 
     >>> found = compare_gradients("toy-gradients", repetitions=40, warm_up=0)
-    >>> [(row.name, row.stated) for row in found.rows][:2]
-    [('pathwise', ''), ('stl', '')]
+    >>> {row.name for row in found.rows} >= {"pathwise", "score baseline=none"}
+    True
     """
     run = _run(source, data, tokens, epochs, seed)
     config = run.config

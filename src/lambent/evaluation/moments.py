@@ -83,16 +83,16 @@ class Moments:
     @property
     def average(self) -> MeanVector:
         """The mean with its error; needs four vectors."""
-        spread = math.sqrt(max(0.0, self._products.mean))
-        return MeanVector(self.mean, float(self.variance.sum()) / self.count, spread / self.count)
+        trace = float(self.variance.sum())
+        least, most = trace / math.sqrt(self.mean.numel()), trace  # tr(S)^2 / P <= tr(S^2) <= tr(S)^2
+        spread = min(max(math.sqrt(self._products.mean), least), most)
+        return MeanVector(self.mean, trace / self.count, spread / self.count)
 
     @property
     def along(self) -> float:
-        """The variance along the distance d that `look_along` aims at, d' S d, the noise in that aim taken off."""
-        aimed_by = self.count - self._along.count
-        if self._along.count < 2 or aimed_by < 1:
-            return 0.0
-        return max(0.0, self._along.variance - self._products.mean / aimed_by)
+        """The variance along the direction that `look_along` aims at; 0 before it was aimed."""
+        length = 0.0 if self._direction is None else float(self._direction.square().sum())
+        return self._along.variance / length if length and self._along.count > 1 else 0.0
 
 
 class _Scalars:
@@ -119,7 +119,7 @@ class Bias:
     Attributes:
         squared: Unbiased estimate of |E value - reference|^2: what the noise of both adds is taken off, so that it may
             be negative.
-        se: Its standard error.
+        se: Its standard error, too large rather than too small where there is no bias.
         z: About standard normal where there is no bias, and large where there is.
         relative: The distance over the reference's length.
         relative_se: Its standard error (where the bias is clear) or how large an unseen one may be.
@@ -138,8 +138,8 @@ class Bias:
         length = float((found.value - reference.value).square().sum())
         noise, spread = found.error + reference.error, found.spread + reference.spread
         squared = length - noise
-        slope = moments.along / moments.count + reference.spread * max(0.0, squared)
-        se = math.sqrt(2 * spread**2 + 4 * slope)
+        slope = moments.along / moments.count + reference.spread
+        se = math.sqrt(2 * spread**2 + 4 * slope * max(0.0, squared))
         floor = rounding * float(reference.value.square().sum()) + torch.finfo(torch.float64).tiny
         relative, relative_se = _relative(squared, se, reference.length)
         return cls(squared, se, _z(length, noise + floor, spread + floor), relative, relative_se)

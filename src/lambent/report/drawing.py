@@ -6,10 +6,12 @@ import io
 import math
 import warnings
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from lambent.errors import ConfigError
+from lambent.training.files import atomic_write, make_folder, storage_errors
 
 Axes: TypeAlias = Any
 """matplotlib's; its annotations refuse much of what it documents."""
@@ -89,6 +91,31 @@ def draw(paint: Paint, alt: str, size: tuple[float, float] = SIZE) -> str:
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", dpi=220, metadata={"Date": None})
     return inline(buffer.getvalue(), alt)
+
+
+def write_figure(paints: Sequence[Paint], path: Path, *, title: str, note: str, size: tuple[float, float]) -> None:
+    """A file of its own, .svg or .png by its suffix: one pair of axes a painter, side by side, a note below them.
+
+    Raises:
+        StorageError: it can't be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    settings: Any = {**_RC, "svg.hashsalt": title, "savefig.facecolor": "white"}
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=size, layout="constrained")
+        for paint, axes in zip(paints, figure.subplots(1, len(paints), squeeze=False)[0], strict=True):
+            paint(axes)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5, color=INK)
+        figure.supxlabel(note, x=0.01, ha="left", fontsize=8, color=SOFT)
+        buffer = io.BytesIO()
+        kind = path.suffix.lower().removeprefix(".")
+        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
+    picture = buffer.getvalue()
+    with storage_errors(path, len(picture)):
+        make_folder(path.parent)
+    atomic_write(path, picture)
 
 
 def inline(svg: str, alt: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
 from lambent.errors import ConfigError
 from lambent.evaluation.gradients import Comparison, Row
-from lambent.report.drawing import BLUE, INK, LINE, ORANGE, SOFT, Axes, number, require_matplotlib, write_figure
+from lambent.report.drawing import BLUE, INK, LINE, ORANGE, SOFT, Axes, percent, require_matplotlib, write_figure
 
 CLEAR = 5.0
 """From this z on a bias counts as seen."""
@@ -35,22 +37,31 @@ def write_picture(found: Comparison, path: Path) -> None:
     sides = [side for side in found.parameters if any(row.variance for row in found.side(side))]
     if not sides:
         raise ConfigError(f"{path}: every gradient is exact, so that there is no variance to draw; leave out --out")
-    painters = [lambda axes, side=side: _paint(axes, found, side) for side in sides]
-    write_figure(painters, path, title=_title(found), size=(4.9 * len(sides) + 0.2, 4.2))
+    painters = [partial(_paint, found=found, side=side) for side in sides]
+    write_figure(painters, path, title=_title(found), note=_note(found), size=(5.6 * len(sides), 4.1))
 
 
 def _title(found: Comparison) -> str:
     return f"{found.title}: batch of {found.examples}, K = {found.samples}"
 
 
+def _note(found: Comparison) -> str:
+    exact = [f"{row.name} ({row.ms:.1f} ms)" for row in found.side("inference") if not row.variance]
+    missing = f" Without variance, so not shown: {', '.join(exact)}." if exact else ""
+    return (
+        f"Along a grey line equal time gives equal variance. Orange: a bias seen at z > {CLEAR:g}, as a share of the\n"
+        f"gradient's length, {found.repetitions:,} gradients each.{missing}"
+    )
+
+
 def _paint(axes: Axes, found: Comparison, side: str) -> None:
-    rows = [row for row in found.side(side) if row.variance > 0]
+    rows = sorted((row for row in found.side(side) if row.variance > 0), key=lambda row: row.variance)
     axes.set_xscale("log")
     axes.set_yscale("log")
     for row in rows:
         _point(axes, row)
     _frame(axes, rows)
-    _same_work(axes)
+    _equal_work(axes)
     _names(axes, rows)
     axes.set_xlabel("ms a gradient")
     axes.set_ylabel("variance, summed over parameters")
@@ -62,12 +73,76 @@ def _biased(row: Row) -> bool:
 
 
 def _point(axes: Axes, row: Row) -> None:
-    biased = _biased(row)
-    style = {"marker": "X", "color": ORANGE, "markersize": 7} if biased else {"marker": "o", "color": BLUE, "markersize": 6}
-    axes.plot([row.ms], [row.variance], linestyle="none", markeredgecolor="white", markeredgewidth=0.6, **style)
+    shape = {"marker": "X", "color": ORANGE, "markersize": 8} if _biased(row) else {"marker": "o", "color": BLUE}
+    axes.plot([row.ms], [row.variance], linestyle="none", markeredgecolor="white", markeredgewidth=0.6, **shape)
+
+
+def _frame(axes: Axes, rows: list[Row]) -> None:
+    """Room around the points, and ticks that read as numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    times, variances = [row.ms for row in rows], [row.variance for row in rows]
+    axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
+    axes.set_ylim(min(variances) / 3, max(variances) * 3)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(numticks=8))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}" if value >= 1e-4 else f"{value:.0e}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _equal_work(axes: Axes) -> None:
+    """Lines of equal variance x time, a decade or more apart: as many gradients as fit in a time average alike."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    first, last = math.floor(math.log10(left * low)), math.ceil(math.log10(right * high))
+    for power in range(first, last + 1, max(1, round((last - first) / 7))):
+        axes.plot([left, right], [10.0**power / left, 10.0**power / right], color=LINE, linewidth=0.6, zorder=0)
+
+
+def _names(axes: Axes, rows: list[Row]) -> None:
+    """Beside the frame in the order of the points' heights, a thin line to each."""
+    low, high = (math.log(limit) for limit in axes.get_ylim())
+    heights = _spread([(math.log(row.variance) - low) / (high - low) for row in rows])
+    for row, height in zip(rows, heights, strict=True):
+        axes.annotate(
+            _label(row),
+            (row.ms, row.variance),
+            (1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            color=ORANGE if _biased(row) else INK,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": SOFT,
+                "linewidth": 0.4,
+                "shrinkA": 1,
+                "shrinkB": 4,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _spread(heights: list[float], apart: float = 0.07) -> list[float]:
+    """Ascending heights moved as little as keeps them ``apart``, from 0 up.
+
+    >>> [round(height, 2) for height in _spread([0.1, 0.1, 0.9])]
+    [0.07, 0.14, 0.9]
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _bottom(groups[-1], apart) < _bottom(groups[-2], apart) + apart * len(groups[-2]):
+            last = groups.pop()
+            groups[-1] += last
+    return [_bottom(group, apart) + apart * i for group in groups for i in range(len(group))]
+
+
+def _bottom(group: list[float], apart: float) -> float:
+    return max(0.0, sum(group) / len(group) - apart * (len(group) - 1) / 2)
 
 
 def _label(row: Row) -> str:
     """The estimator, and a bias that was seen in per cent of the gradient."""
-    name = row.name.replace(" baseline=", ", ").replace(" discrete=", ", ")
-    return f"{name} (bias {number(100 * row.bias.relative, 1)} %)" if row.bias and _biased(row) else name
+    name = row.name.replace("=", " ")
+    return f"{name}: bias {percent(row.bias.relative)}" if row.bias and _biased(row) else name
