@@ -134,3 +134,12 @@ def outcomes_agree(q, n=400_000, bins=50):
         pairs = [((t[:, column] - t[:, column - 1]).sign() > 0).double() for t in (again, from_sampler, reference)]
         se = (0.5 / n) ** 0.5
         assert max(abs((t.mean() - pairs[2].mean()).item()) for t in pairs[:2]) <= 5 * se
+
+
+def quieter_than_plain_scores(name="rebar", toy_name="coin", n=20_000):
+    """The control variate takes more than half of the variance off a score function without a baseline."""
+    toy = TOYS[toy_name]
+    draw, control = draw_of(name, 1, generator(3), len(toy.q))
+    controlled = replicates(toy, draw, OBJECTIVES["elbo"][0], control, n)[1].var(0).sum()
+    plain = replicates(toy, Score(1, generator(3), baseline="none"), OBJECTIVES["elbo"][0], None, n)[1].var(0).sum()
+    assert controlled < 0.5 * plain, f"variance {controlled:.3f} against {plain:.3f}"

@@ -2,12 +2,17 @@
 
 import dataclasses
 
+import control_checks
 import score_checks as checks
+import torch
 from coins import COIN
 from faults import replaced
 
+import lambent.distributions.relaxed as relaxed
+import lambent.draws.controlled as controlled
 import lambent.objectives.credit as credit
 import lambent.objectives.elbo as elbo
+from lambent.distributions import Bernoulli, OneHotCategorical
 from lambent.draws import LearnedBaseline, RunningMean
 from lambent.models import MarkovChain
 from lambent.objectives import ReweightedWakeSleep
@@ -226,4 +231,89 @@ replaced(
     MarkovChain,
     "_placed",
     lambda real: lambda self, draw: dataclasses.replace(draw, places=dict.fromkeys(self.names, (1, 2))),
+)
+
+# Control variates and the noise behind them
+
+
+def rebar():
+    control_checks.unbiased("rebar", "coin", "elbo", 1)
+
+
+def rebar_of_several():
+    control_checks.unbiased("rebar", "coin", "iwae", 5)
+
+
+def noise_of_coins():
+    control_checks.outcomes_agree(Bernoulli(torch.tensor([-1.0, 2.0], dtype=torch.float64)), 100_000)
+
+
+def noise_of_categories():
+    control_checks.outcomes_agree(OneHotCategorical(torch.tensor([0.3, -1.0, 1.5], dtype=torch.float64)), 100_000)
+
+
+def moment():
+    control_checks.second_moment("rebar", "coin", "elbo")
+
+
+replaced(
+    "noise redrawn without the outcome",  # unbiased still, but of no use
+    control_checks.quieter_than_plain_scores,
+    controlled,
+    "conditional",
+    lambda real: lambda q, outcome, g: controlled.noisy(q, outcome.shape[:1], g),
+)
+replaced(
+    "the noise itself for the noise given the outcome",
+    rebar_of_several,
+    controlled,
+    "conditional",
+    lambda real: lambda q, outcome, g: q.logits + torch.zeros_like(outcome),
+)
+
+
+def _other_way_round(real):
+    def draw(self, *a):
+        z = real(self, *a)
+        hard, relaxed, again = z.value.chunk(3)
+        return dataclasses.replace(z, value=torch.cat([hard, again, relaxed]))
+
+    return draw
+
+
+replaced("the two relaxations exchanged", rebar, controlled._Controlled, "draw", _other_way_round)
+replaced(
+    "the control variate in the signal of one sample only",
+    rebar_of_several,
+    LogMean,
+    "credit",
+    lambda real: lambda self, terms: torch.cat([real(self, terms)[:1], terms[1:]]),
+)
+replaced(
+    "the control's noise outside the graph",
+    rebar,
+    controlled,
+    "conditional",
+    lambda real: lambda *a: real(*a).detach(),
+)
+replaced(
+    "noise of a coin as if it were fair",
+    noise_of_coins,
+    relaxed,
+    "_coin_given",
+    lambda real: lambda q, outcome, u: real(Bernoulli(0 * q.logits), outcome, u),
+)
+replaced(
+    "the largest noise of a group as if it were any",
+    noise_of_categories,
+    relaxed,
+    "_category_given",
+    lambda real: lambda q, outcome, u: real(q, outcome, u) + outcome * q.log_probs,
+)
+replaced(
+    "half the second moment as the control's loss",
+    moment,
+    elbo,
+    "losses",
+    lambda real: lambda *a: {name: loss / 2 if name == "control" else loss for name, loss in real(*a).items()},
 )
