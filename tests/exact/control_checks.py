@@ -136,7 +136,7 @@ def outcomes_agree(q, n=400_000, bins=50):
         assert max(abs((t.mean() - pairs[2].mean()).item()) for t in pairs[:2]) <= 5 * se
 
 
-def quieter_than_plain_scores(name="rebar", toy_name="coin", n=20_000):
+def quieter_than_plain_scores(name="relax", toy_name="pair", n=20_000):
     """The control variate takes more than half of the variance off a score function without a baseline."""
     toy = TOYS[toy_name]
     draw, control = draw_of(name, 1, generator(3), len(toy.q))
