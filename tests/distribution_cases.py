@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import (
+    AutoregressiveBernoulli,
     Bernoulli,
     CategoricalLevels,
     CholeskyNormal,
@@ -48,6 +49,7 @@ class Case:
     edges: Tensor
     cells: Tensor | None = None
     has_mode: bool = True
+    has_moments: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -121,6 +123,20 @@ def bernoulli_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
     return _event(sp.log_expit(np.where(x == 1, 1, -1) * _np(d.logits)), len(d.event_shape))
 
 
+def grouped_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    """Variables of ``classes`` states side by side, one after another."""
+    logits = np.broadcast_to(_np(d.logits), x.shape)
+    blocks = [np.s_[..., i : i + d.classes] for i in range(0, x.shape[-1], d.classes)]
+    return sum((x[b] * sp.log_softmax(logits[b], -1)).sum(-1) for b in blocks)
+
+
+def ordered_coins_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    """The chain rule, coin by coin."""
+    logits, weight = _np(d.logits), _np(d.weight)
+    terms = [logits[..., i] + x[..., :i] @ weight[i, :i] for i in range(x.shape[-1])]
+    return sum(sp.log_expit(np.where(x[..., i] == 1, 1, -1) * term) for i, term in enumerate(terms))
+
+
 def levels_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
     log_p = np.broadcast_to(sp.log_softmax(_np(d.logits), -1), (*x.shape, d.logits.shape[-1]))
     return _event(np.take_along_axis(log_p, x.astype(int)[..., None], -1)[..., 0], len(d.event_shape))
@@ -172,6 +188,7 @@ def _tril(seed: int) -> Tensor:
 
 
 FAR = torch.tensor([[0.0, 0.0], [30.0, -30.0]], dtype=torch.float64)
+_TWO_OF_THREE = torch.cat([torch.eye(3).repeat_interleave(3, 0), torch.eye(3).repeat(3, 1)], 1).double()
 _TABLE = Product(
     (
         Normal(numbers(1, 2, 2), numbers(2, 2)),
@@ -207,6 +224,21 @@ CASES = [
         FAR,
     ),
     Case("one-hot", OneHotCategorical(numbers(23, 2, 4)), one_hot_oracle, torch.eye(4).double(), torch.eye(4).double()),
+    Case(
+        "one-hot, two of three",
+        OneHotCategorical(numbers(32, 2, 6), 3),
+        grouped_oracle,
+        _TWO_OF_THREE,
+        _TWO_OF_THREE,
+    ),
+    Case(
+        "ordered coins",
+        AutoregressiveBernoulli(numbers(33, 2, 3), 2 * numbers(34, 3, 3)),
+        ordered_coins_oracle,
+        grid(2, 2, 2),
+        grid(2, 2, 2),
+        has_moments=False,
+    ),
     Case("bernoulli", Bernoulli(4 * numbers(24, 2, 3)), bernoulli_oracle, grid(2, 2, 2), grid(2, 2, 2)),
     Case("levels", CategoricalLevels(numbers(25, 2, 2, 5)), levels_oracle, grid(5, 5), grid(5, 5)),
     Case(

@@ -85,7 +85,9 @@ def test_drawing_without_x_says_what_would_do():
 
 @pytest.mark.parametrize("draw", PATHS)
 def test_discrete_latents_have_no_path(draw):
-    with pytest.raises(CombinationError, match="latent 'c': OneHotCategorical has no rsample; use draw=score, or enumerate"):
+    with pytest.raises(
+        CombinationError, match="latent 'c': OneHotCategorical has no rsample; use draw=score, or enumerate"
+    ):
         draw()("c", OneHotCategorical(torch.zeros(3)), OneHotCategorical(torch.zeros(5, 3)))
 
 

@@ -125,9 +125,12 @@ def outcomes_agree(q, n=400_000, bins=50):
     reference = noisy(q, (n,), generator(4))
     for column in range(q.event_shape[0]):
         edges = torch.quantile(reference[:200_000, column], torch.linspace(0, 1, bins + 1, dtype=z.dtype)[1:-1])
-        tables = [torch.bincount(torch.bucketize(t[:, column], edges), minlength=bins) for t in (again, from_sampler)]
+        tables = [
+            torch.bincount(torch.bucketize(t[:, column].contiguous(), edges), minlength=bins)
+            for t in (again, from_sampler)
+        ]
         for table in tables:
-            other = torch.bincount(torch.bucketize(reference[:, column], edges), minlength=bins)
+            other = torch.bincount(torch.bucketize(reference[:, column].contiguous(), edges), minlength=bins)
             p = stats.chi2_contingency(torch.stack([table, other]).numpy() + 1e-9).pvalue
             assert p > 1e-6, f"coordinate {column}: p = {p:.2g}"
     for column in range(1, q.event_shape[0]):  # joint, coarsely: signs of the differences of neighbours

@@ -10,6 +10,7 @@ from torch import Tensor
 from distribution_cases import CASES, Case, numbers
 from distribution_checks import check_kl
 from lambent.distributions import (
+    AutoregressiveBernoulli,
     Bernoulli,
     CategoricalLevels,
     CholeskyNormal,
@@ -47,6 +48,7 @@ PAIRS = [
     (LOW_RANK, P_NORMAL),
     (LOW_RANK, ONE_SCALE),
     (OneHotCategorical(numbers(9, 2, 4)), OneHotCategorical(numbers(10, 4))),
+    (OneHotCategorical(numbers(17, 2, 6), 3), OneHotCategorical(numbers(18, 6), 3)),
     (CategoricalLevels(numbers(11, 2, 2, 4)), CategoricalLevels(numbers(12, 2, 4))),
     (Bernoulli(numbers(13, 2, 3)), Bernoulli(numbers(14, 3))),
     (Poisson(numbers(15, 2, 2)), Poisson(numbers(16, 2))),
@@ -241,3 +243,11 @@ def test_traces_in_one_graph():
     torch.testing.assert_close(compiled(loc, log_scale), rate(loc, log_scale))
     compiled(loc, log_scale).sum().backward()
     torch.testing.assert_close(loc.grad, torch.ones(3, 2))
+
+
+def test_coins_in_order_have_no_closed_form():
+    """A wrong one would enter every ELBO of a DARN: the rate must fall back on log q - log p."""
+    q = AutoregressiveBernoulli(numbers(0, 3), numbers(1, 3, 3))
+    assert closed_kl(q, AutoregressiveBernoulli(numbers(2, 3), numbers(3, 3, 3))) is None
+    assert closed_kl(q, Bernoulli(numbers(4, 3))) is None
+    assert closed_kl(Bernoulli(numbers(4, 3)), q) is None

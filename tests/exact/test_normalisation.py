@@ -9,6 +9,7 @@ from torch import Tensor
 from distribution_cases import CASES, Case, grid, numbers
 from distribution_checks import check_integrates_to_one, check_sums_to_one
 from lambent.distributions import (
+    AutoregressiveBernoulli,
     Bernoulli,
     CategoricalLevels,
     CholeskyNormal,
@@ -192,3 +193,21 @@ def test_unnormalised_mixture_weights_are_caught():
         check_integrates_to_one(
             mixture.log_prob, line(torch.zeros(1).double(), torch.ones(1).double()), 28 / 2000, 1e-5
         )
+
+
+@pytest.mark.parametrize("coins", [1, 4, 10])
+def test_coins_in_order(coins: int):
+    """All 2^D masses, with weights strong enough to make most states nearly impossible."""
+    distribution = AutoregressiveBernoulli(2 * numbers(0, 2, coins), 5 * numbers(1, coins, coins))
+    check_sums_to_one(distribution, distribution.enumerate_support()[:, 0], 1e-12)
+
+
+def test_a_coin_that_looks_at_itself_is_caught():
+    class Seeing(AutoregressiveBernoulli):
+        @property
+        def below(self) -> Tensor:
+            return self.weight.tril(0)
+
+    distribution = Seeing(numbers(0, 2, 3), numbers(1, 3, 3))
+    with pytest.raises(AssertionError, match="sums to"):
+        check_sums_to_one(distribution, grid(2, 2, 2), 1e-5)

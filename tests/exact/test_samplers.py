@@ -9,6 +9,7 @@ from torch import Tensor
 from distribution_cases import CASES, Case, generator, grid, numbers
 from distribution_checks import check_discrete_sampler, check_uniform
 from lambent.distributions import (
+    AutoregressiveBernoulli,
     CholeskyNormal,
     DiscretisedLogistic,
     Distribution,
@@ -163,3 +164,13 @@ def test_a_poisson_of_the_wrong_mean_is_caught():
 
     with pytest.raises(AssertionError):
         check_discrete_sampler(Louder(torch.ones(1, 1).double()), grid(100))
+
+
+def test_coins_that_look_at_the_coins_after_them_are_caught():
+    class Backwards(AutoregressiveBernoulli):
+        def _sample(self, shape, generator):
+            flipped = AutoregressiveBernoulli(self.logits.flip(-1), self.weight.flip(0, 1))
+            return flipped._sample(shape, generator).flip(-1)
+
+    with pytest.raises(AssertionError):
+        check_discrete_sampler(Backwards(numbers(0, 1, 3), 2 * numbers(1, 3, 3)), grid(2, 2, 2))
