@@ -5,7 +5,8 @@ from checks import assert_close, generator
 from coins import DOUBLE, TOYS, slopes, toy_model, toy_x, truth
 from scipy import stats
 from score_checks import OBJECTIVES, baseline
-from truths import assert_mean
+from tiny import TinyPrior, ones, tiny
+from truths import CASES, assert_mean, gradient
 
 from lambent.distributions.relaxed import conditional, harden, noisy
 from lambent.draws import Gumbel, Rebar, Relax, Score, StraightThrough, StraightThroughGumbel
@@ -65,6 +66,28 @@ def unbiased(name, toy_name, objective, samples, delta=None, n=None):
                 assert_close(column, number, 1e-9)
             else:
                 assert_mean(column, number.item(), delta or seen)
+
+
+LINE_SIZES = {1: (200_000, 0.15), 5: (60_000, 0.1), 50: (12_000, 0.1)}
+
+
+def score_on_a_line(name, objective, samples, case):
+    """C11 on C2 and C3: the score function of a Normal q against the quadrature of L_K."""
+    n, delta = LINE_SIZES[samples]
+    model, x = tiny(case, 4_000, TinyPrior(4_000)), ones(4_000)
+    model.control = baseline(name)
+    draw, rows = Score(samples, generator(6), baseline=name), []
+    q = model.posterior
+    parameters = (q.mean, q.log_scale, model.likelihood.shift, model.prior.origin)
+    for _ in range(n // 4_000):
+        loss = OBJECTIVES[objective][0](model(x, draw), x).losses["all"]
+        rows.append(torch.stack([-4_000 * g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+    expected = gradient(1 if objective == "elbo" else samples, *CASES[case])
+    for row, slope in zip(torch.cat(rows, 1), expected, strict=True):
+        if row.std() <= 1e-9:
+            assert_close(row, slope, 1e-9)
+        else:
+            assert_mean(row, slope, delta)
 
 
 def second_moment(name, toy_name, objective, samples=2, n=3_000, step=1e-4):

@@ -29,6 +29,15 @@ def test_mean_gradient_is_the_bounds_derivative(draw, toy, objective, samples):
     control_checks.unbiased(draw, toy, objective, samples)
 
 
+@pytest.mark.parametrize("case", ["C2", "C3"])
+@pytest.mark.parametrize("objective", ["elbo", "iwae"])
+@pytest.mark.parametrize(
+    ("baseline", "samples"), [("running-mean", 1), ("learned", 1), ("leave-one-out", 5), ("leave-one-out", 50)]
+)
+def test_the_score_function_of_continuous_latents(baseline, samples, objective, case):
+    control_checks.score_on_a_line(baseline, objective, samples, case)
+
+
 @pytest.mark.parametrize("objective", ["miwae", "ciwae"])
 @pytest.mark.parametrize("draw", ["rebar", "relax"])
 def test_bounds_of_groups(draw, objective):

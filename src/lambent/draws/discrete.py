@@ -53,7 +53,7 @@ class Score(Draw):
         log_q = posterior.log_prob(value)
         if self.baseline == "leave-one-out" and len(value) < 2:
             raise CombinationError(f"latent {name!r}: baseline=leave-one-out needs samples >= 2; use baseline=learned")
-        advantage = leave_one_out if self.baseline == "leave-one-out" else self.control
+        advantage = {"none": None, "leave-one-out": leave_one_out}.get(self.baseline, self.control)
         return Latent(name, value, prior, posterior, {"log_q": log_q}, score=log_q, advantage=advantage)
 
     def parameters_for(self, latent: int, inputs: int) -> nn.Module | None:
