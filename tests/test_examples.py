@@ -46,3 +46,11 @@ def test_estimates_of_the_evidence_fail_as_the_figure_shows(tmp_path):
     assert all(abs(value) < 1e-3 for (_, proposal), value in short.items() if proposal == "exact posterior")
     assert max(row.estimate.se.max().item() for row in rows) <= 1
     assert "<svg" in (tmp_path / "figure.svg").read_text()
+
+
+def test_the_score_functions_variance_grows_with_the_distance_and_pathwise_stays():
+    found = example("gradient_estimators").main(repetitions=100)
+    assert all(4 < variance["pathwise"] < 13 for variance in found.values())
+    scores = [variance["score baseline=none"] for variance in found.values()]
+    assert scores[0] < scores[1] / 3 < scores[2] / 9
+    assert found[7.0]["score baseline=running-mean"] < scores[2] / 3

@@ -87,7 +87,7 @@ def compare_gradients(
         seed=mix(seed, 9),
         say=say,
     )
-    return replace(result, title=_title(run, source, view), refused=refused)
+    return replace(result, title=_title(run, source, tokens, view), refused=refused)
 
 
 def _run(source: str | Path | Run, data: Source | None, tokens: Sequence[str], epochs: int, seed: int) -> Run:
@@ -127,7 +127,7 @@ def _batch(view: View, size: int, seed: int, number: int) -> Examples:
     return view.batch(indices), view.condition(indices)
 
 
-def _title(run: Run, source: str | Path | Run, view: View) -> str:
-    name = run.config.recipe if isinstance(source, Run) else str(source)
+def _title(run: Run, source: str | Path | Run, tokens: Sequence[str], view: View) -> str:
+    name = " ".join([run.config.recipe if isinstance(source, Run) else str(source), *tokens])
     trained = f"step {run.step:,}" if run.step else "as initialised"
     return f"{name} ({trained}) on {view.dataset.name}"

@@ -237,7 +237,7 @@ def test_what_the_command_refuses(capsys, arguments, says):
 def test_of_a_run_only_the_gradient_can_be_changed(tmp_path):
     run = lambent.fit("toy-gradients", out=tmp_path / "run", tokens=("train.steps=2",), console=Console(quiet=True))
     found = compare_gradients(run.folder.path, tokens=("draw=score",), repetitions=8, warm_up=0)
-    assert found.title.endswith("(step 2) on point:5,5")
+    assert found.title.endswith("draw=score (step 2) on point:5,5")
     with pytest.raises(ConfigError, match="model is fixed by the run"):
         compare_gradients(run.folder.path, tokens=("model.latent=3",))
     with pytest.raises(ConfigError, match="a run is measured as it is"):
