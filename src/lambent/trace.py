@@ -184,11 +184,11 @@ class Trace:
                 )
 
     def average(self, values: Tensor) -> Tensor:
-        """E over the draws, (K, B) -> (B,): the mean over K, or the q-weighted sum where K enumerates a level."""
+        """E over the draws, (K, B, ...) -> (B, ...): the mean over K, or the q-weighted sum where K enumerates."""
         log_mass = self._log_mass
         if log_mass is None:
             return self.drawn(values).mean(0)
-        mass = log_mass.exp()
+        mass = log_mass.exp().view(*log_mass.shape, *[1] * (values.dim() - 2))
         return torch.where(mass == 0, torch.zeros_like(values), mass * values).sum(0)
 
     def drawn(self, values: Tensor) -> Tensor:

@@ -113,16 +113,26 @@ class FreeBits(RateFunction):
         return True
 
     def __call__(self, trace: Trace) -> Tensor:
-        """The floor applies to means over the batch, so every example is charged the same."""
+        """The floor applies to means over the batch, so every example is charged the same; (K, B)."""
         charged = sum((self._charge(trace, latent) for latent in trace.latents), torch.zeros(()))
         return charged.expand(trace.px.batch_shape)
 
     def _charge(self, trace: Trace, latent: Latent) -> Tensor:
-        elements = latent.rate_elements
-        if elements is None:
-            return trace.average(latent.rate).mean().clamp_min(self.nats)
-        dims = elements.dim() - (1 if latent.value is None else len(latent.value.shape[2:]))
-        return elements.mean(tuple(range(dims))).clamp_min(self.nats).sum()
+        elements = _elements(latent)
+        drawn = elements.dim() == 3
+        means = (trace.average(elements) if drawn else elements).mean(0)
+        if trace.followed or not drawn:
+            return means.clamp_min(self.nats).sum()
+        return torch.where(means > self.nats, elements, self.nats).sum(-1)  # a score credits each draw with its part
+
+
+def _elements(latent: Latent) -> Tensor:
+    """What a floor applies to: the rate of each dimension, (B, D) or (K, B, D), or of the level, (K, B, 1)."""
+    elements = latent.rate_elements
+    if elements is None:
+        return latent.rate.unsqueeze(-1)
+    events = 1 if latent.value is None else len(latent.value.shape[2:])
+    return elements.flatten(elements.dim() - events)
 
 
 @part("rate", "capacity")
@@ -141,9 +151,11 @@ class Capacity(RateFunction):
         return False
 
     def __call__(self, trace: Trace) -> Tensor:
-        """Distance of the batch's mean rate to the capacity in force, the same for every example."""
-        rate = trace.average(trace.rate).mean()
-        return (self.gamma * (rate - self.capacity).abs()).expand(trace.px.batch_shape)
+        """Distance of the batch's mean rate to the capacity in force, the same for every example; (K, B)."""
+        over = trace.average(trace.rate.expand(trace.px.batch_shape)).mean() - self.capacity
+        if trace.followed:
+            return (self.gamma * over.abs()).expand(trace.px.batch_shape)
+        return self.gamma * over.detach().sign() * (trace.rate - self.capacity)  # a score credits each draw its part
 
     def at(self, step: int) -> Self:
         """The capacity at ``step``."""
