@@ -38,10 +38,14 @@ class RunningMean(nn.Module):
         """Credit less the mean so far (0 at first)."""
         baseline = self.mean / self.weight.clamp_min(1e-12)
         if self.training:
-            with torch.no_grad():
-                self.mean = self.decay * self.mean + (1 - self.decay) * credit.detach().mean()
-                self.weight = self.decay * self.weight + (1 - self.decay)
+            self._remember(credit.detach().mean())
         return credit - baseline, None
+
+    def _remember(self, seen: Tensor) -> None:
+        """Takes a batch in, unless it is not finite: its step is skipped, and the mean must outlive it."""
+        finite, kept = seen.isfinite(), self.decay
+        self.mean = torch.where(finite, kept * self.mean + (1 - kept) * seen, self.mean).to(self.mean.dtype)
+        self.weight = torch.where(finite, kept * self.weight + (1 - kept), self.weight)
 
 
 def scalar_net(inputs: int, units: int) -> nn.Module:

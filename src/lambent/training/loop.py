@@ -240,12 +240,13 @@ class Trainer:
         return total
 
     def _sum_over_processes(self, total: Tensor, share: float) -> None:
-        """Averages gradients over examples, whatever each process's part of the batch."""
-        grads = [p.grad for p in self.groups["all"] if p.grad is not None]
-        flat = self.engine.sum(torch.cat([share * g.flatten() for g in grads] + [share * total.reshape(1)]))
-        for grad, part in zip(grads, flat.split([g.numel() for g in grads] + [1]), strict=False):
-            grad.copy_(part.view_as(grad))
-        total.copy_(flat[-1])
+        """Averages gradients over examples, whatever each process's part of the batch; and so what baselines recall."""
+        control = self.model.control
+        recalled = [] if control is None else [b for b in control.buffers() if b.is_floating_point()]
+        parts = [*(p.grad for p in self.groups["all"] if p.grad is not None), *recalled, total]
+        flat = self.engine.sum(torch.cat([share * part.flatten() for part in parts]))
+        for part, summed in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
+            part.copy_(summed.view_as(part))
 
     def _finite_and_clipped(self, total: Tensor) -> bool:
         """Whether the loss and every gradient are finite; clips each group's gradient, if asked to."""
