@@ -75,6 +75,8 @@ class LogMean(Reduction):
     def prediction(self, terms: Tensor) -> Tensor:
         """The bound with the sample's log weight replaced by the others' mean (Mnih & Rezende 2016, eq. 9)."""
         split = self._split(terms)
+        if split.shape[1] == 1:  # a group of one has no others in it; those of other groups tell as much
+            return Mean().prediction(terms)
         without = torch.stack([_without_each(group) for group in split])
         return (without / self.groups).flatten(0, 1)
 
@@ -116,9 +118,11 @@ def _mean_of_others(terms: Tensor) -> Tensor:
 
 def _without_each(log_weight: Tensor) -> Tensor:
     """Log mean weight, (k, B), of k samples where each in turn takes the geometric mean of the others' weights."""
-    own = torch.eye(len(log_weight), dtype=torch.bool, device=log_weight.device).unsqueeze(-1)
-    replaced = torch.where(own, _mean_of_others(log_weight).unsqueeze(1), log_weight.unsqueeze(0))
-    return torch.logsumexp(replaced, 1) - math.log(len(log_weight))
+    nothing = log_weight.new_full((1, *log_weight.shape[1:]), -math.inf)
+    before = torch.cat([nothing, log_weight[:-1].logcumsumexp(0)])
+    after = torch.cat([log_weight[1:].flip(0).logcumsumexp(0).flip(0), nothing])
+    others = torch.logaddexp(before, after)  # in memory that grows like k, not its square
+    return torch.logaddexp(others, _mean_of_others(log_weight)) - math.log(len(log_weight))
 
 
 def losses(trace: Trace, terms: Tensor, reduction: Reduction, constant: Tensor | float = 0.0) -> Losses:
@@ -162,6 +166,8 @@ def _controlled(trace: Trace, terms: Tensor, reduction: Reduction, constant: Ten
     q: Any = latent.q
     logits: Tensor = q.logits
     drawn, _, _ = terms.chunk(STREAMS)
+    if not logits.requires_grad:  # q is frozen: there is no gradient to correct
+        return {"generative": -reduction.value(drawn).mean()}
     hard, relaxed, again = (terms + constant).chunk(STREAMS)
     _, *soft = latent.value.chunk(STREAMS) if latent.value is not None else ()
     relaxed, again = (t + latent.control.extra(v) for t, v in zip((relaxed, again), soft, strict=True))

@@ -32,9 +32,16 @@ class IWAE(Objective):
         """Value: log mean weight, (B,)."""
         if any(latent.doubly for latent in trace.latents):
             return self._doubly(trace, x)
+        if not trace.followed:
+            return self._credited(trace, x)
         bound = trace.log_mean_weight(x)
-        found = {"all": -bound.mean()} if trace.followed else losses(trace, trace.log_weight(x), LogMean())
-        return Estimate(detach(bound), penalised(found, trace), trace.evidence_kind)
+        return Estimate(detach(bound), penalised({"all": -bound.mean()}, trace), trace.evidence_kind)
+
+    def _credited(self, trace: Trace, x: Tensor) -> Estimate:
+        """The bound with a signal for every draw that autograd can't follow."""
+        terms = trace.log_weight(x)
+        bound = LogMean().value(trace.drawn(terms))
+        return Estimate(detach(bound), penalised(losses(trace, terms, LogMean()), trace), trace.evidence_kind)
 
     def _doubly(self, trace: Trace, x: Tensor) -> Estimate:
         """The bound's own gradient for p, its doubly reparameterised one for q; a penalty may concern either."""

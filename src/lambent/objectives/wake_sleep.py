@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -84,11 +85,12 @@ class ReweightedWakeSleep(Objective):
         log_px = trace.log_px(x)
         log_p = log_px + sum(z.log_p for z in trace.latents)
         log_q = sum((z.log_q for z in trace.latents[1:]), trace.latents[0].log_q)
-        weights = trace.log_terms(log_px).detach().softmax(0)
+        terms = trace.log_terms(log_px).detach()
+        weights = terms.softmax(0)
         wake = -(weights * log_q).sum(0).mean()
         inference = wake if not self.dreams else (1 - self.dreams) * wake + self.dreams * trace.penalties[DREAMS]
         losses = {"generative": -(weights * log_p).sum(0).mean(), "inference": inference}
-        bound = trace.log_mean_weight(x)
+        bound = terms.logsumexp(0) - (0.0 if trace.enumerated else math.log(len(terms)))
         return Estimate(detach(bound), penalised(losses, _awake(trace)), trace.evidence_kind)
 
     def observe(
