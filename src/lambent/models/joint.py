@@ -46,6 +46,7 @@ class Joint(LatentModel):
         features = self.encoder.features
         self.state_head = nn.Linear(features, self.states)
         self.head = nn.Linear(features + self.states, family.width(latent))
+        family.initialise(self.head, latent)
         own = family.own_size(latent)
         self.own = nn.Parameter(torch.zeros(own)) if own else None
 
