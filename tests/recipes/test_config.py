@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from lambent.errors import CombinationError, ConfigError
+from lambent.networks import IdentityDecoder
 from lambent.objectives import Beta
 from lambent.recipes import (
     RECIPES,
@@ -170,7 +171,8 @@ def test_every_recipe_is_complete_and_reads_back_from_its_own_record(name):
 def test_every_recipe_builds(name):
     config = configure(name)
     condition = 10 if config.data.condition == "labels" else 0
-    shapes = Shapes((1, 8, 8), config.model.latent, condition, 17, (Column("a", "numeric"),))
+    event = (config.model.latent,) if isinstance(config.decoder, IdentityDecoder) else (1, 8, 8)
+    shapes = Shapes(event, config.model.latent, condition, 17, (Column("a", "numeric"),))
     model = config.model.build(config, shapes)
     assert sum(p.numel() for p in model.parameters()) > 0
     assert objective_of(config) is not None

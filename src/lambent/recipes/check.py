@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lambent.draws import Draw, Enumerate
 from lambent.errors import CombinationError
-from lambent.objectives import NoPenalty
+from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
 from lambent.posteriors import NoCorruption
 from lambent.recipes.config import Config
@@ -27,9 +27,19 @@ def check(config: Config) -> None:
 
 
 def biases(config: Config) -> list[str]:
-    """What is legal but has a biased gradient, one line each."""
+    """What is legal but has a biased gradient, or none for a part of q; one line each."""
     several = config.objective.multi_sample and config.draw.samples > 1
-    return [line for line in (config.draw.bias(multi_sample=several), config.objective.bias) if line]
+    lines = (config.draw.bias(multi_sample=several), config.objective.bias, _unlearnt(config))
+    return [line for line in lines if line]
+
+
+def _unlearnt(config: Config) -> str:
+    """What the sum over states takes out of the objective."""
+    exact = isinstance(config.objective, LogLikelihood | IWAE) and config.draw.learning == "sum"
+    if not exact or not config.model.amortised:
+        return ""
+    what = "the posterior of the summed latent" if config.model.mixed else "the encoder"
+    return f"{_named(config, 'objective', 'draw')}: log p(x) has no q of a sum's latent in it, so {what} learns nothing"
 
 
 def objective_of(config: Config) -> Objective:
@@ -61,9 +71,9 @@ def _same_latents(config: Config) -> None:
     classes, others = getattr(config.prior, "classes", None), getattr(config.posterior, "classes", None)
     if classes != others:
         _refuse(config, "prior posterior", f"{classes} against {others} classes a variable; use the same for both")
-    if classes is not None and config.model.latent % classes:
-        latent = config.model.latent
-        _refuse(config, "prior posterior", f"latent={latent} is no multiple of classes={classes}; use one that is")
+    for latent in (config.model.latent, *getattr(config.model, "above", ())) if classes is not None else ():
+        if latent % classes:
+            _refuse(config, "prior posterior", f"latent={latent} is no multiple of classes={classes}; use one that is")
 
 
 def _around_the_encoder(config: Config) -> None:
@@ -76,6 +86,8 @@ def _penalised(config: Config) -> None:
     penalty, kind = config.penalty, config.posterior.latent_kind
     if kind not in penalty.kinds:
         _refuse(config, "penalty posterior", f"it has no meaning for {kind} latents; use penalty=none")
+    if isinstance(config.objective, Sleep) and not isinstance(penalty, NoPenalty):
+        _refuse(config, "objective penalty", "the sleep phase sees dreams, no data to penalise; use penalty=none")
     if penalty.marginal and not config.posterior.marginals:
         _refuse(config, "penalty posterior", "the mean of each dimension isn't known; use penalty=none")
     if config.draw.learning not in penalty.gradients:
@@ -138,6 +150,20 @@ def _learnable(config: Config) -> None:
         raise CombinationError("draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
 
 
+def _samples(config: Config) -> None:
+    """Refuses numbers of samples that the objective makes nothing of."""
+    objective, samples = config.objective, config.draw.samples
+    groups = getattr(objective, "groups", 1)
+    if samples % groups:
+        raise CombinationError(f"objective.groups={groups} does not divide draw.samples={samples}; give a divisor")
+    if isinstance(objective, Sleep) and samples != 1:
+        raise CombinationError(f"draw.samples={samples} with objective=sleep: it dreams once; leave draw.samples at 1")
+    if isinstance(objective, ReweightedWakeSleep) and samples == 1 and not objective.dreams:
+        raise CombinationError(
+            "objective.dreams=0 with draw.samples=1: a single weight is 1, which teaches q nothing; use draw.samples=5"
+        )
+
+
 def _rated(config: Config) -> None:
     try:
         config.objective.with_rate(config.rate)
@@ -155,6 +181,7 @@ RULES = (
     _drawable,
     _enumerable,
     _learnable,
+    _samples,
     _rated,
     updated,
 )
