@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import lambent
 from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise
 from lambent.likelihoods import BernoulliFamily, Likelihood, NormalFamily
 from lambent.models import VAE, Mixture
@@ -13,7 +14,9 @@ from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder, UserDecoder,
 from lambent.objectives import ELBO, IWAE, L1
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal, GaussianCorruption, MaskingCorruption
 from lambent.priors import CategoricalPrior, ConditionalNormalPrior, LearnedMixturePrior, StandardNormalPrior
+from lambent.recipes import structures
 from lambent.shapes import Shapes
+from lambent.training.console import Console
 
 ZERO = torch.zeros(())
 
@@ -254,3 +257,15 @@ def test_linear_models_know_their_evidence():
     assert exact_log_prob(other) is None
     curved = Likelihood(NormalFamily(), MLPDecoder((3,)).build(2, (1, 2, 3)), shapes)
     assert exact_log_prob(VAE(StandardNormalPrior(2), nn.Identity(), curved)) is None
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_a_chain_starts_without_a_level_that_costs_thousands_of_nats(seed, monkeypatch):
+    def bound_after_a_few_steps():
+        quiet = Console(quiet=True)
+        run = lambent.fit("vae", model="chain", latent=5, above=[3], lr=3e-3, seed=seed, epochs=1, console=quiet)
+        return run.history[-1]["valid"]["bound"]
+
+    assert bound_after_a_few_steps() > -50
+    monkeypatch.setattr(structures, "_flattened", lambda level: level)
+    assert bound_after_a_few_steps() < -60

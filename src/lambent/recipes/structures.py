@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import nn
 
 from lambent.likelihoods import Likelihood
@@ -107,7 +108,7 @@ class ChainStructure(Structure):
         """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
         inputs = [config.likelihood.input_shape(shapes), *((size,) for size in self.sizes[:-1])]
         posteriors = [_level(config, shapes, i, size) for i, size in zip(inputs, self.sizes, strict=True)]
-        conditionals = [_level(config, shapes, (up,), down) for down, up in itertools.pairwise(self.sizes)]
+        conditionals = [_flattened(_level(config, shapes, (up,), down)) for down, up in itertools.pairwise(self.sizes)]
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         states = [s for s in map(config.prior.states, self.sizes) if s is not None]
         return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), states)
@@ -120,6 +121,14 @@ class ChainStructure(Structure):
 
 def _level(config: Config, shapes: Shapes, inputs: tuple[int, ...], latent: int) -> AmortisedPosterior:
     return AmortisedPosterior(config.posterior, config.encoder.build(inputs, shapes.condition), latent)
+
+
+def _flattened(level: AmortisedPosterior, gain: float = 0.1) -> AmortisedPosterior:
+    """Starts p(z|level above) nearly the same for all: a scale too small by chance costs thousands of nats."""
+    with torch.no_grad():
+        level.head.weight.mul_(gain)
+        level.head.bias.zero_()
+    return level
 
 
 @part("model", "joint")
