@@ -13,8 +13,10 @@ import lambent
 import lambent.training.closed_form as closed_form
 import lambent.training.freeze as freeze
 from lambent.errors import CombinationError, ConfigError, NumericsError
+from lambent.models import Mixture
 from lambent.training.console import Console
 from lambent.training.loop import Trainer
+from lambent.training.metrics import read_metrics
 from lambent.training.progress import Progress
 from lambent.training.updates import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
 
@@ -190,3 +192,22 @@ def test_em_never_lowers_the_likelihood_and_a_step_that_does_is_an_error(monkeyp
         lambent.fit("em-gmm", X.numpy(), **settings)
     with pytest.raises(ConfigError, match="batch_size"):
         lambent.fit("em-gmm", X.numpy(), batch_size=10, **settings)
+
+
+def test_what_em_logs_is_summed_over_stretches_of_the_training_set(monkeypatch, tmp_path):
+    """Rate and distortion of all examples, few held at a time."""
+    x, found, sizes = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)), [], []
+    forward = Mixture.forward
+    monkeypatch.setattr(Mixture, "forward", lambda self, x, *rest: sizes.append(len(x)) or forward(self, x, *rest))
+    for stretch in (1000, 6):
+        monkeypatch.setattr("lambent.training.loop.STRETCH", stretch)
+        sizes.clear()
+        out = tmp_path / str(stretch)
+        lambent.fit("em-gmm", x, valid=x[:2], out=out, latent=3, epochs=3, batch_size=20, console=QUIET)
+        found.append([row["train"] for row in read_metrics(out / "metrics.jsonl") if "train" in row])
+    assert max(sizes) == 6
+    assert [row["kind"] for row in found[0]] == ["exact"] * 3
+    for whole, parts in zip(*found, strict=True):
+        for name in ("bound", "rate", "distortion"):
+            assert parts[name] == pytest.approx(whole[name], rel=1e-6)
+        assert whole["bound"] == pytest.approx(-whole["rate"] - whole["distortion"], rel=1e-5)

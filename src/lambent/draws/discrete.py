@@ -23,6 +23,8 @@ from lambent.trace import Latent
 class Detached(Draw):
     """z ~ q without any gradient to q through it: for objectives that learn q otherwise (wake-sleep), and for use."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary", "mixed")
+
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The draw, outside the graph."""
         assert posterior is not None
@@ -39,6 +41,7 @@ class Score(Draw):
     by the geometric mean of the others.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary", "mixed")
     gradient: ClassVar[str] = "score"
     baseline: str = option(
         "learned",

@@ -30,6 +30,8 @@ from lambent.training.progress import Progress, Validation
 from lambent.training.schedules import learning_rate
 from lambent.training.updates import NOBODY, SIDES, Together, Updates
 
+STRETCH = 1000
+"""Examples at a time where a step takes the whole training set."""
 MOST_SKIPPED = 20
 """Steps in a row with a non-finite loss or gradient before training stops."""
 
@@ -50,10 +52,9 @@ class TrainingBatches(Protocol):
 
 
 class Done(NamedTuple):
-    """A step that was done: its trace (None where nobody asked), what it was judged on, and the gradient's norm."""
+    """A step that was done: sums of rate, distortion, examples (None where nobody asked), and the norm."""
 
-    trace: Trace | None
-    x: Tensor
+    terms: Tensor | None
     estimate: Estimate
     norm: float
 
@@ -183,16 +184,22 @@ class Trainer:
             self._taken(estimate, len(x) if fraction > 0 else 0)
         else:
             self._skip(estimate)
-        return Done(trace, x, estimate, norm)
+        return Done(_terms(trace, x) if logged else None, estimate, norm)
 
     @torch.no_grad()
     def _maximise(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
         """An EM iteration on the whole training set; rate and distortion, where logged, are of the model before it."""
-        trace = self.objective.observe(self.model, x, self.draw, condition)[0] if logged else None
+        terms = self._terms_of(x, condition) if logged else None
         log_p, self.progress.phase = em_step(self.model, x, condition, self.progress.phase)
         estimate = Estimate(log_p, {}, "exact")
         self._taken(estimate, len(x))
-        return Done(trace, x, estimate, math.nan)
+        return Done(terms, estimate, math.nan)
+
+    def _terms_of(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """What `_terms` gives of the whole training set, in memory that doesn't grow with it."""
+        conditions = [None] * len(x) if condition is None else condition.split(STRETCH)
+        traces = ((self.model(part, self.draw, c), part) for part, c in zip(x.split(STRETCH), conditions, strict=False))
+        return torch.stack([_terms(trace, part) for trace, part in traces]).sum(0)
 
     def _taken(self, estimate: Estimate, examples: int) -> None:
         """What follows a step that was taken."""
@@ -272,19 +279,10 @@ class Trainer:
             )
 
     def _log(self, done: Done, rate: float) -> None:
-        progress, trace, x = self.progress, done.trace, done.x
-        assert trace is not None
-        with torch.no_grad():
-            sums = torch.stack(
-                [
-                    self._sum,
-                    torch.tensor(float(progress.examples), dtype=torch.float64, device=self._sum.device),
-                    trace.average(trace.rate.expand(trace.px.batch_shape)).double().sum(),
-                    trace.average(trace.distortion(x)).double().sum(),
-                    torch.tensor(float(len(x)), dtype=torch.float64, device=self._sum.device),
-                ]
-            )
-        bound, examples, rates, distortions, n = self.engine.sum(sums).tolist()
+        progress = self.progress
+        assert done.terms is not None
+        counted = torch.stack([self._sum, self._sum.new_tensor(float(progress.examples))])
+        bound, examples, rates, distortions, n = self.engine.sum(torch.cat([counted, done.terms])).tolist()
         train = {
             "bound": bound / examples if examples else float("nan"),
             "kind": done.estimate.kind,
@@ -337,6 +335,14 @@ class Trainer:
         progress.offset = self.listener.record({**row, "best_step": progress.best_step})
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
+
+
+@torch.no_grad()
+def _terms(trace: Trace, x: Tensor) -> Tensor:
+    """Sums over examples of rate and distortion, nats, and the number of examples, (3,) float64."""
+    distortion = trace.average(trace.distortion(x)).sum(dtype=torch.float64)
+    rate = trace.average(trace.rate.to(distortion.device).expand(trace.px.batch_shape)).sum(dtype=torch.float64)
+    return torch.stack([rate, distortion, distortion.new_tensor(float(len(x)))])
 
 
 def _grouped(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
