@@ -10,9 +10,11 @@ from torch import nn
 from lambent.distributions import Bernoulli, Normal
 from lambent.draws import Enumerate, Rebar, RunningMean, Score
 from lambent.errors import CombinationError
+from lambent.evaluation.bounds import bounds
 from lambent.objectives import ELBO, Capacity, FreeBits
 from lambent.objectives.credit import LogMean, Mean
 from lambent.recipes import biases, configure
+from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 from lambent.training.loop import Trainer
 
@@ -126,6 +128,8 @@ def test_a_control_variate_of_a_frozen_posterior_leaves_the_decoder_its_gradient
             "sbn prior=categorical prior.classes=5 posterior=categorical posterior.classes=5 latent=10 above=[7]",
             "latent=7 is no multiple of classes=5",
         ),
+        ("nvil draw=enumerate latent=14", "16,384 states of 100 examples at once; use train.batch_size=64 or less"),
+        ("vae model=chain posterior=delta", "model=chain with posterior=delta: p of a lower level would be a point"),
     ],
 )
 def test_settings_that_would_do_nothing_are_refused_before_anything_is_built(settings, message):
@@ -147,3 +151,36 @@ def test_a_posterior_that_a_sum_leaves_out_is_named(settings, who):
     assert f"so {who} learns nothing" in "".join(biases(configure(recipe, tokens=tokens)))
     others = [token for token in tokens if not token.startswith("objective")]
     assert not biases(configure(recipe, tokens=[*others, "objective=elbo"]))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "draw=detached objective=wake-sleep",
+        "draw=detached objective=rws draw.samples=3",
+        "draw=score objective=iwae draw.samples=3 draw.baseline=leave-one-out",
+    ],
+)
+def test_a_joint_model_learns_without_a_path_through_either_latent(settings):
+    """A discrete and a continuous latent, both scored or dreamt: every parameter of p and q has a gradient."""
+    config = configure("vae", tokens=["model=joint", "model.states=3", "latent=2", *settings.split()])
+    torch.manual_seed(0)
+    model = config.model.build(config, Shapes((4,), 2))
+    x = torch.bernoulli(torch.full((6, 4), 0.5))
+    losses = config.objective(*config.objective.observe(model, x, config.draw)).losses
+    for group in ("generative", "inference"):
+        parameters = model.groups()[group]
+        loss = losses.get(group, losses.get("all"))
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        assert all(g is not None and g.abs().sum() > 0 for g in found)
+
+
+def test_evaluation_holds_few_examples_with_all_their_states():
+    config = configure("nvil", tokens=["draw=enumerate", "latent=8"])
+    model = config.model.build(config, Shapes((4,), 8))
+    x, rows = torch.zeros(3000, 4), []
+    model.likelihood.register_forward_hook(lambda module, given, out: rows.append(given[0].shape[:2].numel()))
+    found = bounds(model, lambda start, stop: (x[start:stop], None), len(x), draw=config.draw)
+    assert max(rows) <= 32 * 2**8
+    assert found.iwae_kind == "exact"
+    assert found.iwae.std() < 1e-5

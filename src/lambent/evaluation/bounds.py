@@ -137,7 +137,8 @@ def bounds(
     """
     draw = Pathwise() if draw is None else draw
     device = device or torch.device("cpu")
-    blocks = list(_blocks(n, samples))
+    states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
+    blocks = list(_blocks(n, samples * states))
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
 

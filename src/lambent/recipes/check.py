@@ -13,6 +13,8 @@ from lambent.settings import registry
 
 MOST_STATES = 2**20
 """Joint states of the latents that can be summed."""
+MOST_ROWS = 2**20
+"""States times examples of a batch that can be: of 784 pixels, 3.3 GB a tensor."""
 DRAW_FOR = {"path": "pathwise", "none": "detached", "sum": "enumerate", "score": "score"}
 
 
@@ -138,6 +140,10 @@ def _enumerable(config: Config) -> None:
     states = config.model.state_count(config)
     if states is not None and states > MOST_STATES:
         _refuse(config, "draw model", f"2^{states.bit_length() - 1} states are too many to sum; use draw=score")
+    rows = (states or 1) * config.train.batch_size
+    if config.model.amortised and rows > MOST_ROWS:
+        fix = f"use train.batch_size={MOST_ROWS // (states or 1)} or less, or draw=score"
+        _refuse(config, "draw model", f"{states:,} states of {config.train.batch_size} examples at once; {fix}")
 
 
 def _learnable(config: Config) -> None:
@@ -148,6 +154,11 @@ def _learnable(config: Config) -> None:
         _refuse(config, "draw objective", f"it can't learn from this draw; use draw={use}, or objective=elbo")
     if draw.learning == "score" and getattr(draw, "baseline", "") == "leave-one-out" and draw.samples < 2:
         raise CombinationError("draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
+
+
+def _levels(config: Config) -> None:
+    if hasattr(config.model, "above") and not config.posterior.normalised:
+        _refuse(config, "model posterior", "p of a lower level would be a point, without a density; use model=vae")
 
 
 def _samples(config: Config) -> None:
@@ -182,6 +193,7 @@ RULES = (
     _enumerable,
     _learnable,
     _samples,
+    _levels,
     _rated,
     updated,
 )
