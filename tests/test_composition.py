@@ -15,6 +15,7 @@ import torch
 from lambent.errors import CombinationError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
+from lambent.networks import AutoregressiveSettings, MADEDecoder, NoEncoder
 from lambent.objectives import ELBO
 from lambent.recipes import check, configure, objective_of, resolve
 from lambent.settings import registry
@@ -23,6 +24,7 @@ from lambent.shapes import Column, Shapes
 B, LATENT = 24, 2
 USUAL = {"prior": "normal", "posterior": "normal", "objective": "elbo", "draw": "pathwise", "model": "vae"}
 COINS = {"prior": "bernoulli", "posterior": "bernoulli"}
+NOTHING = {"model": "density", "prior": "none", "posterior": "none", "draw": "none", "objective": "log-likelihood"}
 COLUMNS = (
     Column("a", "numeric"),
     Column("b", "numeric"),
@@ -63,7 +65,11 @@ BASE = resolve("composed", {"encoder": {"hidden": [4]}, "decoder": {"name": "lin
 def config_of(**names):
     """The configuration of the parts named, each at its defaults but for the number of latents."""
     parts = {kind: registry.find(kind, name)() for kind, name in names.items()}
-    return dataclasses.replace(BASE, **{**parts, "model": dataclasses.replace(parts["model"], latent=LATENT)})
+    if parts["model"].latents:
+        parts["model"] = dataclasses.replace(parts["model"], latent=LATENT)
+    else:
+        parts = {"decoder": MADEDecoder(hidden=(4,)), **parts, "encoder": NoEncoder()}
+    return dataclasses.replace(BASE, **parts)
 
 
 def shapes_of(config, likelihood):
@@ -110,6 +116,11 @@ def assert_ordered(model, config, x, condition):
         model, lambda a, b: (x[a:b], None if condition is None else condition[a:b]), B, samples=50, draw=draw
     )
     assert bool(torch.isfinite(found.elbo).all())
+    if not config.model.latents:
+        with torch.inference_mode():
+            assert torch.allclose(found.elbo, exact_log_prob(model)(x, condition).double(), rtol=1e-6)
+        assert (found.elbo_kind, found.rate.abs().max().item(), found.iwae) == ("exact", 0.0, None)
+        return 0
     if found.iwae is None:
         assert found.elbo_kind == "not a bound"
         return 0
@@ -184,6 +195,20 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("draw=mixed with posterior=normal", {"draw": "mixed"}),
         ("objective=wake-sleep with prior=flat", {"objective": "wake-sleep", "draw": "detached", "prior": "flat"}),
         ("model=chain with penalty=l1", {"model": "chain", "penalty": "l1"}),
+        ("model=vae with prior=none", {"prior": "none"}),
+        ("model=mixture with posterior=none", {**COINS, "posterior": "none", "model": "mixture"}),
+        ("model=vae with draw=none", {"draw": "none"}),
+        ("model=density with prior=normal", {"model": "density"}),
+        ("model=density with posterior=normal", {"model": "density", "prior": "none"}),
+        ("model=density with draw=pathwise", {**NOTHING, "draw": "pathwise"}),
+        ("model=density with objective=iwae", {**NOTHING, "objective": "iwae"}),
+        ("model=density with decoder=mlp", {**NOTHING, "decoder": "mlp"}),
+        ("model=vae with decoder=made", {"decoder": "made"}),
+        ("decoder=made with likelihood=columns", {**NOTHING, "likelihood": "columns"}),
+        ("model=density with penalty=l1", {**NOTHING, "penalty": "l1"}),
+        ("model=density with corruption=gaussian", {**NOTHING, "corruption": "gaussian"}),
+        ("objective=log-likelihood with rate=beta", {**NOTHING, "rate": "beta"}),
+        ("updates=alternate with model=density", {**NOTHING, "updates": "alternate"}),
         ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
         (
             "model=mixture with penalty=l1",
@@ -227,6 +252,23 @@ def test_every_legal_combination_trains_and_its_bounds_are_ordered(likelihood):
         exact += assert_ordered(model, config, x, condition)
     assert len(legal) * len(registry.names("likelihood")) >= KNOWN_LEGAL
     assert exact >= (8 if likelihood == "normal" else 2)
+
+
+ORDERED = [n for n in registry.names("decoder") if issubclass(registry.find("decoder", n), AutoregressiveSettings)]
+
+
+@pytest.mark.parametrize("decoder", ORDERED)
+def test_every_autoregressive_network_is_a_density_of_every_likelihood(decoder):
+    for likelihood in registry.names("likelihood"):
+        names = {**NOTHING, "likelihood": likelihood, "decoder": decoder}
+        if refusal(**names) is not None:
+            assert f"decoder={decoder} with likelihood={likelihood}" in refusal(**names)
+            continue
+        config = config_of(**names)
+        model, x, condition = built(config, likelihood)
+        first = train(model, config, x, condition, steps=1).value.mean()
+        assert train(model, config, x, condition, steps=200).value.mean() > first
+        assert_ordered(model, config, x, condition)
 
 
 def test_every_part_takes_part_in_a_legal_combination():

@@ -18,7 +18,7 @@ from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.summary import figure
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
-from lambent.recipes import Config, biases, configure, layer_of_file, objective_of
+from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
 from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
 from lambent.shapes import Shapes
 from lambent.training import checkpoint
@@ -91,6 +91,7 @@ def fit(
     if valid is not None:  # nothing is held out of the training source, and evaluation must not pretend so
         resolved = replace(resolved, data=replace(resolved.data, valid_fraction=0.0))
     resolved = with_modules(resolved, _module(encoder), _module(decoder))
+    check(resolved)
     console = Console() if console is None else console
     with _threads(resolved.train.threads) as threads:
         engine = start_engine(resolved.train.device)

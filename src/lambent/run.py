@@ -38,7 +38,7 @@ from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
-from lambent.trace import Latent
+from lambent.trace import Latent, Trace
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.metrics import read_metrics
@@ -179,7 +179,7 @@ class Run:
     def _means(self, prepared: View) -> Tensor:
         """Posterior means of all levels side by side, (N, latents); a level is inferred from the mode of the last."""
         traces = [self.model(x, Mode(), condition) for x, condition in stretches(prepared)]
-        return torch.cat([torch.cat([_mean(z).flatten(1).cpu() for z in t.latents], 1) for t in traces])
+        return torch.cat([_means_of(trace) for trace in traces])
 
     @torch.inference_mode()
     def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
@@ -251,6 +251,13 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
+
+
+def _means_of(trace: Trace) -> Tensor:
+    """Of all levels side by side, (B, latents)."""
+    if not trace.latents:
+        return torch.zeros(trace.px.batch_shape[1], 0)
+    return torch.cat([_mean(z).flatten(1).cpu() for z in trace.latents], 1)
 
 
 def _mean(latent: Latent) -> Tensor:

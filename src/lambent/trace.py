@@ -254,8 +254,8 @@ class Trace:
 
     @property
     def weighted(self) -> bool:
-        """Whether `log_weight` exists: every level has a value, and every distribution is a density."""
-        return self.normalised and all(z.value is not None for z in self.latents)
+        """Whether importance weights exist: there are levels, each has a value, and every distribution is a density."""
+        return bool(self.latents) and self.normalised and all(z.value is not None for z in self.latents)
 
     @property
     def normalised(self) -> bool:

@@ -157,7 +157,7 @@ def write_interpolations(
         StorageError: the file can't be written.
     """
     path = _checked(run, Path(out), (".npz", ".png"))
-    if not run.config.model.amortised:
+    if run.config.model.latents and not run.config.model.amortised:
         raise ConfigError(
             "between the states of a mixture there is nothing to decode; use a model with continuous latents"
         )

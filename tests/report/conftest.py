@@ -38,7 +38,7 @@ def train(tmp_path_factory):
         key = (recipe, str(data), name, *sorted(settings.items()))
         if key not in done:
             out = tmp_path_factory.mktemp("runs") / name
-            small = {} if recipe in ("gmm", "linear-ae", "ppca") else SMALL
+            small = {} if recipe in ("gmm", "linear-ae", "ppca", "made") else SMALL
             settings = {"epochs": 3, "threads": 1, "log_every": 5} | small | settings
             done[key] = fit(recipe, data, out=out, console=Console(quiet=True), **settings)
         return done[key]

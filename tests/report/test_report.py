@@ -58,6 +58,22 @@ KINDS = {
 }
 
 
+def test_a_density_has_samples_and_its_exact_number_and_nothing_of_latents(train, tmp_path):
+    run = train("made")
+    found = report(run, tmp_path)
+    assert set(found.sections) == {"Measured", "Training", "Samples", "Settings"}
+    value = f"{run.evaluate().log_likelihood.value:.2f}".replace("-", "−")
+    assert f"log p(x) {value}" in found.text
+    assert "latent dimensions active" not in found.text
+    assert not {"ELBO", "KL(q‖p)", "IWAE"} & set(found.text.split())
+    vectors = report(train("made", normals(), likelihood="normal", data__binarize="none"), tmp_path)
+    assert "Data and samples" in {f.title for f in vectors.figures}
+
+
+def normals():
+    return torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+
+
 @pytest.mark.parametrize("recipe", KINDS)
 def test_every_kind_of_run_has_its_figures_each_with_words_and_a_description(recipe, train, tmp_path):
     settings, expected = KINDS[recipe]

@@ -60,7 +60,7 @@ def _limits(metadata: Any) -> str:
 def evaluation_text(found: Evaluation) -> str:
     """An evaluation for people: each number with its error and what it is."""
     rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
-    lines = [f"{found.data}: {found.n} examples, K = {found.samples}"]
+    lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     lines += [f"  {'rate':<16} {_figure(found.rate)}", f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
@@ -71,7 +71,8 @@ def evaluation_text(found: Evaluation) -> str:
         )
     if found.effective is not None and found.samples > 1:
         lines.append(f"  {'effective K':<16} {found.effective:.1f} of {found.samples}")
-    lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")
+    if found.latent:
+        lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")
     if found.non_finite:
         lines.append(f"  {'not finite':<16} {found.non_finite} examples: they make the means -inf")
     return "\n".join(lines)

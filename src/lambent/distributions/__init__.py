@@ -13,8 +13,10 @@ from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scal
 from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
 from lambent.distributions.sampling import detached, rsample, rsample_and_log_prob, sample
+from lambent.distributions.sequential import Autoregressive
 
 __all__ = [
+    "Autoregressive",
     "AutoregressiveBernoulli",
     "Bernoulli",
     "CategoricalLevels",

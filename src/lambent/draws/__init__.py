@@ -9,6 +9,7 @@ from lambent.draws.baselines import LearnedBaseline, RunningMean, leave_one_out
 from lambent.draws.controlled import ControlVariate, Rebar, Relax
 from lambent.draws.discrete import Detached, Enumerate, Score
 from lambent.draws.mixed import Mixed
+from lambent.draws.none import NoDraw
 from lambent.draws.pathwise import DoublyReparameterised, Pathwise, StickingTheLanding
 from lambent.draws.relaxed import Gumbel, StraightThrough, StraightThroughGumbel
 from lambent.draws.use import Ancestral, Given, Mode
@@ -25,6 +26,7 @@ __all__ = [
     "LearnedBaseline",
     "Mixed",
     "Mode",
+    "NoDraw",
     "Pathwise",
     "Rebar",
     "Relax",

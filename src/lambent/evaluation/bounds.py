@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lambent.draws import Draw, Enumerate, Pathwise
+from lambent.draws import Draw, Enumerate, NoDraw, Pathwise
 from lambent.models import LatentModel
 from lambent.trace import Kind, Trace
 
@@ -97,7 +97,7 @@ class _Stream:
     def rows(self) -> Tensor:
         """(5, B): elbo, rate, distortion, iwae, effective samples."""
         rate, distortion = torch.as_tensor(self.rate) / self.count, torch.as_tensor(self.distortion) / self.count
-        rate = rate.expand_as(distortion)
+        rate = rate.to(distortion.device).expand_as(distortion)
         nothing = torch.full_like(distortion, math.nan)
         if self.log_sum is None or self.log_square_sum is None:
             return torch.stack([-(rate + distortion), rate, distortion, nothing, nothing])
@@ -172,7 +172,7 @@ def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[int]:
-    if isinstance(draw, Enumerate):  # every value once
+    if isinstance(draw, Enumerate | NoDraw):  # every value once
         yield 1
         return
     size = max(1, ROWS // examples)

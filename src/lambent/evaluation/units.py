@@ -19,6 +19,6 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
     >>> active_units(torch.tensor([[0.0, 1.0], [0.01, -1.0]]))
     1
     """
-    if len(means) < 2:
+    if len(means) < 2 or not means.numel():
         return 0
     return int((means.double().flatten(1).var(0) > threshold).sum())

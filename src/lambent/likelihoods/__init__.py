@@ -1,5 +1,6 @@
 """Likelihoods p(x|z), one family a file; importing this registers them."""
 
+from lambent.likelihoods.autoregressive import AutoregressiveLikelihood
 from lambent.likelihoods.base import Family, Likelihood
 from lambent.likelihoods.bernoulli import BernoulliFamily
 from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
@@ -8,6 +9,7 @@ from lambent.likelihoods.normal import NormalFamily
 from lambent.likelihoods.table import ColumnsFamily
 
 __all__ = [
+    "AutoregressiveLikelihood",
     "BernoulliFamily",
     "CategoricalFamily",
     "ColumnsFamily",

@@ -23,6 +23,9 @@ class Family(ABC):
     discrete: ClassVar[bool] = False
     """Whether it gives probabilities, so that bits/dim mean something."""
 
+    elementwise: ClassVar[bool] = True
+    """Whether every element has one input and as many parameters as the others, so that they can come one by one."""
+
     @abstractmethod
     def support(self, shapes: Shapes) -> Support:
         """The data it scores; anything else is refused before training."""

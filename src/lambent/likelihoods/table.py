@@ -48,6 +48,7 @@ class ColumnsFamily(Family):
     """Numeric columns Normal with a learned scale each, counts Poisson, categorical columns by a softmax."""
 
     discrete: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
     sigma: float = option(1.0, "where the learned standard deviations of numeric columns start", above=0)
 
     def support(self, shapes: Shapes) -> Support:

@@ -2,8 +2,9 @@
 
 from lambent.models.base import LatentModel, Penalty
 from lambent.models.chain import MarkovChain
+from lambent.models.density import Density
 from lambent.models.joint import Joint
 from lambent.models.mixture import Mixture
 from lambent.models.vae import VAE
 
-__all__ = ["VAE", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]
+__all__ = ["VAE", "Density", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]

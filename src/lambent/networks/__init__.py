@@ -1,19 +1,27 @@
 """Networks: tensors to tensors, no probability.
 
 Encoders map items to features, decoders map latents to parameters; both see flat batches (N, ...), built from the
-data's shape. `fold` is the only place where importance samples and batch meet.
+data's shape. Autoregressive networks stand where a decoder stands and see the data too. `fold` is the only place where
+importance samples and batch meet.
 """
 
 from __future__ import annotations
 
+from lambent.networks.autoregressive import AutoregressiveNet, AutoregressiveSettings
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
 from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.fold import fold
+from lambent.networks.made import MADE, MADEDecoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
-from lambent.networks.trivial import ConstantEncoder, IdentityDecoder
+from lambent.networks.nade import NADE, NADEDecoder
+from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
 __all__ = [
+    "MADE",
+    "NADE",
+    "AutoregressiveNet",
+    "AutoregressiveSettings",
     "ConstantEncoder",
     "ConvDecoder",
     "ConvEncoder",
@@ -24,8 +32,11 @@ __all__ = [
     "IdentityDecoder",
     "LinearDecoder",
     "LinearEncoder",
+    "MADEDecoder",
     "MLPDecoder",
     "MLPEncoder",
+    "NADEDecoder",
+    "NoEncoder",
     "UserDecoder",
     "UserEncoder",
     "affine",

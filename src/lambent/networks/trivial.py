@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor
 
-from lambent.errors import ConfigError
+from lambent.errors import CombinationError, ConfigError
 from lambent.networks.base import Decoder, Encoder, checked, flat_items
 from lambent.settings import part
 
@@ -58,6 +58,16 @@ class ConstantEncoder:
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
         """The encoder of anything."""
         return NoFeatures(condition)
+
+
+@part("encoder", "none")
+@dataclass(frozen=True)
+class NoEncoder:
+    """No encoder, where there is nothing to infer or inference is exact."""
+
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+        """Refused."""
+        raise CombinationError("encoder=none encodes nothing; use encoder=mlp")
 
 
 @part("decoder", "identity")

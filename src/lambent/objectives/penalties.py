@@ -60,6 +60,8 @@ def drawn_value(latent: Latent, who: str) -> Tensor:
 class NoPenalty(PenaltySettings):
     """Nothing."""
 
+    kinds: ClassVar[tuple[str, ...]] = (*PenaltySettings.kinds, "none")
+
     def named(self, shapes: Shapes) -> dict[str, Any]:
         """No penalties."""
         return {}

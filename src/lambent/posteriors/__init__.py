@@ -5,6 +5,7 @@ from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption,
 from lambent.posteriors.delta import DeltaPosterior
 from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
 from lambent.posteriors.exact import ExactPosterior
+from lambent.posteriors.none import NoPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "LowRank",
     "MaskingCorruption",
     "NoCorruption",
+    "NoPosterior",
     "PosteriorSettings",
 ]

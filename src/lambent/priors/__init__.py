@@ -5,6 +5,7 @@ from lambent.priors.bernoulli import AutoregressivePrior, BernoulliPrior, CoinPr
 from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
 from lambent.priors.flat import FlatPrior, FlatPriorSettings
 from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
+from lambent.priors.none import NoPrior
 from lambent.priors.normal import ConditionalNormal, ConditionalNormalPrior, NormalPrior, StandardNormalPrior
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LatentKind",
     "LearnedMixturePrior",
     "MixturePrior",
+    "NoPrior",
     "NormalPrior",
     "OrderedCoinPrior",
     "PriorSettings",

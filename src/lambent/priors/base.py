@@ -9,7 +9,7 @@ from torch import nn
 
 from lambent.shapes import Shapes
 
-LatentKind = Literal["continuous", "one-hot", "binary", "mixed"]
+LatentKind = Literal["continuous", "one-hot", "binary", "mixed", "none"]
 
 
 class PriorSettings(ABC):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from lambent.draws import Draw, Enumerate
+from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
+from lambent.networks import AutoregressiveSettings, NoEncoder, UserDecoder, UserEncoder
 from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
-from lambent.posteriors import NoCorruption
-from lambent.recipes.config import Config
+from lambent.posteriors import NoCorruption, NoPosterior
+from lambent.priors import NoPrior
+from lambent.recipes.config import USER, Config
 from lambent.recipes.turns import updated
 from lambent.settings import registry
 
@@ -15,6 +17,8 @@ MOST_STATES = 2**20
 """Joint states of the latents that can be summed."""
 MOST_ROWS = 2**20
 """States times examples of a batch that can be: of 784 pixels, 3.3 GB a tensor."""
+USUAL = {"prior": "normal", "posterior": "normal", "draw": "pathwise", "encoder": "mlp"}
+SUMMED = {"prior": "categorical", "posterior": "exact", "draw": "enumerate"}
 DRAW_FOR = {"path": "pathwise", "none": "detached", "sum": "enumerate", "score": "score"}
 
 
@@ -50,11 +54,44 @@ def objective_of(config: Config) -> Objective:
 
 
 def _named(config: Config, *sections: str) -> str:
-    return " with ".join(f"{s}={registry.name_of(s, getattr(config, s))}" for s in sections)
+    return " with ".join(f"{s}={_name(s, getattr(config, s))}" for s in sections)
+
+
+def _name(section: str, part: object) -> str:
+    return USER if isinstance(part, UserEncoder | UserDecoder) else registry.name_of(section, part)
 
 
 def _refuse(config: Config, sections: str, why: str) -> None:
     raise CombinationError(f"{_named(config, *sections.split())}: {why}")
+
+
+def _latents_or_none(config: Config) -> None:
+    for section, nothing in (("prior", NoPrior), ("posterior", NoPosterior), ("draw", NoDraw), ("encoder", NoEncoder)):
+        absent = isinstance(getattr(config, section), nothing)
+        if absent and config.model.latents and (section != "encoder" or config.model.amortised):
+            use = (USUAL if config.model.amortised else SUMMED)[section]
+            _refuse(config, f"model {section}", f"its latents need one; use {section}={use}")
+        if not absent and not config.model.latents:
+            _refuse(config, f"model {section}", f"it has no latents; use {section}=none")
+
+
+def _exact_density(config: Config) -> None:
+    if config.model.latents:
+        return
+    if not isinstance(config.objective, LogLikelihood):
+        _refuse(config, "model objective", "log p(x) is exact, not to be bounded; use objective=log-likelihood")
+    if config.draw.samples != 1:
+        raise CombinationError("draw=none with draw.samples: there is nothing to draw; leave draw.samples at 1")
+
+
+def _in_order(config: Config) -> None:
+    autoregressive = isinstance(config.decoder, AutoregressiveSettings)
+    if not config.model.latents and not autoregressive:
+        _refuse(config, "model decoder", "its elements would not look at each other; use decoder=made")
+    if config.model.latents and autoregressive:
+        _refuse(config, "model decoder", "it needs a decoder whose p(x|z) has a mean; use decoder=mlp")
+    if autoregressive and not config.likelihood.elementwise:
+        _refuse(config, "decoder likelihood", "its columns differ in kind; use likelihood=normal")
 
 
 def _posterior_of_model(config: Config) -> None:
@@ -122,7 +159,7 @@ def _drawable(config: Config) -> None:
     if kind not in draw.kinds:
         use = {"mixed": "mixed", "continuous": "pathwise"}.get(kind, "enumerate")
         _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
-    if not config.model.amortised and not isinstance(draw, Enumerate):
+    if config.model.latents and not config.model.amortised and not isinstance(draw, Enumerate):
         _refuse(config, "draw model", "its posterior is the exact one, summed; use draw=enumerate")
     if draw.learning in ("score", "control") and not config.posterior.normalised:
         _refuse(config, "draw posterior", "a point has no log q to score, so that q would not learn; use draw=pathwise")
@@ -183,6 +220,9 @@ def _rated(config: Config) -> None:
 
 
 RULES = (
+    _latents_or_none,
+    _in_order,
+    _exact_density,
     _posterior_of_model,
     _same_latents,
     _around_the_encoder,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import nn
 
-from lambent.likelihoods import Likelihood
-from lambent.models import VAE, Joint, LatentModel, MarkovChain, Mixture
+from lambent.likelihoods import AutoregressiveLikelihood, Likelihood
+from lambent.models import VAE, Density, Joint, LatentModel, MarkovChain, Mixture
+from lambent.networks import AutoregressiveSettings
 from lambent.posteriors import AmortisedPosterior
 from lambent.priors import CategoricalPrior
 from lambent.settings import option, part
@@ -26,6 +27,8 @@ class Structure(ABC):
     """Settings of a structure; they share the number of latents."""
 
     latent: int
+    latents: ClassVar[bool] = True
+    """Whether it has any."""
     amortised: ClassVar[bool] = True
     """Whether an encoder computes its posterior."""
     plain: ClassVar[bool] = False
@@ -54,7 +57,8 @@ def likelihood_of(config: Config, shapes: Shapes) -> Likelihood:
     """The likelihood with a decoder of the shapes it asks for."""
     family = config.likelihood
     decoder = config.decoder.build(shapes.latent, family.out_shape(shapes), shapes.condition)
-    return Likelihood(family, decoder, shapes)
+    made = AutoregressiveLikelihood if isinstance(config.decoder, AutoregressiveSettings) else Likelihood
+    return made(family, decoder, shapes)
 
 
 def posterior_of(config: Config, shapes: Shapes) -> nn.Module:
@@ -146,3 +150,17 @@ class JointStructure(Structure):
         likelihood = likelihood_of(config, replace(shapes, latent=self.latent + self.states))
         discrete = CategoricalPrior(self.states)
         return Joint(discrete, config.prior.build(shapes), encoder, config.posterior, likelihood, self.latent)
+
+
+@part("model", "density")
+@dataclass(frozen=True)
+class DensityStructure(Structure):
+    """No latents: log p(x) is exact, from an autoregressive network in the decoder's place."""
+
+    latents: ClassVar[bool] = False
+    amortised: ClassVar[bool] = False
+    latent: int = field(default=0, init=False)
+
+    def assemble(self, config: Config, shapes: Shapes) -> Density:
+        """The likelihood alone."""
+        return Density(likelihood_of(config, replace(shapes, latent=0)))

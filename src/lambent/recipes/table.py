@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambent.errors import ConfigError
-from lambent.recipes import aggregated, alternating, discrete, reparameterised, toy
+from lambent.recipes import aggregated, alternating, autoregressive, discrete, reparameterised, toy
 from lambent.recipes.check import check
 from lambent.recipes.config import Config, Layer, layer_of_tokens, resolve
 from lambent.recipes.recipe import Recipe
@@ -11,7 +11,14 @@ from lambent.settings import nearest
 
 RECIPES = {
     recipe.name: recipe
-    for recipe in (*reparameterised.RECIPES, *discrete.RECIPES, *aggregated.RECIPES, *alternating.RECIPES, *toy.RECIPES)
+    for recipe in (
+        *reparameterised.RECIPES,
+        *discrete.RECIPES,
+        *aggregated.RECIPES,
+        *alternating.RECIPES,
+        *autoregressive.RECIPES,
+        *toy.RECIPES,
+    )
 }
 
 

@@ -21,8 +21,8 @@ def build(run: Run, data: Source | None = None) -> str:
         *([] if found is None else [numbers.measured(found, held)]),
         curves.training(run),
         *_made(run, held),
-        *([] if held is None else [_latent_space(held)]),
-        *_walks(run, held),
+        *([] if held is None or not run.config.model.latents else [_latent_space(held)]),
+        *(_walks(run, held) if run.config.model.latents else []),
         numbers.settings(run),
     ]
     title = run.folder.path.resolve().name if run.folder is not None else run.config.recipe
@@ -44,7 +44,11 @@ def _made(run: Run, held: Held | None) -> list[Section]:
     if is_picture(run.transform):
         panels = generated.samples(run, held) if sampled else []
         made = [Section("Samples", panels)] if panels else [_no_samples()]
-        return made if held is None else [*made, Section("Reconstructions", [generated.reconstructions(held)])]
+        return (
+            made
+            if held is None or not run.config.model.latents
+            else [*made, Section("Reconstructions", [generated.reconstructions(held)])]
+        )
     if held is None:
         return []
     if run.transform.kind == "table":

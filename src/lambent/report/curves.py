@@ -56,6 +56,8 @@ def bound_name(run: Run, kind: str) -> str:
     """What the bound is called, with what it is."""
     if kind == "not a bound":
         return "log p(x|z) − rate (not a bound)" if _has_rate(run) else "log p(x|z) (not a bound)"
+    if not run.config.model.latents:
+        return f"log p(x) ({kind})"
     name = f"IWAE-{run.config.draw.samples}" if run.config.objective.needs_weights else "ELBO"
     return f"{name} ({kind})"
 

@@ -29,6 +29,8 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     """Draws of z from the prior: means of p(x|z), and x drawn from it."""
     condition, columns, order = _classes_in_columns(run, held)
     n = SAMPLES if condition is None else len(condition)
+    if not run.config.model.latents:
+        return [_drawn(run, condition, columns, n, order)]
     means = run.sample(n, seed=SEED, condition=condition, mean=True)
     drawn = run.sample(n, seed=SEED, condition=condition)
     values = [run.transform.invert(part.double()) for part in (means, drawn)]
@@ -51,6 +53,19 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
             alt=f"A grid of {n} generated images with the likelihood's noise",
         ),
     ]
+
+
+def _drawn(run: Run, condition: Tensor | None, columns: int, n: int, order: str) -> Panel:
+    """Draws of a model without latents."""
+    x = run.sample(n, seed=SEED, condition=condition)
+    spread = number(float(x.double().var(0).mean().sqrt())) + unit_scored(run)
+    return Panel(
+        "Samples: x drawn from p(x)",
+        f"{n} draws, element by element{order}. From one to another a pixel varies by {spread} (standard deviation, "
+        "root mean square over pixels).",
+        picture=sheet(to_bytes(x, run.transform), columns),
+        alt=f"A grid of {n} generated images",
+    )
 
 
 def state_means(run: Run) -> Panel:

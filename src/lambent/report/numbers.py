@@ -26,8 +26,9 @@ BUDGET = 20_000
 def facts(run: Run, held: Held | None) -> str:
     """The table under the title."""
     recipe, values, shapes = RECIPES[run.config.recipe], run.config.values(), run.shapes
-    parts = "; ".join(f"{s} {values[s]['name']}" for s in ("prior", "posterior", "likelihood", "objective"))
-    networks = f"encoder {values['encoder']['name']}, decoder {values['decoder']['name']}"
+    parts = "; ".join(f"{s} {values[s]['name']}" for s in _shown(run))
+    sides = ("encoder", "decoder") if run.config.model.latents else ("decoder",)
+    networks = ", ".join(f"{side} {values[side]['name']}" for side in sides)
     sizes = f"{_event(shapes.event)}, {_latent(run)}; {_parameters(run)}"
     rows = [
         ("Recipe", f"{recipe.name} ({recipe.title})"),
@@ -42,13 +43,20 @@ def facts(run: Run, held: Held | None) -> str:
     return table(rows)
 
 
+def _shown(run: Run) -> tuple[str, ...]:
+    """The parts named at the head of the page: those that there are."""
+    return (
+        ("prior", "posterior", "likelihood", "objective") if run.config.model.latents else ("likelihood", "objective")
+    )
+
+
 def headline(run: Run, found: Mapping[str, Any] | None) -> str:
     """The run in a sentence."""
     title = _title(run)
     if found is None:
         return f"{title}."
     name, value, _, meaning = _bounds(found)[-1]
-    units = "" if _enumerated(found) else f"; {found['active_units']} of {found['latent']} latent dimensions active"
+    units = "" if _exact(found) else f"; {found['active_units']} of {found['latent']} latent dimensions active"
     return f"{title}: {name} {value} nats ({meaning}) on {found['data']}{units}."
 
 
@@ -83,6 +91,11 @@ def changed(run: Run) -> list[str]:
     return [*other, *found]
 
 
+def _exact(found: Mapping[str, Any]) -> bool:
+    """Whether nothing was drawn: there are no latents, or all of their states were summed."""
+    return not found["latent"] or _enumerated(found)
+
+
 def _enumerated(found: Mapping[str, Any]) -> bool:
     """Whether K ran over all states of a discrete latent."""
     return bool(found.get(f"iwae_{found['samples']}", {}).get("kind") == "exact")
@@ -93,6 +106,8 @@ def _event(event: tuple[int, ...]) -> str:
 
 
 def _latent(run: Run) -> str:
+    if not run.config.model.latents:
+        return "no latents"
     what = "states" if not run.config.model.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
@@ -146,7 +161,8 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
     seen = " Training learnt from these examples." if held is not None and held.seen else ""
-    lead = f"{found['data']}: all {found['n']:,} examples, K = {found['samples']:,} draws of the posterior for each."
+    drawn = f", K = {found['samples']:,} draws of the posterior for each" if found["latent"] else ""
+    lead = f"{found['data']}: all {found['n']:,} examples{drawn}."
     lost = (
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
     )
@@ -161,7 +177,11 @@ def _rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     proper = found["elbo"]["kind"] != "not a bound"
     named = [
-        ("elbo", "ELBO" if proper else "log p(x|z) − rate" if found["rate"] else "log p(x|z)"),
+        *(
+            []
+            if not found["latent"]
+            else [("elbo", "ELBO" if proper else "log p(x|z) − rate" if found["rate"] else "log p(x|z)")]
+        ),
         *([] if _enumerated(found) else [(f"iwae_{found['samples']}", f"IWAE-{found['samples']}")]),
         ("log_likelihood", "log p(x)"),
     ]
@@ -175,7 +195,7 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     proper = found["elbo"]["kind"] != "not a bound"
-    if not proper and not found["rate"]:
+    if not found["latent"] or (not proper and not found["rate"]):
         return []
     rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
     return [
@@ -192,7 +212,7 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found["log_jacobian"]:
         what = "to be added to log p(x) for densities in the data's own unit"
         rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
-    if _enumerated(found):
+    if _exact(found):
         return rows
     if found["effective_samples"] is not None and found["samples"] > 1:
         effective = f"{number(found['effective_samples'], 1)} of {found['samples']:,}"

@@ -1,0 +1,61 @@
+"""p(x|z) of elements that look at each other: an autoregressive network's numbers made distributions by a family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from lambent.distributions.sequential import Autoregressive
+from lambent.likelihoods.base import Family, Likelihood
+from lambent.networks.autoregressive import AutoregressiveNet
+from lambent.shapes import Shapes
+
+
+class AutoregressiveLikelihood(Likelihood):
+    """prod_d p(x_d | x before d, z, c): any family whose elements have one input and P parameters each.
+
+    The network stands where a decoder stands; z and the condition are context that every element sees.
+    """
+
+    decoder: AutoregressiveNet
+
+    def __init__(self, family: Family, network: AutoregressiveNet, shapes: Shapes) -> None:
+        super().__init__(family, network, shapes)
+        self.element = replace(shapes, event=(1,))
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Autoregressive:
+        """p(x|z) of batch shape (K, B), from z (K, B, latent), latent 0 for none, and a condition (B, c)."""
+        context = z if condition is None else torch.cat([z, condition.to(z.dtype).expand(*z.shape[:2], -1)], -1)
+        return Autoregressive(self, context, self.shapes.event)
+
+    @property
+    def orderings(self) -> int:
+        """M, the network's orderings."""
+        return self.decoder.orderings
+
+    def all(self, x: Tensor, context: Tensor, ordering: int) -> Distribution:
+        """p(x_d | x before d) of every element, batch shape ``lead``, for x (*lead, *event)."""
+        lead = context.shape[:-1]
+        flat = context.reshape(math.prod(lead), context.shape[-1])
+        inputs = self.as_input(x).reshape(len(flat), self.decoder.elements)
+        numbers = self.decoder(inputs, flat if flat.shape[1] else None, ordering)
+        return self.family.distribution(numbers.view(*lead, *self.decoder.out_shape), self.own, self.shapes)
+
+    def one_by_one(self, context: Tensor, ordering: int, choose: Callable[[int, Distribution], Tensor]) -> None:
+        """Asks for the values (N,) of each element in order, by p(x_d | x before d) of batch (N,) and event (1,)."""
+
+        def taken(element: int, numbers: Tensor) -> Tensor:
+            p = self.family.distribution(numbers.unsqueeze(-1), self._own(element), self.element)
+            return self.family.as_input(choose(element, p).unsqueeze(1), self.element).squeeze(1)
+
+        self.decoder.unroll(len(context), context if context.shape[1] else None, ordering, taken)
+
+    def _own(self, element: int) -> Tensor | None:
+        """What the family learns for itself about one element."""
+        per_element = self.own is not None and self.own.shape == self.shapes.event
+        return self.own.flatten()[element : element + 1] if per_element and self.own is not None else self.own

@@ -1,0 +1,77 @@
+"""No latents at all: log p(x) is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.distributions import OneHotCategorical
+from lambent.distributions.sequential import Autoregressive
+from lambent.draws import Ancestral, Draw
+from lambent.errors import CombinationError, ConfigError
+from lambent.models.base import LatentModel
+from lambent.trace import Latent, Trace
+
+
+class Density(LatentModel):
+    """p(x), or p(x|c), itself: a likelihood of a code with no numbers in it.
+
+    A mixture over orderings is trained one ordering at a time, drawn at random: its trace then holds the ordering as a
+    latent whose posterior is its prior, and its number is a lower bound. In evaluation all orderings are summed: exact.
+    """
+
+    likelihood: Any
+
+    def __init__(self, likelihood: nn.Module) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
+        """The trace of a batch ``x``, without latents; None generates, as many as `Ancestral` says."""
+        px = self._given(_items(x, draw), condition)
+        if self.training and x is not None and isinstance(px, Autoregressive) and len(px.orderings) > 1:
+            return _one_ordering(px, draw.generator)
+        return Trace(px)
+
+    def log_prob(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Exact log p(x), (B,), nats."""
+        return self._given(len(x), condition).log_prob(x)[0]
+
+    def _given(self, items: int, condition: Tensor | None) -> Distribution:
+        nothing = next(self.parameters()).new_zeros(1, items, 0)
+        px: Distribution = self.likelihood(nothing, condition)
+        return px
+
+    def code(self, trace: Trace) -> Tensor:
+        """Refused: there is none."""
+        raise ConfigError("this model has no latents, so nothing to encode; use its samples and its log p(x)")
+
+    def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
+        """Refused: there is nothing to decode."""
+        raise ConfigError("this model has no latents, so nothing to decode; use its samples and its log p(x)")
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """All of it is p."""
+        return {"generative": list(self.parameters()), "inference": []}
+
+
+def _items(x: Tensor | None, draw: Draw) -> int:
+    if x is not None:
+        return len(x)
+    if isinstance(draw, Ancestral):
+        return draw.batch
+    raise CombinationError(
+        f"without x a model without latents can only generate, and {type(draw).__name__} does not; use Ancestral"
+    )
+
+
+def _one_ordering(px: Autoregressive, generator: torch.Generator | None) -> Trace:
+    """p(x| ordering) of an ordering drawn for the whole batch."""
+    device = px.context.device
+    chosen = int(torch.randint(len(px.orderings), (), generator=generator, device=device))
+    p = OneHotCategorical(torch.zeros(len(px.orderings), device=device))
+    value = p.one_hot(torch.full((*px.batch_shape, 1), chosen, device=device))
+    return Trace(px.only(px.orderings[chosen]), (Latent("ordering", value, p, p),))
