@@ -15,7 +15,7 @@ from lambent.distributions.numerics import full_precision, matmul, split_shape
 class AutoregressiveBernoulli(Distribution):
     """D coins in order, coin i with logit l_i + sum_{j<i} W_ij x_j (a sigmoid belief net without hidden units).
 
-    DARN's layers (Gregor et al. 2014, eq. 5). ``log_prob`` is one masked product; ``sample`` goes coin by coin.
+    DARN's layers (Gregor et al. 2014, section 3). ``log_prob`` is one masked product; ``sample`` goes coin by coin.
 
     Args:
         logits: l, (*batch, D).

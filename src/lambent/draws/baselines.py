@@ -59,7 +59,7 @@ def scalar_net(inputs: int, units: int) -> nn.Module:
 class LearnedBaseline(nn.Module):
     """NVIL's baseline: a network of x beside the running mean, fitted to the credit by least squares.
 
-    Mnih & Gregor 2014, eq. 6 to 8, without their division by the running deviation, which would change the gradient's
+    Mnih & Gregor 2014, section 2.3, without their division by the running deviation, which would change the gradient's
     scale.
     """
 

@@ -36,9 +36,10 @@ class Detached(Draw):
 class Score(Draw):
     """The score function estimator, REINFORCE (Williams 1992): unbiased for any q, discrete or not.
 
-    The objective's signal, less a baseline, multiplies the gradient of log q (Mnih & Gregor 2014, eq. 5 to 8). Under a
-    bound of several samples "leave-one-out" is VIMCO (Mnih & Rezende 2016, eq. 9): the bound with one weight replaced
-    by the geometric mean of the others.
+    The objective's signal, less a baseline, multiplies the gradient of log q (Mnih & Gregor 2014, section 2). Under a
+    bound of several samples "leave-one-out" is VIMCO (Mnih & Rezende 2016, section 2.5): the bound with one weight
+    replaced by the geometric mean of the others. All levels of a chain share one signal and one baseline: unbiased,
+    with more noise than a signal for each level has.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary", "mixed")

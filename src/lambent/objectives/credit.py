@@ -73,7 +73,7 @@ class LogMean(Reduction):
         return (self._bounds(terms).unsqueeze(1).expand_as(split) / self.groups).flatten(0, 1)
 
     def prediction(self, terms: Tensor) -> Tensor:
-        """The bound with the sample's log weight replaced by the others' mean (Mnih & Rezende 2016, eq. 9)."""
+        """The bound with the sample's log weight replaced by the others' mean (Mnih & Rezende 2016, section 2.5)."""
         split = self._split(terms)
         if split.shape[1] == 1:  # a group of one has no others in it; those of other groups tell as much
             return Mean().prediction(terms)

@@ -61,8 +61,8 @@ class CriticSettings(PenaltySettings):
 class Factor(CriticSettings):
     """weight * E_q[logit(z)], the total correlation by a density ratio (Kim & Mnih 2018, eq. 2 and 3).
 
-    The critic tells z ~ q(z) from z whose dimensions are permuted over the batch, each by itself (their algorithm 1),
-    which are draws of prod_i q(z_i) where the batch is large.
+    The critic tells z ~ q(z) from z whose dimensions are permuted over the batch, each by itself, which are draws of
+    prod_i q(z_i) where the batch is large. The same batch serves for both (their algorithm 1 permutes a second one).
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("continuous", "binary")

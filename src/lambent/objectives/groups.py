@@ -37,7 +37,7 @@ def _require_groups(trace: Trace, groups: int) -> None:
 @part("objective", "miwae")
 @dataclass(frozen=True)
 class MIWAE(Objective):
-    """The mean of M IWAE bounds of K / M samples each (Rainforth et al. 2018, eq. 9): less noise, a looser bound."""
+    """The mean of M IWAE bounds of K / M samples each (Rainforth et al. 2018): less noise, a looser bound."""
 
     needs_weights: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class MIWAE(Objective):
 @part("objective", "ciwae")
 @dataclass(frozen=True)
 class CIWAE(Objective):
-    """share * ELBO + (1 - share) * IWAE (Rainforth et al. 2018, eq. 10), a bound between the two."""
+    """share * ELBO + (1 - share) * IWAE (Rainforth et al. 2018), a bound between the two."""
 
     needs_weights: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True
@@ -68,7 +68,7 @@ class CIWAE(Objective):
 @part("objective", "piwae")
 @dataclass(frozen=True)
 class PIWAE(Objective):
-    """IWAE of all samples for p, MIWAE of M groups for q (Rainforth et al. 2018, section 5.3)."""
+    """IWAE of all samples for p, MIWAE of M groups for q (Rainforth et al. 2018)."""
 
     needs_weights: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True

@@ -19,7 +19,7 @@ from lambent.trace import Estimate, Trace
 @part("objective", "sleep")
 @dataclass(frozen=True)
 class Sleep(Objective):
-    """E_{p(z)p(x|z)}[log q(z|x)], a loss of the encoder alone (Hinton et al. 1995, Science 268, eq. 7 and 8).
+    """E_{p(z)p(x|z)}[log q(z|x)], a loss of the encoder alone (Hinton et al. 1995, Science 268).
 
     Maximising it minimises E_{p(x)} KL(p(z|x) || q(z|x)). The batch gives only the number of dreams, and their
     conditions. The reported value, nats, is log q(z|x) of each dream: no bound on log p(x).

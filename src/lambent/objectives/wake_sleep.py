@@ -37,7 +37,7 @@ def _awake(trace: Trace) -> Trace:
 @part("objective", "wake-sleep")
 @dataclass(frozen=True)
 class WakeSleep(Objective):
-    """Wake: p maximises E_q[log p(x,z)]; sleep: q maximises E_p[log q(z|x)] (Hinton et al. 1995, eq. 5 to 8).
+    """Wake: p maximises E_q[log p(x,z)]; sleep: q maximises E_p[log q(z|x)] (Hinton et al. 1995, Science 268).
 
     Both phases in one step, on as many dreams as examples. The reported value is the ELBO, which neither phase
     maximises as a whole.
@@ -66,7 +66,7 @@ class WakeSleep(Objective):
 @part("objective", "rws")
 @dataclass(frozen=True)
 class ReweightedWakeSleep(Objective):
-    """Wake-sleep with importance weights (Bornschein & Bengio 2015, eq. 6 to 8), normalised over each example's K.
+    """Wake-sleep with importance weights (Bornschein & Bengio 2015, section 2), normalised over each example's K.
 
     p follows sum_k w_k grad log p(x, z_k); q follows sum_k w_k grad log q(z_k|x) (wake phase), dreams (sleep phase), or
     both in the shares that ``dreams`` says. Biased at finite K, consistent as K grows. The reported value is the IWAE

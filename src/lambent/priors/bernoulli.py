@@ -46,7 +46,7 @@ class CoinPrior(nn.Module):
 @part("prior", "autoregressive-bernoulli")
 @dataclass(frozen=True)
 class AutoregressivePrior(PriorSettings):
-    """Coins in order, each a logistic regression on those before it (Gregor et al. 2014, eq. 5)."""
+    """Coins in order, each a logistic regression on those before it (Gregor et al. 2014, section 3)."""
 
     latent_kind: ClassVar[LatentKind] = "binary"
 

@@ -42,7 +42,7 @@ RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "gan-inverter",
         "encoder trained alone to invert a given generator: that of train.init, or yours",
-        "Dumoulin et al. 2017, ICLR, section 3.4 (learning an inverse mapping post hoc); Hinton et al. 1995, eq. 8",
+        "Dumoulin et al. 2017, ICLR, section 3.4 (learning an inverse mapping post hoc); Hinton et al. 1995",
         {
             "data": {"scale": "unit"},
             "likelihood": {"name": "normal", "sigma": 0.1},

@@ -70,6 +70,11 @@ class Config:
     data: DataOptions
     train: TrainOptions
 
+    @property
+    def continuous(self) -> bool:
+        """Whether all latents are continuous, so that points between two codes are codes too."""
+        return self.prior.latent_kind == "continuous" and not self.model.mixed
+
     def values(self) -> dict[str, Any]:
         """Plain nested values, complete: what ``recipe.toml`` holds and `resolve` reads back."""
         return {"recipe": self.recipe, **{section: self._section(section) for section in SECTIONS}}
