@@ -70,8 +70,9 @@ def _items(x: Tensor | None, draw: Draw) -> int:
 
 def _one_ordering(px: Autoregressive, generator: torch.Generator | None) -> Trace:
     """p(x| ordering) of an ordering drawn for the whole batch."""
+    source = torch.device("cpu") if generator is None else generator.device
+    chosen = int(torch.randint(len(px.orderings), (), generator=generator, device=source))
     device = px.context.device
-    chosen = int(torch.randint(len(px.orderings), (), generator=generator, device=device))
     p = OneHotCategorical(torch.zeros(len(px.orderings), device=device))
     value = p.one_hot(torch.full((*px.batch_shape, 1), chosen, device=device))
     return Trace(px.only(px.orderings[chosen]), (Latent("ordering", value, p, p),))
