@@ -261,13 +261,14 @@ def _means_of(trace: Trace) -> Tensor:
 
 
 def _mean(latent: Latent) -> Tensor:
-    """E_q[z], (B, *latent); its mode for a family without a mean in closed form."""
+    """E_q[z], (B, *latent); the mean of 100 draws for a family without one in closed form."""
     assert latent.q is not None
     assert latent.value is not None
     try:
         mean: Tensor = latent.q.mean
     except NotImplementedError:
-        return latent.value[0]
+        noise = torch.Generator(latent.value.device).manual_seed(0)
+        mean = sample(latent.q, (100,), noise).mean(0)
     return mean if len(latent.q.batch_shape) == 1 else mean[0]
 
 

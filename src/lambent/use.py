@@ -161,6 +161,8 @@ def write_interpolations(
         raise ConfigError(
             "between the states of a mixture there is nothing to decode; use a model with continuous latents"
         )
+    if run.config.model.latents and not run.config.continuous:
+        raise ConfigError("between discrete latents there is nothing to decode; use a model with continuous latents")
     if pairs < 1 or steps < 2:
         raise ConfigError(f"pairs={pairs}, steps={steps}: expected at least 1 pair and 2 steps")
     _check_number(run, pairs * (steps + 2), path, "pairs × (steps + 2)")

@@ -141,7 +141,7 @@ def unit_scored(run: Run) -> str:
 
 def manifold(run: Run, held: Held | None) -> Panel | None:
     """Decoded points of a 2-D latent on a grid."""
-    if not run.config.model.amortised or run.shapes.latent != 2:
+    if not run.config.continuous or run.shapes.latent != 2:
         return None
     condition, given = _one_condition(run, held)
     grid = _normal_grid(run, condition)
@@ -197,7 +197,7 @@ def _square(low: Tensor, high: Tensor) -> Tensor:
 def interpolations(held: Held) -> Panel | None:
     """Decoded points on lines between the encodings of pairs of examples, between the examples themselves."""
     rows = held.first_of_each(2 * LINES)
-    if len(rows) < 2 or not held.run.config.model.amortised:
+    if len(rows) < 2 or not held.run.config.continuous:
         return None
     first, second = rows[0::2][: len(rows) // 2], rows[1::2]
     at = torch.linspace(0, 1, STEPS).view(1, -1, 1)
