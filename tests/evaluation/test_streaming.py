@@ -238,9 +238,8 @@ class Density(LatentModel):
 def test_a_density_is_exact_whatever_the_samples():
     found = evaluated(Density(), samples=3000)
     truth = torch.distributions.Normal(0.0, 1.0).log_prob(data().double()).sum(1)
-    assert found.elbo_kind == found.iwae_kind == "exact"
+    assert (found.elbo_kind, found.iwae) == ("exact", None)
     torch.testing.assert_close(found.elbo, truth, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(found.iwae, truth, rtol=1e-6, atol=1e-6)
     assert float(found.rate.abs().max()) == 0
     assert ELBO()(Density()(data(), None), data()).kind == "exact"
 
