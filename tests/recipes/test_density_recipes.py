@@ -24,7 +24,10 @@ def independent(x, test):
     return torch.distributions.Bernoulli(mean).log_prob(test).flatten(1).sum(1).mean().item()
 
 
-@pytest.mark.parametrize(("recipe", "settings"), [("made", {}), ("nade", {"units": 100, "lr": 0.01}), ("made", {"direct": True})])
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [("made", {}), ("nade", {"units": 100, "lr": 0.01}), ("made", {"direct": False, "ordering": "natural"})],
+)
 def test_what_the_digits_pixels_tell_of_each_other_is_learnt(recipe, settings):
     run = fit(recipe, "digits", epochs=30, data__binarize="static", threads=1, console=QUIET, **settings)
     found = run.evaluate()

@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from lambent import fit, load
 from lambent.errors import ConfigError, StorageError
 from lambent.report import generated, latents, write_report
+from lambent.report.drawing import with_error
 from lambent.report.material import gather
 from lambent.training.console import Console
 
@@ -62,8 +63,8 @@ def test_a_density_has_samples_and_its_exact_number_and_nothing_of_latents(train
     run = train("made")
     found = report(run, tmp_path)
     assert set(found.sections) == {"Measured", "Training", "Samples", "Settings"}
-    value = f"{run.evaluate().log_likelihood.value:.2f}".replace("-", "−")
-    assert f"log p(x) {value}" in found.text
+    exact = run.evaluate().log_likelihood
+    assert f"log p(x) {with_error(exact.value, exact.se)} nats" in found.text
     assert "latent dimensions active" not in found.text
     assert not {"ELBO", "KL(q‖p)", "IWAE"} & set(found.text.split())
     vectors = report(train("made", normals(), likelihood="normal", data__binarize="none"), tmp_path)
