@@ -7,6 +7,9 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
+import lambent.training.maximise_mixture as mixtures
 from em_checks import (
     KINDS,
     agrees_with_sklearn,
@@ -20,9 +23,6 @@ from em_checks import (
     ppca_reaches_the_maximum,
     q_is_the_posterior,
 )
-from torch import nn
-
-import lambent.training.maximise_mixture as mixtures
 from lambent.data import DataOptions, load
 from lambent.draws import Enumerate
 from lambent.errors import CombinationError, NumericsError

@@ -3,6 +3,9 @@
 import dataclasses
 
 import pytest
+
+import lambent.training.maximise_linear as linear
+import lambent.training.maximise_mixture as mixtures
 from em_checks import (
     agrees_with_sklearn,
     fa_agrees_with_sklearn,
@@ -11,9 +14,6 @@ from em_checks import (
     ppca_reaches_the_maximum,
     q_is_the_posterior,
 )
-
-import lambent.training.maximise_linear as linear
-import lambent.training.maximise_mixture as mixtures
 
 
 def over_examples(patch):
