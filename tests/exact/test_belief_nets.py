@@ -1,7 +1,4 @@
-"""C7: 20 sigmoid belief nets of 2^10 states: enumeration, IWAE, the score function and VIMCO against brute force.
-
-Annealed importance sampling is no part of lambent yet, so it is not among them.
-"""
+"""C7: 20 sigmoid belief nets of 2^10 states: enumeration, IWAE, AIS, the score function and VIMCO by brute force."""
 
 import math
 
