@@ -134,7 +134,7 @@ class Run:
         """
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
-        means = self._means(prepared)
+        means = self.posterior_means(prepared)
         found = bounds(
             self.model,
             partial(stretch, prepared),
@@ -176,8 +176,8 @@ class Run:
         return torch.cat([log_prob(x, c).double().cpu() for x, c in stretches(prepared)])
 
     @torch.inference_mode()
-    def _means(self, prepared: View) -> Tensor:
-        """Posterior means of all levels side by side, (N, latents); a level is inferred from the mode of the last."""
+    def posterior_means(self, prepared: View) -> Tensor:
+        """E_q[z] of all levels side by side, (N, latents); a level is inferred from the mode of the one below."""
         traces = [self.model(x, Mode(), condition) for x, condition in stretches(prepared)]
         return torch.cat([_means_of(trace) for trace in traces])
 

@@ -278,3 +278,14 @@ def test_changed_settings_are_named_and_the_published_figure_is_not_claimed(trai
     assert "Recipe vae with likelihood discretised-logistic" in other.text
     assert {"model.latent = 2", "likelihood discretised-logistic"} <= set(other.row("Changed")[0].split("; "))
     assert "86.76" not in other.text
+
+
+def test_the_page_counts_coins_that_are_active_as_the_evaluation_does(train, tmp_path):
+    """By posterior means, on all levels: coins that fall on another side now and then need not be."""
+    coins = {"model": "chain", "prior": "bernoulli", "posterior": "bernoulli", "draw": "score"}
+    run = train("vae", name="coins", latent=12, above=(3,), epochs=2, **coins)
+    found = run.evaluate(samples=7)
+    assert found.active_units < int((run.encode("digits").var(0) > 0.01).sum())
+    write_report(run, tmp_path / "coins.html")
+    text = (tmp_path / "coins.html").read_text()
+    assert f"{found.active_units} of 15 dimensions are active" in text

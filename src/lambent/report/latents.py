@@ -179,13 +179,13 @@ def dimension_rates(held: Held) -> Tensor | None:
 
 def units(held: Held) -> Panel:
     """Bars of each dimension's rate, or of the variance of its mean where there is no rate."""
-    rates, variances = dimension_rates(held), held.z.double().var(0)
+    rates, variances = dimension_rates(held), held.means.double().var(0)
     active = variances > THRESHOLD
     heights = variances if rates is None else rates
     count = f"{int(active.sum())} of {len(active)} dimensions are active (variance of the posterior mean > {THRESHOLD})"
     ordered = heights.sort(descending=True)
     if rates is None:
-        title, label = "Variance of each latent dimension", "variance of the encoding"
+        title, label = "Variance of each latent dimension", "variance of the posterior mean"
         words = (
             f"{count}. Variances from {number(float(ordered.values[0]))} down to {number(float(ordered.values[-1]))}."
         )

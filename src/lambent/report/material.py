@@ -60,6 +60,11 @@ class Held:
         """The posterior's modes, (N, latent)."""
         return self.run.encode(self.view)
 
+    @cached_property
+    def means(self) -> Tensor:
+        """The posterior's means on all levels, (N, latents)."""
+        return self.run.posterior_means(self.view)
+
     @property
     def labels(self) -> Tensor | None:
         """Codes of the classes, (N,)."""
