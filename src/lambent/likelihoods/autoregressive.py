@@ -42,7 +42,7 @@ class AutoregressiveLikelihood(Likelihood):
         """p(x_d | x before d) of every element, batch shape ``lead``, for x (*lead, *event)."""
         lead = context.shape[:-1]
         flat = context.reshape(math.prod(lead), context.shape[-1])
-        inputs = self.as_input(x).reshape(len(flat), self.decoder.elements)
+        inputs = self._inputs(x, self.shapes).reshape(len(flat), self.decoder.elements)
         numbers = self.decoder(inputs, flat if flat.shape[1] else None, ordering)
         return self.family.distribution(numbers.view(*lead, *self.decoder.out_shape), self.own, self.shapes)
 
@@ -51,9 +51,13 @@ class AutoregressiveLikelihood(Likelihood):
 
         def taken(element: int, numbers: Tensor) -> Tensor:
             p = self.family.distribution(numbers.unsqueeze(-1), self._own(element), self.element)
-            return self.family.as_input(choose(element, p).unsqueeze(1), self.element).squeeze(1)
+            return self._inputs(choose(element, p).unsqueeze(1), self.element).squeeze(1)
 
         self.decoder.unroll(len(context), context if context.shape[1] else None, ordering, taken)
+
+    def _inputs(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """``x`` as the network wants it: symbols as they are, or numbers of about unit size."""
+        return x if self.decoder.embeds else self.family.as_input(x, shapes)
 
     def _own(self, element: int) -> Tensor | None:
         """What the family learns for itself about one element."""

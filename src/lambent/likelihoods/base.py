@@ -50,6 +50,10 @@ class Family(ABC):
         """``x`` as floats of about unit size for the encoder."""
         return x.float()
 
+    def symbols(self, shapes: Shapes) -> int | None:
+        """How many values 0, 1, ... an element takes, where they are finitely many."""
+        return None
+
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor | None:
         """The decoder's last bias, (*out_shape), at which p(x|z) fits the examples ``x`` (N, *event) without z."""
         return None

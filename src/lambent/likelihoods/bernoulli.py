@@ -31,6 +31,10 @@ class BernoulliFamily(Family):
         dims = len(shapes.event)
         return Bernoulli(parameters.squeeze(-1 - dims), dims)
 
+    def symbols(self, shapes: Shapes) -> int:
+        """2."""
+        return 2
+
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Logits of the (smoothed) means."""
         mean = (x.double().sum(0) + 0.5) / (len(x) + 1)

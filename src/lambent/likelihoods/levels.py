@@ -60,6 +60,10 @@ class DiscretisedLogisticFamily(Family):
         """Scales per model or per dimension."""
         return own_scale_shape(self.scale, shapes.event)
 
+    def symbols(self, shapes: Shapes) -> int:
+        """2^bits."""
+        return _levels(self.bits, shapes)
+
     def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> DiscretisedLogistic:
         """Locations in the unit where the levels span -1..1."""
         dims = len(shapes.event)
@@ -90,6 +94,10 @@ class CategoricalFamily(Family):
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """A logit a level and element."""
         return (_levels(self.bits, shapes), *shapes.event)
+
+    def symbols(self, shapes: Shapes) -> int:
+        """2^bits."""
+        return _levels(self.bits, shapes)
 
     def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> CategoricalLevels:
         """Logits last, as the distribution wants them."""

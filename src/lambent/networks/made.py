@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lambent.networks.activations import ACTIVATIONS, activation, output_gain
-from lambent.networks.autoregressive import ORDERINGS, AutoregressiveNet, AutoregressiveSettings, Choose, linear, orders
+from lambent.networks.autoregressive import (
+    ORDERINGS,
+    AutoregressiveNet,
+    AutoregressiveSettings,
+    Choose,
+    ContextShape,
+    context_size,
+    linear,
+    orders,
+)
 from lambent.networks.base import checked, flat_items
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
@@ -149,8 +158,10 @@ class MADEDecoder(AutoregressiveSettings):
     masks: int = option(1, "sets of masks (and random orderings): one a training step, all averaged", minimum=1)
     direct: bool = option(default=False, help="connect inputs to outputs directly as well")
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> MADE:
+    def build(
+        self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
+    ) -> MADE:
         """The network, its weights, orderings and degrees from torch's current random state."""
         order = orders(prod(out_shape[1:]), self.ordering, self.masks)
         direct = order.shape[1] if self.direct else 0
-        return MADE(out_shape, self.hidden, self.activation, order, direct, latent + condition)
+        return MADE(out_shape, self.hidden, self.activation, order, direct, context_size(latent) + condition)

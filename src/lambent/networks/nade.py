@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from lambent.networks.autoregressive import ORDERINGS, AutoregressiveNet, AutoregressiveSettings, Choose, linear, orders
+from lambent.networks.autoregressive import (
+    ORDERINGS,
+    AutoregressiveNet,
+    AutoregressiveSettings,
+    Choose,
+    ContextShape,
+    context_size,
+    linear,
+    orders,
+)
 from lambent.networks.base import checked, flat_items
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
@@ -112,7 +121,9 @@ class NADEDecoder(AutoregressiveSettings):
     units: int = option(500, "hidden units", minimum=1)
     ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> NADE:
+    def build(
+        self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
+    ) -> NADE:
         """The network, its weights and ordering from torch's current random state."""
         order = orders(prod(out_shape[1:]), self.ordering, 1)
-        return NADE(out_shape, self.units, order, latent + condition)
+        return NADE(out_shape, self.units, order, context_size(latent) + condition)

@@ -56,9 +56,11 @@ class Structure(ABC):
 def likelihood_of(config: Config, shapes: Shapes) -> Likelihood:
     """The likelihood with a decoder of the shapes it asks for."""
     family = config.likelihood
-    decoder = config.decoder.build(shapes.latent, family.out_shape(shapes), shapes.condition)
-    made = AutoregressiveLikelihood if isinstance(config.decoder, AutoregressiveSettings) else Likelihood
-    return made(family, decoder, shapes)
+    out, condition = family.out_shape(shapes), shapes.condition
+    if isinstance(config.decoder, AutoregressiveSettings):
+        network = config.decoder.build(shapes.latent, out, condition, family.symbols(shapes))
+        return AutoregressiveLikelihood(family, network, shapes)
+    return Likelihood(family, config.decoder.build(shapes.latent, out, condition), shapes)
 
 
 def posterior_of(config: Config, shapes: Shapes) -> nn.Module:
