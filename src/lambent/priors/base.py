@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
+from lambent.errors import CombinationError
 from lambent.shapes import Shapes
 
-LatentKind = Literal["continuous", "one-hot", "binary", "mixed", "none"]
+LatentKind = Literal["continuous", "sphere", "one-hot", "binary", "bytes", "codes", "mixed", "none"]
 
 
 class PriorSettings(ABC):
@@ -25,3 +26,24 @@ class PriorSettings(ABC):
     @abstractmethod
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior for latents of ``shapes.latent`` dimensions."""
+
+
+class CodePriorSettings(PriorSettings):
+    """Settings of a prior over grids of code indices."""
+
+    latent_kind: ClassVar[LatentKind] = "codes"
+
+    @abstractmethod
+    def over_codes(self, symbols: int, grid: tuple[int, ...], context: int | tuple[int, int, int] = 0) -> nn.Module:
+        """The prior as a module ``forward(context=None) -> p`` over grids of ``symbols`` codes.
+
+        Args:
+            symbols: Number of codes.
+            grid: Shape of the grid: the event of p, whose values are indices.
+            context: What p is given (codes of a level above, a condition): so many numbers or a map (C, h, w), which
+                come flat, (B, c), or with samples in front, (K, B, c).
+        """
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        """Refused: codes come in a grid that only a model of codes knows."""
+        raise CombinationError("a prior over codes needs a model of codes; use model=codes")
