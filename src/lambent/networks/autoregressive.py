@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lambent.networks.activations import initialise
+from lambent.settings import option
 
 Choose = Callable[[int, Tensor], Tensor]
 """(element, its parameters (N, P)) -> that element's input (N,)."""
@@ -77,6 +78,34 @@ class AutoregressiveSettings(ABC):
             condition: Numbers of the condition, which follow those of z in the context.
             symbols: How many values an element takes, where they are finitely many.
         """
+
+
+class InputDropout(nn.Module):
+    """In training, replaces each input by nothing, with a probability ("word dropout", Bowman et al. 2016, CoNLL).
+
+    p(x|z) stays normalised, as only what an element sees of those before it changes; with less of it to see, z is
+    worth more. Draws from torch's current random state; in evaluation it does nothing.
+
+    Args:
+        probability: Of each input, 0 to 1.
+        blank: What stands for nothing: 0 for numbers, S for symbols 0..S-1 (the table's row of their own).
+    """
+
+    def __init__(self, probability: float, blank: float = 0.0) -> None:
+        super().__init__()
+        self.probability, self.blank = probability, blank
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x``, of any shape, or a copy with some inputs blank."""
+        if not self.training or self.probability == 0:
+            return x
+        return x.masked_fill(torch.rand(x.shape, device=x.device) < self.probability, self.blank)
+
+
+def input_dropout_option() -> float:
+    """The field ``input_dropout`` of settings."""
+    chosen: float = option(0.0, "share of the inputs hidden from the network in training", minimum=0.0, maximum=1.0)
+    return chosen
 
 
 def orders(elements: int, kind: str, count: int) -> Tensor:
