@@ -40,8 +40,9 @@ class CodePriorSettings(PriorSettings):
         Args:
             symbols: Number of codes.
             grid: Shape of the grid: the event of p, whose values are indices.
-            context: What p is given (codes of a level above, a condition): so many numbers or a map (C, h, w), which
-                come flat, (B, c), or with samples in front, (K, B, c).
+            context: What p is given of the levels above: so many numbers or a map (C, h, w); it comes flat, (B, c), or
+                with samples in front, (K, B, c).
+            condition: Numbers of the condition, which follow those.
         """
 
     def build(self, shapes: Shapes) -> nn.Module:

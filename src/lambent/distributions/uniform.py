@@ -1,0 +1,53 @@
+"""The same probability for every grid of levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lambent.distributions.base import Distribution
+
+
+class UniformLevels(Distribution):
+    """Independent elements, each any of 0..L-1 with probability 1/L: log p(x) = -D log L, nats.
+
+    Args:
+        levels: L.
+        like: A tensor whose type and device the probabilities have.
+        event_shape: The elements.
+
+    >>> UniformLevels(256, torch.zeros(()), (3,)).log_prob(torch.zeros(2, 3))
+    tensor([-16.6355, -16.6355])
+    """
+
+    def __init__(self, levels: int, like: Tensor, event_shape: Sequence[int]) -> None:
+        self.levels, self.like = levels, like
+        super().__init__((), event_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """(L - 1) / 2."""
+        return self.like.new_full(self.event_shape, (self.levels - 1) / 2)
+
+    @property
+    def mode(self) -> Tensor:
+        """The lowest level: all are as probable."""
+        return self.like.new_zeros(self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability, nats, of levels (values outside 0..L-1 have none)."""
+        inside = ((value >= 0) & (value < self.levels)).flatten(value.dim() - len(self.event_shape)).all(-1)
+        constant = self.like.new_full((), -self.event_shape.numel() * math.log(self.levels))
+        return torch.where(inside, constant, constant.new_tensor(-math.inf))
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        device = self.like.device
+        return torch.randint(self.levels, shape, generator=generator, device=device).to(self.like.dtype)
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> UniformLevels:
+        """Itself: it has no parameters."""
+        return self
+
