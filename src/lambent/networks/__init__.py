@@ -11,9 +11,11 @@ from lambent.networks.autoregressive import AutoregressiveNet, AutoregressiveSet
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
 from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.fold import fold
+from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
 from lambent.networks.made import MADE, MADEDecoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
 from lambent.networks.nade import NADE, NADEDecoder
+from lambent.networks.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
 from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
@@ -30,6 +32,9 @@ __all__ = [
     "Encoder",
     "EncoderSettings",
     "IdentityDecoder",
+    "LSTMDecoder",
+    "LSTMEncoder",
+    "LSTMNet",
     "LinearDecoder",
     "LinearEncoder",
     "MADEDecoder",
@@ -37,6 +42,10 @@ __all__ = [
     "MLPEncoder",
     "NADEDecoder",
     "NoEncoder",
+    "Stack",
+    "TransformerDecoder",
+    "TransformerEncoder",
+    "TransformerNet",
     "UserDecoder",
     "UserEncoder",
     "affine",

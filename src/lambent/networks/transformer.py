@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lambent.errors import ConfigError
+from lambent.networks.autoregressive import (
+    ORDERINGS,
+    AutoregressiveSettings,
+    ContextShape,
+    context_size,
+    input_dropout_option,
+    linear,
+)
+from lambent.networks.base import Encoder, checked
 from lambent.networks.mlp import affine
+from lambent.networks.sequence import SequenceNet, Step, Steps, pixel_order
+from lambent.settings import option, part
 
 
 class Attention(nn.Module):
@@ -119,3 +133,139 @@ class Stack(nn.Module):
         for block, own in zip(self.blocks, cache, strict=True):
             h = block.step(h, own, place)
         return self.norm(h)
+
+
+def _positions(count: int, width: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(count, width) * width**-0.5)
+
+
+class TransformerNet(SequenceNet):
+    """A causal `Stack` over the elements, at learned positions (Parmar et al. 2018; Chen et al. 2020).
+
+    A vector of context is added to every token by a linear map, so that it is near at every element. A map (C, h, w)
+    becomes h w tokens in front, at positions of their own, which every element looks at.
+
+    Args:
+        out_shape: (P, *event).
+        settings: Sizes.
+        latent: What the context holds of z: so many numbers, or a map.
+        condition: Numbers that follow it.
+        symbols: How many values an element takes.
+    """
+
+    def __init__(
+        self,
+        out_shape: tuple[int, ...],
+        settings: TransformerDecoder,
+        latent: ContextShape,
+        condition: int,
+        symbols: int | None,
+    ) -> None:
+        width, order = settings.width, pixel_order(out_shape[1:], settings.ordering)
+        super().__init__(out_shape, order, width, width, symbols, settings.input_dropout)
+        self.positions = _positions(self.elements, width)
+        self.stack = Stack(width, settings.layers, settings.heads, settings.dropout, causal=True)
+        self.context = context_size(latent) + condition
+        self.map = None if isinstance(latent, int) else latent
+        vector = self.context - (prod(self.map) if self.map else 0)
+        self.from_vector = linear(vector, width) if vector else None
+        self.from_map = affine(self.map[0], width) if self.map else None
+        self.map_positions = _positions(prod(self.map[1:]), width) if self.map else None
+
+    def features(self, tokens: Tensor, context: Tensor | None) -> Tensor:
+        """(N, D, width) of tokens (N, D, width)."""
+        prefix, everywhere = self._context_terms(context, len(tokens))
+        tokens = tokens + self.positions + everywhere.unsqueeze(1)
+        return self.stack(torch.cat([prefix, tokens], 1))[:, prefix.shape[1] :]
+
+    def stepper(self, items: int, context: Tensor | None) -> Step:
+        """Attention to cached keys and values."""
+        prefix, everywhere = self._context_terms(context, items)
+        before = prefix.shape[1]
+        cache = self.stack.cache(items, before + self.elements)
+        for place in range(before):
+            self.stack.step(prefix[:, place], cache, place)
+
+        def step(token: Tensor, place: int) -> Tensor:
+            return self.stack.step(token + self.positions[place] + everywhere, cache, before + place)
+
+        return step
+
+    def _context_terms(self, context: Tensor | None, items: int) -> tuple[Tensor, Tensor]:
+        """Tokens in front (N, h w, width), and what every other token is moved by, (N, width)."""
+        context, zero = checked(context, items, self.context), self.start.new_zeros(items, len(self.start))
+        if context is None:
+            return zero.unsqueeze(1)[:, :0], zero
+        context = context.to(zero.dtype)
+        vector = context[:, prod(self.map) if self.map else 0 :]
+        everywhere = zero if self.from_vector is None else self.from_vector(vector)
+        if self.map is None or self.from_map is None:
+            return zero.unsqueeze(1)[:, :0], everywhere
+        points = context[:, : prod(self.map)].view(items, self.map[0], -1).transpose(1, 2)
+        return self.from_map(points) + self.map_positions, everywhere
+
+
+@part("decoder", "transformer")
+@dataclass(frozen=True)
+class TransformerDecoder(AutoregressiveSettings):
+    """Causal transformer over pixels, codes or bytes (Parmar et al. 2018, ICML; Chen et al. 2020, ICML).
+
+    Up to 4096 symbols are looked up in a table; other elements are numbers. In the natural order an image's channels
+    come together, pixel by pixel, rows from the top.
+
+    >>> net = TransformerDecoder(width=64, layers=2).build(0, (2, 8, 8), symbols=2)
+    >>> sum(p.numel() for p in net.parameters())
+    104640
+    """
+
+    width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    layers: int = option(3, "blocks of attention and MLP", minimum=1)
+    heads: int = option(4, "heads of attention", minimum=1)
+    dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
+    input_dropout: float = input_dropout_option()
+    ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
+
+    def build(
+        self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
+    ) -> TransformerNet:
+        """The network, its weights and ordering from torch's current random state."""
+        return TransformerNet(out_shape, self, latent, condition, symbols)
+
+
+class TransformerEncoderNet(Encoder):
+    """A `Stack` without a causal mask over the steps, at learned positions; the features are its mean over steps."""
+
+    def __init__(self, in_shape: tuple[int, ...], settings: TransformerEncoder, condition: int) -> None:
+        super().__init__()
+        self.features = settings.width
+        self.steps = Steps(in_shape, settings.width, settings.end, condition)
+        self.positions = _positions(self.steps.count, settings.width)
+        self.stack = Stack(settings.width, settings.layers, settings.heads, settings.dropout, causal=False)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Features (N, width) of x (N, *in_shape)."""
+        tokens, seen = self.steps(x, condition)
+        h = self.stack(tokens + self.positions, seen)
+        if seen is None:
+            return h.mean(1)
+        return (h * seen.unsqueeze(-1)).sum(1) / seen.sum(1, keepdim=True)
+
+
+@part("encoder", "transformer")
+@dataclass(frozen=True)
+class TransformerEncoder:
+    """Transformer that looks both ways over D steps of S features, items (S, D), or D numbers (Vaswani et al. 2017).
+
+    >>> TransformerEncoder(width=32).build((27, 40)).features
+    32
+    """
+
+    width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    layers: int = option(2, "blocks of attention and MLP", minimum=1)
+    heads: int = option(4, "heads of attention", minimum=1)
+    dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
+    end: int | None = option(None, "feature (symbol) that marks the end: nothing after the first is seen")
+
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+        """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""
+        return TransformerEncoderNet(in_shape, self, condition)
