@@ -12,6 +12,7 @@ from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, 
 from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
 from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
+from lambent.distributions.rounded import RoundedNormal, RoundedPoint
 from lambent.distributions.sampling import detached, rsample, rsample_and_log_prob, sample
 from lambent.distributions.sequential import Autoregressive
 
@@ -32,6 +33,8 @@ __all__ = [
     "OneHotCategorical",
     "Poisson",
     "Product",
+    "RoundedNormal",
+    "RoundedPoint",
     "StandardNormal",
     "bounded_log_scale",
     "closed_kl",

@@ -23,6 +23,10 @@ def reparameterised(draw: Draw, name: str, q: Distribution) -> tuple[Tensor, Ten
         raise CombinationError(
             f"latent {name!r}: {type(q).__name__} has no rsample; use draw=score, or enumerate if it is small"
         )
+    if isinstance(q, OwnDistribution) and q.straight_through:
+        raise CombinationError(
+            f"latent {name!r}: the gradient through {type(q).__name__} is biased; use draw=straight-through, which says so"
+        )
     if isinstance(q, OwnDistribution) and not q.fused:
         return q.rsample(draw.lead(q), draw.generator), None
     return rsample_and_log_prob(q, draw.lead(q), draw.generator)

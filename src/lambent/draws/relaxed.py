@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from torch.distributions import Distribution
 
+from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.distributions.relaxed import harden, noisy, require_relaxable, soften
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
@@ -79,9 +80,12 @@ class StraightThroughGumbel(_Relaxing):
 @part("draw", "straight-through")
 @dataclass(frozen=True)
 class StraightThrough(Draw):
-    """The discrete value forwards, the gradient of its mean backwards (Bengio et al. 2013, section 4)."""
+    """The discrete value forwards, the gradient of its mean backwards (Bengio et al. 2013, section 4).
 
-    kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary")
+    Of a number rounded to a byte: the gradient of the number before rounding.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary", "bytes")
     gradient: ClassVar[str] = "path"
     relaxes: ClassVar[bool] = True
 
@@ -90,8 +94,10 @@ class StraightThrough(Draw):
         return "straight-through differentiates the latent's mean in place of its value: a biased gradient"
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
-        """The discrete value with the mean's gradient."""
+        """The discrete value with the mean's gradient, or with its own."""
         assert posterior is not None
+        if isinstance(posterior, OwnDistribution) and posterior.straight_through:
+            return Latent(name, posterior.rsample(self.lead(posterior), self.generator), prior, posterior)
         q = require_relaxable(name, posterior)
         mean = q.mean
         return Latent(name, sample(q, self.lead(q), self.generator) + (mean - mean.detach()), prior, posterior)

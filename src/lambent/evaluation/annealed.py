@@ -104,7 +104,7 @@ def _moved(name: str, value: Tensor, q: Distribution, step: float, generator: to
         flat = value.flatten(2)
         at = torch.randint(flat.shape[-1], (*flat.shape[:2], 1), generator=generator, device=value.device)
         return flat.scatter(-1, at, 1 - flat.gather(-1, at)).view_as(value)
-    if not q.has_rsample:
+    if not q.has_rsample or getattr(q, "straight_through", False):
         raise CombinationError(
             f"latent {name!r}: {type(q).__name__} is neither binary nor continuous; use importance_sampling"
         )
