@@ -53,15 +53,16 @@ class Attention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))
 
     def step(self, h: Tensor, cache: Tensor, place: int) -> Tensor:
-        """`forward` at one place: (N, width) of h (N, width) there and of ``cache`` (2, N, H, T, d) before it.
+        """`forward` at one place: (N, width) of h (N, width) there and of ``cache`` (2, N H, T, d) before it.
 
         The cache takes this place's key and value.
         """
-        q, k, v = self.inputs(h).unflatten(-1, (3, self.heads, -1)).unbind(1)
-        cache[0, :, :, place], cache[1, :, :, place] = k, v
-        keys, values = cache[:, :, :, : place + 1]
-        scores = keys @ (q * q.shape[-1] ** -0.5).unsqueeze(-1)
-        return self.output((scores.softmax(-2).transpose(-1, -2) @ values).flatten(1))
+        q, k, v = self.inputs(h).view(len(h), 3, -1, cache.shape[-1]).transpose(0, 1).flatten(1, 2)
+        cache[0, :, place], cache[1, :, place] = k, v
+        keys, values = cache[:, :, : place + 1]
+        # Two products of batches: `@` and scaled_dot_product_attention take longer, the first as it copies the cache.
+        scores = torch.bmm((q * q.shape[-1] ** -0.5).unsqueeze(1), keys.transpose(1, 2))
+        return self.output(torch.bmm(scores.softmax(-1), values).view_as(h))
 
 
 class Block(nn.Module):
@@ -124,9 +125,9 @@ class Stack(nn.Module):
         return self.norm(h)
 
     def cache(self, items: int, places: int) -> list[Tensor]:
-        """Room for the keys and values of so many places, (2, N, H, T, d) a block."""
+        """Room for the keys and values of so many places, (2, N H, T, d) a block."""
         weight, heads = self.norm.weight, self.blocks[0].attention.heads
-        return [weight.new_empty(2, items, heads, places, len(weight) // heads) for _ in self.blocks]
+        return [weight.new_empty(2, items * heads, places, len(weight) // heads) for _ in self.blocks]
 
     def step(self, h: Tensor, cache: list[Tensor], place: int) -> Tensor:
         """`forward` of a causal stack at one place, (N, width), those before it in the ``cache``."""
