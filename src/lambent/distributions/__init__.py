@@ -2,6 +2,7 @@
 
 from lambent.distributions.autoregressive import AutoregressiveBernoulli
 from lambent.distributions.base import Distribution
+from lambent.distributions.codes import Code, Coded
 from lambent.distributions.counts import NegativeBinomial, Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
@@ -22,6 +23,8 @@ __all__ = [
     "Bernoulli",
     "CategoricalLevels",
     "CholeskyNormal",
+    "Code",
+    "Coded",
     "Delta",
     "DiscretisedLogistic",
     "Distribution",

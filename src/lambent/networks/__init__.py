@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from lambent.networks.autoregressive import AutoregressiveNet, AutoregressiveSettings
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
+from lambent.networks.codebook import Codebook, Learning, Quantiser
 from lambent.networks.conv import ConvDecoder, ConvEncoder
+from lambent.networks.finite_scalar import FiniteScalar
 from lambent.networks.fold import fold
 from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
 from lambent.networks.made import MADE, MADEDecoder
@@ -24,6 +26,7 @@ __all__ = [
     "NADE",
     "AutoregressiveNet",
     "AutoregressiveSettings",
+    "Codebook",
     "ConstantEncoder",
     "ConvDecoder",
     "ConvEncoder",
@@ -31,10 +34,12 @@ __all__ = [
     "DecoderSettings",
     "Encoder",
     "EncoderSettings",
+    "FiniteScalar",
     "IdentityDecoder",
     "LSTMDecoder",
     "LSTMEncoder",
     "LSTMNet",
+    "Learning",
     "LinearDecoder",
     "LinearEncoder",
     "MADEDecoder",
@@ -42,6 +47,7 @@ __all__ = [
     "MLPEncoder",
     "NADEDecoder",
     "NoEncoder",
+    "Quantiser",
     "Stack",
     "TransformerDecoder",
     "TransformerEncoder",

@@ -1,6 +1,7 @@
 """Posteriors q(z|x), one family a file; importing this registers them."""
 
 from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
+from lambent.posteriors.codes import CodePosterior, FiniteScalarQuantised, VectorQuantised
 from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption, MaskingCorruption, NoCorruption
 from lambent.posteriors.delta import DeltaPosterior
 from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
@@ -13,10 +14,12 @@ __all__ = [
     "AutoregressivePosterior",
     "BernoulliPosterior",
     "CategoricalPosterior",
+    "CodePosterior",
     "CorruptedPosterior",
     "DeltaPosterior",
     "DiagonalNormal",
     "ExactPosterior",
+    "FiniteScalarQuantised",
     "FullCovariance",
     "GaussianCorruption",
     "LowRank",
@@ -24,4 +27,5 @@ __all__ = [
     "NoCorruption",
     "NoPosterior",
     "PosteriorSettings",
+    "VectorQuantised",
 ]

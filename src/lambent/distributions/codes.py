@@ -1,0 +1,116 @@
+"""Codes as latents: point masses on an encoder's codes, and distributions over indices carried to codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from lambent.distributions.base import Distribution
+from lambent.distributions.numerics import split_shape
+from lambent.distributions.sampling import detached, sample
+from lambent.errors import ShapeError
+
+if TYPE_CHECKING:
+    from lambent.networks.codebook import Quantiser
+
+
+class Code(Distribution):
+    """q(z|x): all mass on the code nearest to each of the encoder's outputs.
+
+    Values are the codes of all positions, flat; ``value.view(*, positions, d)`` restores them. A point mass on
+    countably many values is a probability: log q = 0 at the codes and -inf elsewhere. ``rsample`` passes the gradient
+    at the codes on to the outputs (van den Oord et al. 2017, NeurIPS, section 3.2).
+
+    Args:
+        encoded: The encoder's outputs, (*batch, positions, d).
+        quantiser: Knows the codes.
+        indices: Of the codes, (*batch, positions), where they are known already.
+
+    Attributes:
+        embedding: The codes, (*batch, positions * d), with the gradient passed on.
+    """
+
+    has_rsample = True
+    straight_through: ClassVar[bool] = True
+
+    def __init__(self, encoded: Tensor, quantiser: Quantiser, indices: Tensor | None = None) -> None:
+        batch, (positions, dim) = split_shape(encoded.shape, 2, "Code")
+        if dim != quantiser.dim:
+            raise ShapeError(f"Code: outputs (..., {positions}, {dim}), expected codes of {quantiser.dim} numbers")
+        self.encoded, self.quantiser = encoded, quantiser
+        value, self.indices = quantiser.quantise(encoded) if indices is None else (quantiser.lookup(indices), indices)
+        self.embedding = value.flatten(-2)
+        super().__init__(batch, (positions * dim,))
+
+    @property
+    def mean(self) -> Tensor:
+        """The codes."""
+        return self.embedding
+
+    @property
+    def variance(self) -> Tensor:
+        """0."""
+        return torch.zeros_like(self.embedding)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """0 at the codes, -inf elsewhere, nats."""
+        same = (value == self.embedding).all(-1)
+        return torch.where(same, 0.0, -torch.inf).to(self.embedding.dtype)
+
+    def entropy(self) -> Tensor:
+        """0 nats."""
+        return self.embedding.new_zeros(self.batch_shape)
+
+    def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
+        return self.embedding.expand(shape)
+
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Code:
+        """The codes of ``fn`` of the outputs."""
+        return Code(fn(self.encoded), self.quantiser)
+
+    def detach(self) -> Code:
+        """The same codes, outside the graph, without another search."""
+        with torch.no_grad():
+            return Code(self.encoded.detach(), self.quantiser, self.indices)
+
+
+class Coded(Distribution):
+    """p(z): a distribution over grids of indices, whose values are the indices' codes, flat.
+
+    Args:
+        over: p over indices, its event a grid of any shape.
+        quantiser: Knows the codes.
+    """
+
+    def __init__(self, over: torch.distributions.Distribution, quantiser: Quantiser) -> None:
+        self.over, self.quantiser = over, quantiser
+        super().__init__(over.batch_shape, (over.event_shape.numel() * quantiser.dim,))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability of the nearest codes' indices, nats."""
+        return self.log_prob_of(self.quantiser.indices_of(value.unflatten(-1, (-1, self.quantiser.dim))))
+
+    def log_prob_of(self, indices: Tensor) -> Tensor:
+        """Log probability of indices (..., positions), nats."""
+        return self.over.log_prob(indices.unflatten(-1, self.over.event_shape))
+
+    @property
+    def mode(self) -> Tensor:
+        """The codes of p's most probable indices, where p knows them."""
+        return self._codes(self.over.mode)
+
+    def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
+        """Codes of indices drawn from p, of shape ``sample_shape + batch_shape + event_shape``."""
+        with torch.no_grad():
+            return self._codes(sample(self.over, sample_shape, generator))
+
+    def _codes(self, indices: Tensor) -> Tensor:
+        lead = indices.shape[: indices.dim() - len(self.over.event_shape)]
+        return self.quantiser.lookup(indices.reshape(*lead, -1)).flatten(-2)
+
+    def detach(self) -> Coded:
+        """The same, its parameters outside the graph."""
+        return Coded(detached(self.over), self.quantiser)

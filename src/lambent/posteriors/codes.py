@@ -1,0 +1,79 @@
+"""Posteriors that put all mass on one code of many: settings of their quantisers."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
+
+from torch import Tensor
+
+from lambent.errors import CombinationError
+from lambent.networks.codebook import Codebook, Learning, Quantiser
+from lambent.networks.finite_scalar import FiniteScalar
+from lambent.posteriors.base import PosteriorSettings
+from lambent.priors.base import LatentKind
+from lambent.settings import option, part
+
+
+class CodePosterior(PosteriorSettings):
+    """q(z|x) at the code of what an encoder gives for each position; only a model of codes knows the positions."""
+
+    latent_kind: ClassVar[LatentKind] = "codes"
+    marginals: ClassVar[bool] = False
+    relaxable: ClassVar[bool] = True
+    deterministic: ClassVar[bool] = True
+
+    @abstractmethod
+    def quantiser(self) -> Quantiser:
+        """A fresh quantiser; its ``dim`` is how many numbers the encoder gives for each position."""
+
+    def width(self, latent: int) -> NoReturn:
+        """Refused: a head of its own for every position, which a model of codes has."""
+        raise _refusal()
+
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> NoReturn:
+        """Refused, as `width`."""
+        raise _refusal()
+
+
+def _refusal() -> CombinationError:
+    return CombinationError("a posterior over codes needs a model of codes; use model=codes")
+
+
+@part("posterior", "vq")
+@dataclass(frozen=True)
+class VectorQuantised(CodePosterior):
+    """The nearest code of a learned codebook (van den Oord et al. 2017, NeurIPS)."""
+
+    codes: int = option(512, "size of the codebook", minimum=2)
+    dim: int = option(64, "numbers of a code", minimum=1)
+    learning: str = option("ema", "how codes learn: running means, or by gradient", choices=("ema", "gradient"))
+    decay: float = option(0.99, "ema: share of the running counts and sums kept at a step", minimum=0, maximum=1)
+    smoothing: float = option(1e-5, "ema: Laplace smoothing of the counts, in encoder outputs", minimum=0)
+    revive: float = option(
+        0.03,
+        "a code counted less than this share of the mean (ema), or not used for an epoch (gradient), is replaced by an "
+        "encoder output; 0 replaces none",
+        minimum=0,
+        maximum=1,
+    )
+    commitment: float = option(0.25, "factor of the squared distance of encoder outputs from their codes", minimum=0)
+    start: str = option("k-means", "codes at the start, of encoder outputs or not", choices=("k-means", "random"))
+
+    def quantiser(self) -> Codebook:
+        """A codebook that learns so."""
+        rules = (self.learning, self.decay, self.smoothing, self.revive, self.commitment, self.start)
+        return Codebook(self.codes, self.dim, Learning(*rules))
+
+
+@part("posterior", "fsq")
+@dataclass(frozen=True)
+class FiniteScalarQuantised(CodePosterior):
+    """The nearest point of a fixed grid (Mentzer et al. 2024, ICLR): nothing to learn, to commit to, or to revive."""
+
+    levels: tuple[int, ...] = option((8, 5, 5, 5), "levels of each number of a code", minimum=3)
+
+    def quantiser(self) -> FiniteScalar:
+        """The grid."""
+        return FiniteScalar(self.levels)
