@@ -24,8 +24,9 @@ class Shapes:
         event: Shape of one example: (C, H, W) for images, (D,) for vectors and tables.
         latent: Number of latent dimensions (of states, for a mixture).
         condition: Length of the condition vector, 0 for none.
-        levels: Number of grey levels, where the data has them.
+        levels: Number of grey levels, or of symbols, where the data has them.
         columns: The columns of a table, else empty.
+        end: Whether the last symbol is END, which closes an example.
     """
 
     event: tuple[int, ...]
@@ -33,6 +34,7 @@ class Shapes:
     condition: int = 0
     levels: int | None = None
     columns: tuple[Column, ...] = ()
+    end: bool = False
 
     def require_condition(self, who: str) -> int:
         """The condition's length, refused if there is none."""

@@ -176,7 +176,7 @@ TABLE = {
     "misspelt file": (in_a_folder, DataError, "mnist_dat.npz: no such file or folder; did you mean 'mnist_data.npz'"),
     "misspelt name": (lambda _: refused("digts"), DataError, "'digts' is not known; did you mean 'digits'"),
     "no such split": (lambda _: load("digits", split="valid"), DataError, "digits has no 'valid' split; it has train, test"),
-    "unknown suffix": (file("a.txt", "1 2 3"), DataError, "text content under suffix '.txt'; expected a folder"),
+    "unknown suffix": (file("a.dat", "1 2 3"), DataError, "text content under suffix '.dat'; expected a folder"),
     "empty npy": (file("a.npy", b""), DataError, "a.npy is empty (0 bytes)"),
     "truncated npy": (file("a.npy", truncated(saved(np.save, GREY), 200)), DataError, "not a whole .npy file"),
     "npy header only": (file("a.npy", truncated(saved(np.save, GREY), 20)), DataError, "not a whole .npy file"),

@@ -8,10 +8,12 @@ from lambent.data.loader import Batches, Share, in_order
 from lambent.data.options import DataOptions
 from lambent.data.sources import evaluation_set, load, splits_of, training_sets
 from lambent.data.support import Support
+from lambent.data.text import Alphabet, from_texts
 from lambent.data.transform import Transform
 from lambent.data.view import View
 
 __all__ = [
+    "Alphabet",
     "Batches",
     "DataOptions",
     "DataWarning",
@@ -22,6 +24,7 @@ __all__ = [
     "View",
     "evaluation_set",
     "from_arrays",
+    "from_texts",
     "in_order",
     "load",
     "one_hot",

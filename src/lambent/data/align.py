@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lambent.data.dataset import Dataset
 from lambent.data.labels import recode
+from lambent.data.text import recoded
 from lambent.errors import DataError
 from lambent.shapes import Column
 
@@ -21,10 +22,12 @@ def align(dataset: Dataset, transform: Transform, name: str) -> Dataset:
     """See `Transform.align`."""
     if transform.columns:
         dataset = _align_columns(dataset, transform, name)
+    if transform.alphabet is not None:
+        dataset = replace(dataset, x=recoded(dataset, transform.alphabet, name), alphabet=transform.alphabet)
     if dataset.event_shape != transform.event:
         raise DataError(
             f"{name}: expected examples of shape {_shape(transform.event)}, got {_shape(dataset.event_shape)}; "
-            f"{_shape_fix(transform.event, dataset.event_shape)}"
+            f"{_shape_fix(transform.event, dataset.event_shape, text=transform.alphabet is not None)}"
         )
     _check_condition(dataset, transform, name)
     return _align_labels(dataset, transform, name)
@@ -34,7 +37,9 @@ def _shape(shape: tuple[int, ...]) -> str:
     return f"({','.join(map(str, shape))})"
 
 
-def _shape_fix(due: tuple[int, ...], got: tuple[int, ...]) -> str:
+def _shape_fix(due: tuple[int, ...], got: tuple[int, ...], *, text: bool) -> str:
+    if len(due) == len(got) == 1 and text:
+        return f"set data.length={due[0]}"
     if len(due) == 3 and got == (*due[1:], due[0]):
         return "set data.layout=hwc"
     if len(due) == len(got) == 3 and due[0] == 1 and got[0] == 3:

@@ -35,11 +35,11 @@ def load_csv(path: Path, options: DataOptions) -> Dataset:
     lines = [line for line, _ in rows[1:]]
     _refuse_ragged(path, rows, len(header))
     source = Source(str(path), lambda row: f"line {lines[row]}")
-    columns = {
-        name: [cells[header.index(name)].strip() for _, cells in rows[1:]]
-        for name in source.without_dropped(header, options)
-    }
-    source.refuse_missing([(row, name) for name, cells in columns.items() for row in _missing_rows(cells)])
+    columns = {name: [cells[header.index(name)] for _, cells in rows[1:]] for name in source.used(header, options)}
+    for name in (name for name in columns if name != options.text):  # blanks and "NA" belong to a text
+        columns[name] = [cell.strip() for cell in columns[name]]
+    missing = [(row, name) for name, cells in columns.items() if name != options.text for row in _missing_rows(cells)]
+    source.refuse_missing(missing)
     return build([_cells(name, texts) for name, texts in columns.items()], options, source)
 
 

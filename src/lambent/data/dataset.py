@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor
 from lambent.data.support import CHUNK
 from lambent.errors import DataError
 from lambent.shapes import Column
+
+if TYPE_CHECKING:
+    from lambent.data.text import Alphabet
 
 EXACT_IN_FLOAT32 = 2**24
 _FINGERPRINT_BUDGET = 1 << 30
@@ -26,22 +29,24 @@ class Dataset:
     """Examples and what belongs to them, in the order of the source.
 
     ``x`` is a torch tensor in memory (numpy arrays are copied into one) or a ``np.memmap``, which never loads whole. It
-    holds bytes (uint8) or float32: booleans become bytes, every other number float32. Read examples by `batch` or
-    `chunks`, which hide the difference.
+    holds bytes (uint8) or float32: booleans become bytes, every other number float32; symbols of a text stay as they
+    come. Read examples by `batch` or `chunks`, which hide the difference.
 
     Attributes:
         x: (N, *event); the event of an image is (C, H, W), of a vector (D,), of a table (columns,).
         labels: Codes 0..len(classes)-1, (N,), or None.
         condition: Vectors the model is given, (N, c) float32, or None; one-hot for labels.
         name: Where it came from, for messages.
-        kind: "image", "array" or "table".
+        kind: "image", "array", "table" or "text".
         columns: A table's columns.
         categories: The names behind each categorical column's codes, by position; empty for the others.
         classes: The names behind the labels.
-        levels: Number of grey levels, where the data are such.
+        levels: Number of grey levels or symbols, where the data are such.
         ids: The examples' own numbers, kept by `subset`, so that what is drawn for an example stays with it.
         rows: Where a memory-mapped ``x`` is only used in part: the positions used.
         notes: What happened on loading that a record of the run should keep.
+        alphabet: What the symbols of a text stand for.
+        sequential: Whether neighbours belong together, so that the end is held out and not a part drawn at random.
 
     >>> data = Dataset(np.zeros((4, 1, 2, 2), np.uint8), name="four")
     >>> len(data), data.event_shape, data.batch(torch.tensor([2, 0])).dtype
@@ -63,13 +68,15 @@ class Dataset:
     ids: Tensor | None = None
     rows: Tensor | None = None
     notes: tuple[str, ...] = ()
+    alphabet: Alphabet | None = None
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         if len(self.x.shape) < 2 or 0 in self.x.shape[1:]:
             raise DataError(f"{self.name}: shape {tuple(self.x.shape)}, expected (examples, ...) with values in each")
-        if not isinstance(self.x, np.memmap):
+        if self.alphabet is None and not isinstance(self.x, np.memmap):
             object.__setattr__(self, "x", stored(self.x, self.name))
-        elif self.x.dtype.kind not in "biuf":
+        elif isinstance(self.x, np.memmap) and self.x.dtype.kind not in "biuf":
             raise DataError(f"{self.name}: {self.x.dtype} is not real numbers; convert it to a number type")
         if self.ids is None:
             object.__setattr__(self, "ids", torch.arange(len(self)))
@@ -97,7 +104,7 @@ class Dataset:
         return isinstance(self.x, np.memmap)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The examples at ``indices`` (B,), as (B, *event) uint8 or float32."""
+        """The examples at ``indices`` (B,), as (B, *event) uint8 or float32, or as a text's symbols come."""
         if isinstance(self.x, Tensor):
             return self.x.index_select(0, indices.to(self.x.device))
         rows = indices.cpu() if self.rows is None else self.rows[indices.cpu()]
@@ -193,7 +200,7 @@ def _numbers(x: np.ndarray, name: str) -> Tensor:
 
 
 def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """The data set without ``fraction`` of its examples, and those, chosen at random by ``seed``.
+    """The data set without ``fraction`` of its examples, and those, chosen at random by ``seed``, or a text's end.
 
     At least one example stays on each side; one example can't be split, and comes back with None, as does everything
     where ``fraction`` is 0. The order of the source is kept on both sides.
@@ -202,7 +209,8 @@ def split_off(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Da
     if fraction <= 0 or n < 2:
         return dataset, None
     count = min(n - 1, max(1, round(n * fraction)))
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.arange(n).flip(0) if dataset.sequential else drawn
     held, kept = order[:count].sort().values, order[count:].sort().values
     return dataset.subset(kept, f"{dataset.name} (training part)"), dataset.subset(
         held, f"{dataset.name} (validation part)"

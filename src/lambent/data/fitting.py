@@ -36,6 +36,8 @@ class Fitted:
 def fit(dataset: Dataset, options: DataOptions) -> Fitted:
     """Looks through the training set; see `Transform.fit`."""
     _refuse_combinations(dataset, options)
+    if dataset.alphabet is not None:
+        return Fitted(dataset.alphabet.size, (), (), _condition_size(dataset, options))
     refuse_nonfinite(dataset, dataset.name, tuple(c.name for c in dataset.columns))
     levels = _levels(dataset, options)
     scale = options.scale if options.scale != "auto" else "standardize" if dataset.kind == "table" else "none"
@@ -48,6 +50,8 @@ def fit(dataset: Dataset, options: DataOptions) -> Fitted:
 
 
 def _refuse_combinations(dataset: Dataset, options: DataOptions) -> None:
+    if dataset.alphabet is not None:
+        _refuse_numbers_of_text(dataset, options)
     if options.binarize == "none":
         return
     if options.scale == "standardize":
@@ -56,6 +60,14 @@ def _refuse_combinations(dataset: Dataset, options: DataOptions) -> None:
         raise ConfigError(
             f"data.binarize={options.binarize} is for grey levels, and {dataset.name} is a table; drop it"
         )
+
+
+def _refuse_numbers_of_text(dataset: Dataset, options: DataOptions) -> None:
+    for name, idle in (("binarize", ("none",)), ("scale", ("auto", "none")), ("levels", (None,))):
+        if getattr(options, name) not in idle:
+            raise ConfigError(
+                f"data.{name}={getattr(options, name)} is for numbers, and {dataset.name} is text; drop it"
+            )
 
 
 def check_raw(dataset: Dataset, levels: int | None, name: str) -> None:

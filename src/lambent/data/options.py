@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from lambent.settings import option, part
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
+EXAMPLES = ("lines", "blocks")
+SYMBOLS = ("bytes", "characters")
 SCALES = ("auto", "none", "unit", "standardize")
 
 
@@ -29,7 +31,7 @@ class DataOptions:
 
     source: str = option(
         "digits",
-        "digits, mnist, fashion-mnist, a .npy, .npz[:key], .csv or .parquet file, a folder of images, or point:5,5",
+        "digits, mnist, fashion-mnist, a .npy, .npz[:key], .csv, .parquet or .txt file, a folder of images, point:5,5",
     )
     labels: str | None = option(
         None, "column or array that holds the labels; arrays are found as y beside x without it"
@@ -59,6 +61,16 @@ class DataOptions:
     categorical: tuple[str, ...] = option((), "columns to read as categories even if they hold numbers")
     counts: tuple[str, ...] = option((), "columns that hold counts (whole numbers from 0)")
     drop: tuple[str, ...] = option((), "columns to leave out")
+    text: str | None = option(None, "column that holds text; its cells are the examples")
+    examples: str = option(
+        "lines",
+        "examples of a text: lines (those not empty, closed by END), or blocks (consecutive pieces of equal length)",
+        choices=EXAMPLES,
+    )
+    length: int = option(64, "most symbols in an example of text; longer lines are cut into several", minimum=2)
+    symbols: str = option(
+        "bytes", "symbols of a text: its 256 bytes, or the characters of the training data", choices=SYMBOLS
+    )
     valid_fraction: float = option(
         0.1, "part of the training set held out for validation where the source has none", minimum=0, maximum=0.9
     )

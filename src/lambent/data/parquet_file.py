@@ -34,7 +34,7 @@ def load_parquet(path: Path, options: DataOptions) -> Dataset:
         raise DataError(
             f"{path} has {table.num_rows} rows and {table.num_columns} columns; expected at least one of each"
         )
-    named = {name: table.column(name) for name in source.without_dropped(table.column_names, options)}
+    named = {name: table.column(name) for name in source.used(table.column_names, options)}
     source.refuse_missing([(row, name) for name, column in named.items() for row in _missing_rows(column)])
     return build([_cells(path, name, column) for name, column in named.items()], options, source)
 

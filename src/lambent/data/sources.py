@@ -15,11 +15,12 @@ from lambent.data.images import load_folder
 from lambent.data.options import DataOptions
 from lambent.data.parquet_file import load_parquet
 from lambent.data.point import is_point, load_point
+from lambent.data.text import load_text
 from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 
 NAMES = ("digits", *PUBLISHED)
-_LOADERS = {".npy": load_npy, ".csv": load_csv, ".parquet": load_parquet}
+_LOADERS = {".npy": load_npy, ".csv": load_csv, ".parquet": load_parquet, ".txt": load_text}
 _SUFFIXES = (".npz", *_LOADERS)
 
 
@@ -40,8 +41,8 @@ def load(source: str, *, options: DataOptions | None = None, split: str = "train
 
     Sources are ``digits``, ``mnist``, ``fashion-mnist`` (train, test), ``point:5,5`` (one example, as both), a ``.npz``
     with x_train, x_valid, x_test (those it has), and, all of it "train": any other ``.npz`` (``file.npz:key`` names an
-    array), ``.npy``, ``.csv``, ``.parquet``, and folders of images. `split_off` makes a validation set where there is
-    none.
+    array), ``.npy``, ``.csv``, ``.parquet``, ``.txt``, and folders of images. `split_off` makes a validation set where
+    there is none.
 
     >>> load("digits", options=DataOptions(), split="test").event_shape
     (1, 8, 8)
@@ -91,7 +92,7 @@ def evaluation_set(source: str, *, options: DataOptions | None = None) -> Datase
 
 
 def _refuse_table_options(source: str, options: DataOptions) -> None:
-    for option in ("categorical", "counts", "drop"):
+    for option in ("categorical", "counts", "drop", "text"):
         if getattr(options, option):
             raise ConfigError(f"data.{option} names columns of a table, and {source} is none; leave it out")
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.distributions.text import behind
 from lambent.errors import DataError
 from lambent.shapes import Column
 
@@ -119,6 +120,31 @@ class Support:
         if bound.integer and bound.high == 1:
             return _fix_binary(found)
         return _fix_levels(found, bound) if bound.integer else "use data.scale=unit or likelihood=normal"
+
+
+@dataclass(frozen=True)
+class Sequences(Support):
+    """Symbols 0..S-1, of which the last, where it is END, is followed by nothing but itself."""
+
+    end: int | None = None
+
+    def _reopened(self, x: Tensor) -> Tensor:
+        return behind(x, self.end) & (x != self.end) if self.end is not None else torch.zeros_like(x, dtype=torch.bool)
+
+    def _holds(self, x: Tensor) -> bool:
+        return super()._holds(x) and not bool(self._reopened(x).any())
+
+    def _refuse(self, data: Checkable, name: str, fix: str) -> None:
+        found = _Found.scan(data, self._reopened)
+        if not all(super(Sequences, self)._holds(x) for _, x in _chunks(data)) or not found.total:
+            super()._refuse(data, name, fix)
+        raise DataError(
+            f"{name}: {found.total} symbols after END, which is {self.end}, first at {found.where}; fill examples up "
+            "with END"
+        )
+
+    def _fix(self, found: _Found, bound: Bounds) -> str:
+        return "give text, or whole numbers from 0 below data.levels"
 
 
 def _fix_binary(found: _Found) -> str:
@@ -251,6 +277,12 @@ def reals() -> Support:
 def counts() -> Support:
     """{0, 1, 2, ...}."""
     return _one(Bounds(0, integer=True))
+
+
+def strings(symbols: int, *, end: bool) -> Sequences:
+    """{0..symbols-1}, the last of them END where there is one."""
+    bounds = Bounds(0, symbols - 1, integer=True)
+    return Sequences(f"{{0..{symbols - 1}}}", (bounds,), end=symbols - 1 if end else None)
 
 
 def categories(sizes: tuple[int, ...]) -> Support:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from lambent.data.dataset import EXACT_IN_FLOAT32, Dataset
 from lambent.data.labels import encode
 from lambent.data.options import LIMITS, DataOptions
-from lambent.errors import DataError
+from lambent.data.text import from_texts
+from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 from lambent.shapes import Column
 
@@ -61,14 +62,24 @@ class Source:
             fix = "fill them in, or leave out those rows or columns (data.drop)"
             raise DataError(f"{self.name}: {len(found)} cells are missing, first {shown}; {fix}")
 
-    def without_dropped(self, names: Sequence[str], options: DataOptions) -> list[str]:
-        """The columns less those of ``data.drop``.
+    def used(self, names: Sequence[str], options: DataOptions) -> list[str]:
+        """The columns less those of ``data.drop``; of a text its own column and those for labels and condition.
 
         Raises:
-            DataError: one of those isn't there.
+            DataError: a column named there isn't.
+            ConfigError: kinds of columns are given beside ``data.text``, which takes one.
         """
         self.refuse_unknown("drop", options.drop, names)
-        return [name for name in names if name not in options.drop]
+        if options.text is None:
+            return [name for name in names if name not in options.drop]
+        for option in ("categorical", "counts", "drop"):
+            if getattr(options, option):
+                raise ConfigError(f"data.{option} beside data.text={options.text!r}, which takes one column; drop it")
+        self.refuse_unknown("text", (options.text,), names)
+        beside = (options.labels, *_condition_columns(options))
+        self.refuse_unknown("labels", (options.labels,) if options.labels else (), names)
+        self.refuse_unknown("condition", _condition_columns(options), names)
+        return [name for name in names if name == options.text or name in beside]
 
     def refuse_unknown(self, option: str, wanted: Sequence[str], names: Sequence[str]) -> None:
         """Refuses an option that names a column that isn't there.
@@ -103,6 +114,8 @@ def build(columns: list[Cells], options: DataOptions, source: Source) -> Dataset
     asked = {"labels": named, "condition": beside, "categorical": options.categorical, "counts": options.counts}
     for option, wanted in asked.items():
         source.refuse_unknown(option, wanted, tuple(by_name))
+    if options.text is not None:
+        return _texts(by_name, options, source)
     kept = [cells for cells in columns if cells.name not in (*named, *beside)]
     if not kept:
         raise DataError(
@@ -119,6 +132,24 @@ def build(columns: list[Cells], options: DataOptions, source: Source) -> Dataset
         "table",
         columns=tuple(column for column, _, _ in coded),
         categories=tuple(names for _, _, names in coded),
+        classes=classes,
+    )
+
+
+def _texts(columns: dict[str, Cells], options: DataOptions, source: Source) -> Dataset:
+    """One column of text, with labels and condition for each example that comes of a cell."""
+    assert options.text is not None
+    cells = columns[options.text]
+    if cells.text is None:
+        raise DataError(f"{source.name}: column {cells.name!r} holds numbers, expected text (data.text)")
+    name = f"{source.name}, column {cells.name!r}"
+    found, rows = from_texts(cells.text, options=options, name=name, place=source.place)
+    labels, classes = _labels(columns, options, source)
+    condition = [torch.from_numpy(_numeric(columns[name], source)) for name in _condition_columns(options)]
+    return replace(
+        found,
+        labels=None if labels is None else labels[rows],
+        condition=torch.stack(condition, 1)[rows] if condition else None,
         classes=classes,
     )
 

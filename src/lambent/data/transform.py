@@ -15,10 +15,14 @@ from lambent.data.align import align
 from lambent.data.dataset import Dataset
 from lambent.data.fitting import Fitted, fit
 from lambent.data.options import DataOptions
+from lambent.data.text import Alphabet
 from lambent.data.view import View
 from lambent.errors import DataError
 from lambent.settings import nearest
 from lambent.shapes import Column, Shapes
+
+NESTED = ("columns", "categories", "alphabet")
+"""What is no plain value."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Transform:
 
     Attributes:
         event: Shape of one example.
-        kind: "image", "array" or "table".
+        kind: "image", "array", "table" or "text".
         binarize: "none", "threshold", "static" or "dynamic".
         binarize_seed: Names the static draw.
         levels: Grey levels of the raw data are 0..levels-1; None where they are no such.
@@ -38,6 +42,7 @@ class Transform:
         classes: Names behind the labels.
         condition: "none", "labels", or what holds the condition vectors.
         condition_size: Length of the condition vector.
+        alphabet: What the symbols of a text stand for.
 
     >>> data = Dataset(torch.tensor([[0, 255], [51, 0]], dtype=torch.uint8), levels=256)
     >>> transform = Transform.fit(data, DataOptions(scale="unit"))
@@ -60,6 +65,7 @@ class Transform:
     classes: tuple[str, ...] = ()
     condition: str = "none"
     condition_size: int = 0
+    alphabet: Alphabet | None = None
 
     @classmethod
     def fit(cls, dataset: Dataset, options: DataOptions) -> Transform:
@@ -83,6 +89,7 @@ class Transform:
             classes=dataset.classes,
             condition=options.condition,
             condition_size=found.condition_size,
+            alphabet=dataset.alphabet,
         )
 
     @property
@@ -105,7 +112,8 @@ class Transform:
 
     def shapes(self, latent: int) -> Shapes:
         """What parts of a model are built from."""
-        return Shapes(self.event, latent, self.condition_size, self.out_levels, self.columns)
+        end = self.alphabet is not None and self.alphabet.end
+        return Shapes(self.event, latent, self.condition_size, self.out_levels, self.columns, end)
 
     def align(self, dataset: Dataset, name: str = "") -> Dataset:
         """``dataset`` with the training set's columns, categories and classes.
@@ -163,13 +171,14 @@ class Transform:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values (numbers, text and lists of them; nothing is None) that `from_dict` reads back exactly."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("columns", "categories")}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in NESTED}
         names = {key: list(v) if isinstance(v, tuple) else v for key, v in plain.items() if v is not None}
         return {
             **names,
             "column_names": [c.name for c in self.columns],
             "column_kinds": [c.kind for c in self.columns],
             "column_categories": [list(c) for c in self.categories],
+            **_alphabet_values(self.alphabet),
         }
 
     @classmethod
@@ -179,15 +188,29 @@ class Transform:
         Raises:
             DataError: an unknown or missing key.
         """
-        known = {f.name for f in fields(cls)} - {"columns", "categories"}
+        known = {f.name for f in fields(cls)} - {*NESTED}
         plain: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if not k.startswith("column_")
+            k: tuple(v) if isinstance(v, list) else v
+            for k, v in values.items()
+            if not k.startswith(("column_", "alphabet_"))
         }
         for key in plain.keys() - known:
             raise DataError(f"transform.{key} is not known{nearest(key, known)}; the record of the run was changed")
         try:
             categories = tuple(map(tuple, values["column_categories"]))
             named = zip(values["column_names"], values["column_kinds"], categories, strict=True)
-            return cls(**plain, columns=tuple(Column(n, k, len(c)) for n, k, c in named), categories=categories)
+            columns = tuple(Column(n, k, len(c)) for n, k, c in named)
+            return cls(**plain, columns=columns, categories=categories, alphabet=_alphabet(values))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the transform of the run can't be read ({error}); its record was changed") from error
+
+
+def _alphabet_values(alphabet: Alphabet | None) -> dict[str, Any]:
+    if alphabet is None:
+        return {}
+    characters = {} if alphabet.characters is None else {"alphabet_characters": alphabet.characters}
+    return {"alphabet_end": alphabet.end, **characters}
+
+
+def _alphabet(values: Mapping[str, Any]) -> Alphabet | None:
+    return Alphabet(values.get("alphabet_characters"), values["alphabet_end"]) if "alphabet_end" in values else None

@@ -12,7 +12,8 @@ from torch import Tensor
 from lambent.data.dataset import Dataset
 from lambent.data.fitting import check_raw
 from lambent.data.labels import one_hot
-from lambent.data.support import Support
+from lambent.data.support import Sequences, Support
+from lambent.errors import DataError
 
 if TYPE_CHECKING:
     from lambent.data.transform import Transform
@@ -82,6 +83,8 @@ class View:
         Raises:
             DataError: as `Support.check`.
         """
+        if self.transform.alphabet is not None and not isinstance(support, Sequences):
+            raise DataError(f"{self.dataset.name} is text, expected values in {support.name}; use likelihood=text")
         if self.transform.binarize != "none":  # checked raw; what comes of it is 0 or 1
             support.check(torch.tensor([[0.0], [1.0]]), f"{self.dataset.name}, binarised")
         else:

@@ -1,10 +1,12 @@
 """What torch.distributions lacks: sampling with a generator, exact numerics, closed-form KLs."""
 
+from lambent.distributions.ar1 import AR1
 from lambent.distributions.autoregressive import AutoregressiveBernoulli
 from lambent.distributions.base import Distribution
 from lambent.distributions.codes import Code, Coded
 from lambent.distributions.counts import NegativeBinomial, Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
+from lambent.distributions.flow import Flow
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
 from lambent.distributions.logistic import DiscretisedLogistic
 from lambent.distributions.marginals import log_marginals, register_marginals
@@ -14,10 +16,13 @@ from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scal
 from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
 from lambent.distributions.rounded import RoundedNormal, RoundedPoint
-from lambent.distributions.sampling import detached, rsample, rsample_and_log_prob, sample
+from lambent.distributions.sampling import central, detached, rsample, rsample_and_log_prob, sample
 from lambent.distributions.sequential import Autoregressive
+from lambent.distributions.sphere import SphereUniform, VonMisesFisher
+from lambent.distributions.text import Strings, behind
 
 __all__ = [
+    "AR1",
     "Autoregressive",
     "AutoregressiveBernoulli",
     "Bernoulli",
@@ -29,6 +34,7 @@ __all__ = [
     "DiscretisedLogistic",
     "Distribution",
     "Flat",
+    "Flow",
     "LowRankNormal",
     "NegativeBinomial",
     "Normal",
@@ -38,8 +44,13 @@ __all__ = [
     "Product",
     "RoundedNormal",
     "RoundedPoint",
+    "SphereUniform",
     "StandardNormal",
+    "Strings",
+    "VonMisesFisher",
+    "behind",
     "bounded_log_scale",
+    "central",
     "closed_kl",
     "closed_kl_elements",
     "detached",

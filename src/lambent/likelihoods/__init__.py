@@ -7,6 +7,7 @@ from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
 from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily
 from lambent.likelihoods.normal import NormalFamily
 from lambent.likelihoods.table import ColumnsFamily
+from lambent.likelihoods.text import TextFamily
 
 __all__ = [
     "AutoregressiveLikelihood",
@@ -19,4 +20,5 @@ __all__ = [
     "NegativeBinomialFamily",
     "NormalFamily",
     "PoissonFamily",
+    "TextFamily",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lambent.distributions.sequential import Autoregressive
+from lambent.errors import CombinationError
 from lambent.likelihoods.base import Family, Likelihood
 from lambent.networks.autoregressive import AutoregressiveNet
 from lambent.shapes import Shapes
@@ -24,12 +25,24 @@ class AutoregressiveLikelihood(Likelihood):
 
     decoder: AutoregressiveNet
 
-    def __init__(self, family: Family, network: AutoregressiveNet, shapes: Shapes) -> None:
-        super().__init__(family, network, shapes)
+    def __init__(
+        self,
+        family: Family,
+        network: AutoregressiveNet,
+        shapes: Shapes,
+        reads: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__(family, network, shapes, reads)
         self.element = replace(shapes, event=(1,))
+        if family.closes(shapes) and not bool((network.order == torch.arange(network.order.shape[1])).all()):
+            raise CombinationError(
+                "decoder.ordering=random with texts that END closes from left to right; use decoder.ordering=natural, "
+                "or data.examples=blocks, which have no END"
+            )
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Autoregressive:
         """p(x|z) of batch shape (K, B), from z (K, B, latent), latent 0 for none, and a condition (B, c)."""
+        z = self.seen(z)
         context = z if condition is None else torch.cat([z, condition.to(z.dtype).expand(*z.shape[:2], -1)], -1)
         return Autoregressive(self, context, self.shapes.event)
 
@@ -48,16 +61,19 @@ class AutoregressiveLikelihood(Likelihood):
 
     def one_by_one(self, context: Tensor, ordering: int, choose: Callable[[int, Distribution], Tensor]) -> None:
         """Asks for the values (N,) of each element in order, by p(x_d | x before d) of batch (N,) and event (1,)."""
+        before: Tensor | None = None
 
         def taken(element: int, numbers: Tensor) -> Tensor:
+            nonlocal before
             p = self.family.distribution(numbers.unsqueeze(-1), self._own(element), self.element)
-            return self._inputs(choose(element, p).unsqueeze(1), self.element).squeeze(1)
+            before = choose(element, p if before is None else self.family.after(p, before))
+            return self._inputs(before.unsqueeze(1), self.element).squeeze(1)
 
         self.decoder.unroll(len(context), context if context.shape[1] else None, ordering, taken)
 
     def _inputs(self, x: Tensor, shapes: Shapes) -> Tensor:
         """``x`` as the network wants it: symbols as they are, or numbers of about unit size."""
-        return x if self.decoder.embeds else self.family.as_input(x, shapes)
+        return x if self.decoder.embeds else self.family.as_numbers(x, shapes)
 
     def _own(self, element: int) -> Tensor | None:
         """What the family learns for itself about one element."""

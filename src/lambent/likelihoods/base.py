@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -50,6 +51,22 @@ class Family(ABC):
         """``x`` as floats of about unit size for the encoder."""
         return x.float()
 
+    def as_numbers(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """``x`` as one float an element, for networks that go element by element."""
+        return self.as_input(x, shapes)
+
+    def after(self, p: Distribution, before: Tensor) -> Distribution:
+        """``p`` of an element (N,) in the light of the value ``before`` (N,) of the one before it."""
+        return p
+
+    def closes(self, shapes: Shapes) -> bool:
+        """Whether an element closes those on its right, so that they can only come in natural order."""
+        return False
+
+    def scored(self, x: Tensor, shapes: Shapes) -> Tensor | None:
+        """How many elements of each example ``x`` (N, *event) are scored, (N,); None for all."""
+        return None
+
     def symbols(self, shapes: Shapes) -> int | None:
         """How many values 0, 1, ... an element takes, where they are finitely many."""
         return None
@@ -63,17 +80,29 @@ class Likelihood(nn.Module):
     """p(x|z), or p(x|z,c): a decoder's numbers made a distribution by a family.
 
     K is folded into the batch here and nowhere else.
+
+    Args:
+        family: p of an example, given the decoder's numbers.
+        decoder: From z to these.
+        shapes: The sizes.
+        reads: Brings z to the unit in which the decoder wants it, where that is another.
     """
 
-    def __init__(self, family: Family, decoder: nn.Module, shapes: Shapes) -> None:
+    def __init__(
+        self, family: Family, decoder: nn.Module, shapes: Shapes, reads: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.family, self.decoder, self.shapes = family, decoder, shapes
+        self.family, self.decoder, self.shapes, self._reads = family, decoder, shapes, reads
         own = family.own_shape(shapes)
         self.own = None if own is None else nn.Parameter(torch.zeros(own))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """p(x|z) of batch shape (K, B), from z (K, B, latent) and a condition (B, c)."""
-        return self.family.distribution(fold(self.decoder, z, condition), self.own, self.shapes)
+        return self.family.distribution(fold(self.decoder, self.seen(z), condition), self.own, self.shapes)
+
+    def seen(self, z: Tensor) -> Tensor:
+        """``z`` as the decoder wants it."""
+        return z if self._reads is None else self._reads(z)
 
     def as_input(self, x: Tensor) -> Tensor:
         """``x`` as the encoder wants it."""
@@ -92,9 +121,8 @@ class Likelihood(nn.Module):
         fitted = self.family.initial_bias(x, self.shapes)
         if bias is None or fitted is None:
             return
-        out = self.family.out_shape(self.shapes)
         if bias.numel() == fitted.numel():
             bias.copy_(fitted.reshape(bias.shape))
-        else:  # convolutions share one bias per channel
-            shared = fitted.reshape(out[0] * out[1], -1).mean(1)
+        else:  # convolutions share one bias per channel, recurrent networks one per symbol
+            shared = fitted.reshape(bias.numel(), -1).mean(1)
             bias.copy_(shared.reshape(bias.shape))

@@ -1,0 +1,89 @@
+"""Text: a softmax over symbols at each position, up to END."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Distribution
+
+from lambent.data.support import Support, strings
+from lambent.distributions import Strings, behind
+from lambent.errors import ConfigError
+from lambent.likelihoods.base import Family
+from lambent.settings import part
+from lambent.shapes import Shapes
+
+
+@part("likelihood", "text")
+@dataclass(frozen=True)
+class TextFamily(Family):
+    """Symbols 0..S-1 by a softmax at each position; where texts vary in length, up to and with the first END.
+
+    END is the last symbol. What follows it is END again and costs nothing, so that p sums to 1 over the strings of up
+    to D symbols and padding changes no number.
+    """
+
+    discrete: ClassVar[bool] = True
+
+    def symbols(self, shapes: Shapes) -> int:
+        """S, with END.
+
+        Raises:
+            ConfigError: the data are no sequences of symbols.
+        """
+        if len(shapes.event) != 1 or shapes.levels is None:
+            raise ConfigError(
+                f"likelihood=text scores sequences of symbols, and the data are {shapes.event}; give a .txt file, "
+                "data.text=COLUMN of a table, or whole numbers (N, D) with data.levels"
+            )
+        return shapes.levels
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0..S-1}, with nothing but END after END."""
+        return strings(self.symbols(shapes), end=shapes.end)
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A logit a symbol and position."""
+        return (self.symbols(shapes), *shapes.event)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Strings:
+        """Logits last, as the distribution wants them."""
+        return Strings(parameters.movedim(-2, -1), end=shapes.end)
+
+    def after(self, p: Distribution, before: Tensor) -> Distribution:
+        """END for certain after END."""
+        assert isinstance(p, Strings)
+        return p.following(before)
+
+    def closes(self, shapes: Shapes) -> bool:
+        """END does."""
+        return shapes.end
+
+    def input_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """(S, D)."""
+        return self.out_shape(shapes)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """One-hot, (..., S, D)."""
+        return F.one_hot(x.long(), self.symbols(shapes)).movedim(-1, -2).float()
+
+    def as_numbers(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Symbols on -1..1."""
+        return x.float() * (2 / max(1, self.symbols(shapes) - 1)) - 1
+
+    def scored(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Symbols of each example up to and with END, (N,)."""
+        if not shapes.end:
+            return torch.full((len(x),), x.shape[-1], device=x.device)
+        return (~behind(x, self.symbols(shapes) - 1)).sum(-1)
+
+    def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Log frequencies (smoothed by half a count) of the scored symbols, the same at each position."""
+        symbols = self.symbols(shapes)
+        counted = x.long() if not shapes.end else x.long()[~behind(x, symbols - 1)]
+        counts = torch.bincount(counted.flatten(), minlength=symbols).double() + 0.5
+        return (counts / counts.sum()).log().float().unsqueeze(1).expand(symbols, *shapes.event)
