@@ -1,0 +1,173 @@
+"""What tests of networks that read elements in order share: small nets in float64, and the truths they must meet."""
+
+import math
+
+import torch
+
+from lambent.distributions.sampling import sample
+from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily, CategoricalFamily
+from lambent.shapes import Shapes
+
+SHAPE = (1, 3, 3)
+CONTEXTS = {
+    "none": (0, 0),
+    "vector": (3, 0),
+    "map": ((2, 2, 2), 0),
+    "vector, condition": (3, 2),
+    "map, condition": ((2, 2, 2), 2),
+}
+"""(latent, condition) that a network is built for."""
+DRAWS = 20_000
+
+
+def noise(*shape, seed=3):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def live(net, scale=1.0, seed=0):
+    """In float64, every weight moved by noise that keeps outputs at about unit size."""
+    net, generator = net.double().eval(), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            step = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += scale * step / (parameter.shape[-1] ** 0.5 if parameter.dim() > 1 else 3)
+    return net
+
+
+def built(settings, context="none", *, event=SHAPE, numbers=1, symbols=2, scale=1.0):
+    """The network (P = ``numbers``, *event), moved away from where it starts."""
+    latent, condition = CONTEXTS[context]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return live(settings.build(latent, (numbers, *event), condition, symbols), scale)
+
+
+def context_of(context, items=1, seed=4):
+    """Something to see, (items, c); None where there is nothing."""
+    latent, condition = CONTEXTS[context]
+    size = (latent if isinstance(latent, int) else math.prod(latent)) + condition
+    return noise(items, size, seed=seed) if size else None
+
+
+def images():
+    """All 512 binary images of 3 x 3 pixels, flat."""
+    return ((torch.arange(512).unsqueeze(1) >> torch.arange(9)) & 1).double()
+
+
+def masses(net, context=None):
+    """log p(x) of each of them, by one logit a pixel."""
+    x = images()
+    with torch.no_grad():
+        logits = net(x, None if context is None else context.expand(512, -1), 0).flatten(1)
+    return (x * logits - torch.nn.functional.softplus(logits)).sum(1)
+
+
+def total(net, context=None):
+    return masses(net, context).exp().sum().item()
+
+
+def influence(net, context=None):
+    """[s, t] whether what is given at place s moves any number of place t."""
+    order = net.order[0]
+    x = noise(1, net.elements).expand(net.elements + 1, -1).clone()
+    if net.embeds:
+        x = (x > 0).double()
+    other = x.clone()
+    other[range(net.elements), order] = 1 - other[range(net.elements), order]
+    with torch.no_grad():
+        context = None if context is None else context.expand(len(x), -1)
+        moved = net(x, context, 0) != net(other, context, 0)
+    return moved.flatten(2).any(1)[:-1, order]
+
+
+def jacobian(net, context=None):
+    """[s, t] the largest derivative of a number of place t by the input at place s."""
+    order = net.order[0]
+    found = torch.autograd.functional.jacobian(lambda v: net(v, context, 0), noise(1, net.elements))
+    return found.reshape(net.out_shape[0], net.elements, net.elements).abs().amax(0)[order][:, order].T
+
+
+def sees_exactly_the_past(net, context=None):
+    """Nothing of itself and later elements, something of all earlier ones."""
+    reach = influence(net, context) if net.embeds else jacobian(net, context) != 0
+    return torch.equal(reach, torch.ones_like(reach).triu(1))
+
+
+def unrolled(net, x, context=None):
+    """Parameters (N, P, *event) element by element, the elements of ``x`` given."""
+    found = {}
+
+    def choose(element, numbers):
+        found[element] = numbers
+        return x[:, element]
+
+    net.unroll(len(x), context, 0, choose)
+    return torch.stack([found[d] for d in range(net.elements)], 2).unflatten(2, net.out_shape[1:])
+
+
+def gap_of_unrolling(net, context="none", seed=7):
+    """Largest difference between the parameters of one pass and those element by element."""
+    x, given = noise(6, net.elements, seed=seed), context_of(context, 6)
+    x = (x > 0).double() if net.embeds else x
+    with torch.no_grad():
+        return (unrolled(net, x, given) - net(x, given, 0)).abs().max().item()
+
+
+def likelihood(net, family, context="none", levels=None):
+    """p(x|context) by the network."""
+    latent, condition = CONTEXTS[context]
+    size = latent if isinstance(latent, int) else math.prod(latent)
+    return AutoregressiveLikelihood(family, net, Shapes(net.out_shape[1:], size, condition, levels)).double().eval()
+
+
+def drawn(net, items, context=None, family=None, levels=None, seed=5):
+    """Samples (items, D) by the library, all of the same context."""
+    model = likelihood(net, family or BernoulliFamily(), levels=levels)
+    z = torch.zeros(1, items, 0, dtype=torch.float64) if context is None else context.expand(1, items, -1)
+    with torch.no_grad():
+        return model(z).sample((), torch.Generator().manual_seed(seed))[0].flatten(1)
+
+
+def naive(net, items, context=None, family=None, levels=None, seed=5):
+    """The same samples by a whole pass for each element."""
+    model, generator = likelihood(net, family or BernoulliFamily(), levels=levels), torch.Generator().manual_seed(seed)
+    x = torch.zeros(items, net.elements, dtype=torch.float64)
+    for element in net.order[0].tolist():
+        inputs = model._inputs(x.view(items, *net.out_shape[1:]), model.shapes).reshape(items, -1)
+        with torch.no_grad():
+            numbers = net(inputs, None if context is None else context.expand(items, -1), 0)
+        p = model.family.distribution(numbers.flatten(2)[..., element : element + 1], None, model.element)
+        x[:, element] = sample(p, (), generator).reshape(items)
+    return x
+
+
+def samples_agree(net, context=None, **given):
+    return torch.equal(drawn(net, 7, context, **given), naive(net, 7, context, **given))
+
+
+def chi_square(net, context=None):
+    """z-score of the counts of draws against the probabilities, images expected under 8 times put together."""
+    expected = DRAWS * masses(net, context).exp()
+    codes = (drawn(net, DRAWS, context).long() << torch.arange(9)).sum(1)
+    counts = torch.bincount(codes, minlength=512).double()
+    rare = expected < 8
+    expected, counts = (torch.cat([v[~rare], v[rare].sum().unsqueeze(0)]) for v in (expected, counts))
+    statistic = ((counts - expected).square() / expected.clamp_min(1e-9)).sum()
+    return ((statistic - len(expected) + 1) / math.sqrt(2 * len(expected) - 2)).item()
+
+
+def levels_of(bits=2):
+    """A family of 2^bits symbols an element, and how many parameters it needs."""
+    return CategoricalFamily(bits=bits), 2**bits
+
+
+def parameters_without_gradient(net, x, context=None):
+    """Names of those that no output depends on."""
+    out = net(x, context, 0) if hasattr(net, "order") else net(x, context)
+    (out * noise(*out.shape, seed=9)).sum().backward()
+    return [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def one_hot_text(rows, symbols):
+    """Items (N, S, D) from equally long rows of symbols."""
+    return torch.nn.functional.one_hot(torch.tensor(rows), symbols).transpose(1, 2).double()
