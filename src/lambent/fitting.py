@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,19 +21,20 @@ from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
 from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
 from lambent.shapes import Shapes
+from lambent.stages import stages_of
 from lambent.training import checkpoint
 from lambent.training.console import Console
 from lambent.training.engine import Engine, choose_threads, start_engine
 from lambent.training.files import probe_writable
-from lambent.training.information import information
 from lambent.training.loop import Trainer
 from lambent.training.metrics import LogWriter, MetricsWriter
 from lambent.training.optimizer_state import restore_optimizer
 from lambent.training.progress import Progress, Validation
 from lambent.training.recorder import Recorder, stopped_by_signals
-from lambent.training.run_folder import RunFolder, environment, require_same
+from lambent.training.run_folder import FIRST_STAGE, RunFolder, environment, require_same
 from lambent.training.transfer import require_same_side, take_weights
 from lambent.training.updates import GENERATIVE, INFERENCE
+from lambent.watch import information_of, watch_of
 
 MAY_CHANGE = ("train.threads", "train.device")
 """What may differ on resuming: it is recorded, but the run's meaning doesn't hang on it."""
@@ -96,8 +97,13 @@ def fit(
     with _threads(resolved.train.threads) as threads:
         engine = start_engine(resolved.train.device)
         try:
-            job = _prepare(resolved, data, valid, engine)
-            return _train(job, None if out is None else RunFolder(out), console, threads, resume=resume)
+            return _train_stages(
+                [_prepare(stage, data, valid, engine) for stage in stages_of(resolved)],
+                out,
+                console,
+                threads,
+                resume=resume,
+            )
         finally:
             engine.stop()
 
@@ -172,13 +178,11 @@ def build_model(config: Config, shapes: Shapes) -> LatentModel:
 
 def initialise(model: LatentModel, view: View, seed: int, most: int = 10_000) -> None:
     """Lets the model start from the data's own means, as far as its parts can."""
-    start = getattr(model, "initialise", None) or getattr(model.likelihood, "initialise", None)
-    if start is None:
-        return
     order = torch.randperm(len(view), generator=torch.Generator().manual_seed(mix(seed, 4)))[:most].sort().values
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 5))
-        start(view.batch(order).cpu())
+        condition = view.condition(order)
+        model.begin(view.batch(order).cpu(), None if condition is None else condition.cpu())
 
 
 class TrainingData:
@@ -206,9 +210,23 @@ class TrainingData:
         return len(self.order.indices(*divmod(step, self.steps_per_epoch)))
 
 
-def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *, resume: bool) -> Run:
+def _train_stages(jobs: Sequence[Job], out: str | Path | None, console: Console, threads: int, *, resume: bool) -> Run:
+    """Trains each job from the weights of the one before; the last one's folder holds the first one's."""
+    start: Run | None = None
+    for job, inner in zip(jobs, [FIRST_STAGE, ""][-len(jobs) :], strict=True):
+        if len(jobs) > 1 and job.engine.leader:
+            console.say(f"stage {1 if start is None else 2} of 2: {'the autoencoder' if inner else 'the prior'}")
+        folder = None if out is None else RunFolder(Path(out) / inner)
+        start = _train(job, folder, console, threads, start, resume=resume)
+    assert start is not None
+    return start
+
+
+def _train(
+    job: Job, folder: RunFolder | None, console: Console, threads: int, start: Run | None, *, resume: bool
+) -> Run:
     if not (resume and folder is not None and checkpoint.steps(folder.path)):
-        _start_from_init(job, console)
+        _start_from_init(job, console, start)
     recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
@@ -220,9 +238,11 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
         _validation(job),
         recorder,
         job.config.updates,
-        _information(job),
+        information_of(job.config, job.run.model, job.valid, job.engine.device),
     )
     recorder.trainer = trainer
+    say = console.say if job.engine.leader else lambda text: None
+    trainer.watch = watch_of(job.config, job.run.model, job.valid, trainer.total, job.engine.device, say)
     with contextlib.ExitStack() as stack:
         if folder is not None:
             _open(job, folder, recorder, stack, threads, resume=resume)
@@ -240,10 +260,14 @@ def _train(job: Job, folder: RunFolder | None, console: Console, threads: int, *
     return _result(job, recorder, folder)
 
 
-def _start_from_init(job: Job, console: Console) -> None:
-    """Takes the weights of ``train.init``; a frozen generator must come from somewhere."""
+def _start_from_init(job: Job, console: Console, start: Run | None) -> None:
+    """Takes the weights of the stage before, or of ``train.init``; a frozen generator must come from somewhere."""
     train, decoder = job.config.train, job.config.decoder
-    if train.init:
+    if start is not None:
+        said = take_weights(job.run.model, start.model.state_dict(), "all", train.freeze, "first stage")
+        if job.engine.leader:
+            console.say(said)
+    elif train.init:
         folder = RunFolder(train.init)
         require_same_side(folder.read_recipe(), _stored(job.values), train.freeze, f"train.init={train.init}")
         found = checkpoint.best(folder.path)
@@ -260,15 +284,6 @@ def _start_from_init(job: Job, console: Console) -> None:
     elif train.freeze == INFERENCE and job.engine.leader:
         own = isinstance(job.config.encoder, UserEncoder)
         console.say(f"train.freeze=inference: {'the head on your encoder' if own else 'the encoder'} stays as drawn")
-
-
-def _information(job: Job) -> Callable[[LatentModel], float] | None:
-    """I_q(x;z) on the validation set for updates that ask for it; tried once, to refuse models it isn't known of."""
-    if not job.config.updates.informed:
-        return None
-    batch, seed, device = partial(stretch, job.valid), mix(job.config.train.seed, 7), job.engine.device
-    information(job.run.model, batch, min(2, len(job.valid)), seed=seed, device=device)
-    return lambda model: information(model, batch, len(job.valid), seed=seed, device=device)
 
 
 def _open(

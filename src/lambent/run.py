@@ -27,18 +27,18 @@ from lambent.data import (
     training_sets,
 )
 from lambent.data import load as load_data
-from lambent.distributions import sample
+from lambent.distributions import central, sample
 from lambent.draws import Ancestral, Detached, Draw, Mode
 from lambent.errors import ConfigError
-from lambent.evaluation.bounds import bounds, mix
+from lambent.evaluation.bounds import Batch, bounds, mix
 from lambent.evaluation.exact import exact_log_prob
+from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
-from lambent.evaluation.units import active_units
+from lambent.evaluation.units import active_units, posterior_means
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
-from lambent.trace import Latent, Trace
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.metrics import read_metrics
@@ -60,6 +60,12 @@ def stretch(view: View, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
     """Examples ``start`` to ``stop`` and their conditions."""
     indices = torch.arange(start, stop)
     return view.batch(indices), view.condition(indices)
+
+
+def spread(view: View, most: int) -> Batch:
+    """At most so many examples, evenly spread over all, and their conditions, by position among them."""
+    chosen = spread_out(len(view), most)
+    return lambda start, stop: (view.batch(chosen[start:stop]), view.condition(chosen[start:stop]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +133,7 @@ class Run:
 
         Args:
             data: By default the test split of the training source, else what was held out for validation.
-            samples: K.
+            samples: K; where q is a point on a countable set one sample says all, and one is taken.
             seed: Of the noise.
             threads: Processors to use.
             engine: Where several processes share the work.
@@ -139,7 +145,7 @@ class Run:
             self.model,
             partial(stretch, prepared),
             len(prepared),
-            samples=samples,
+            samples=1 if self.config.posterior.deterministic else samples,
             seed=seed,
             draw=self.draw,
             device=self.device,
@@ -151,6 +157,7 @@ class Run:
             data=prepared.dataset.name,
             exact=self._exact(prepared),
             active=active_units(means),
+            information=self._information(prepared, seed),
             latent=means.shape[1],
             dims=int(np.prod(self.shapes.event)),
             discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
@@ -168,6 +175,13 @@ class Run:
         draw: Draw = self.config.draw.evaluating()
         return draw
 
+    def _information(self, prepared: View, seed: int) -> Information | None:
+        """I_q(x;z); with a condition it would be of the two together, which no rate is above."""
+        if not self.config.model.latents or self.shapes.condition:
+            return None
+        batch = spread(prepared, EXAMPLES)
+        return information(self.model, batch, min(len(prepared), EXAMPLES), seed=mix(seed, 8), device=self.device)
+
     @torch.inference_mode()
     def _exact(self, prepared: View) -> Tensor | None:
         log_prob = exact_log_prob(self.model)
@@ -179,7 +193,7 @@ class Run:
     def posterior_means(self, prepared: View) -> Tensor:
         """E_q[z] of all levels side by side, (N, latents); a level is inferred from the mode of the one below."""
         traces = [self.model(x, Mode(), condition) for x, condition in stretches(prepared)]
-        return torch.cat([_means_of(trace) for trace in traces])
+        return torch.cat([posterior_means(trace) for trace in traces])
 
     @torch.inference_mode()
     def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
@@ -194,14 +208,17 @@ class Run:
 
     @torch.inference_mode()
     def decode(self, z: Tensor, condition: Tensor | None = None, *, seed: int | None = None) -> Tensor:
-        """Observations of latents (N, latent): the mean of p(x|z), or draws of it if a ``seed`` is given."""
+        """Observations of latents (N, latent): the mean of p(x|z), or draws of it if a ``seed`` is given.
+
+        Where p(x|z) has no mean in closed form (autoregressive decoders), the same draws every time.
+        """
         generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 2))
         found = []
         for start in range(0, len(z), CHUNK):
             code = z[start : start + CHUNK].to(self.device).unsqueeze(0)
             part = None if condition is None else condition[start : start + CHUNK].to(self.device)
             px = self.model.decode(code, part)
-            found.append((px.mean if generator is None else sample(px, (), generator))[0].cpu())
+            found.append((central(px) if generator is None else sample(px, (), generator))[0].cpu())
         return torch.cat(found)
 
     def reconstruct(self, data: Source | View, *, split: str = "test") -> Tensor:
@@ -222,7 +239,7 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
         px = self.model(None, Ancestral(batch=n, generator=generator), given).px
-        return (px.mean if mean else sample(px, (), generator))[0].cpu()
+        return (central(px) if mean else sample(px, (), generator))[0].cpu()
 
     def conditions(self, n: int, label: str | None = None) -> Tensor | None:
         """``n`` conditions: of one class, or of all classes in turn; None for an unconditional model.
@@ -251,25 +268,6 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
-
-
-def _means_of(trace: Trace) -> Tensor:
-    """Of all levels side by side, (B, latents)."""
-    if not trace.latents:
-        return torch.zeros(trace.px.batch_shape[1], 0)
-    return torch.cat([_mean(z).flatten(1).cpu() for z in trace.latents], 1)
-
-
-def _mean(latent: Latent) -> Tensor:
-    """E_q[z], (B, *latent); the mean of 100 draws for a family without one in closed form."""
-    assert latent.q is not None
-    assert latent.value is not None
-    try:
-        mean: Tensor = latent.q.mean
-    except NotImplementedError:
-        noise = torch.Generator(latent.value.device).manual_seed(0)
-        mean = sample(latent.q, (100,), noise).mean(0)
-    return mean if len(latent.q.batch_shape) == 1 else mean[0]
 
 
 def dataset_of(source: Source, config: Config, split: str) -> Dataset:

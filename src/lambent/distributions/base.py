@@ -25,6 +25,8 @@ class Distribution(torch.distributions.Distribution):
     """False where "log_prob" is a convention, not a density (a flat prior, a point mass on the reals)."""
     straight_through: ClassVar[bool] = False
     """True where "rsample" gives discrete values with the gradient of the number before rounding, a biased one."""
+    has_mean: ClassVar[bool] = True
+    """False where the mean has no closed form."""
     fused: ClassVar[bool] = False
     """True where scoring a fresh draw is far cheaper inside `rsample_and_log_prob` than by `log_prob` (flows)."""
     arg_constraints: ClassVar[dict[str, torch.distributions.constraints.Constraint]] = {}

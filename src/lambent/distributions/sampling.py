@@ -34,6 +34,22 @@ def sample(distribution: Distribution, shape: Sequence[int] = (), generator: tor
     return _seeded(lambda: distribution.sample(torch.Size(shape)), generator)
 
 
+def central(distribution: Distribution) -> Tensor:
+    """The mean; of symbols the ``greedy`` ones; of what has neither (`Distribution.has_mean`), a draw, always the same.
+
+    >>> central(torch.distributions.Normal(torch.ones(2), 1.0))
+    tensor([1., 1.])
+    """
+    greedy: Tensor | None = getattr(distribution, "greedy", None)
+    if greedy is not None:
+        return greedy
+    if getattr(distribution, "has_mean", True):
+        mean: Tensor = distribution.mean
+        return mean
+    device = getattr(distribution, "context", torch.zeros(())).device
+    return sample(distribution, (), torch.Generator(device).manual_seed(0))
+
+
 def rsample(distribution: Distribution, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
     """As `sample`, reparameterised."""
     if isinstance(distribution, OwnDistribution):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Autoregressive(Distribution):
         event_shape: The elements.
         orderings: Those mixed, by number; all without it.
     """
+
+    has_mean: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 from torch.distributions import Distribution
 
 from lambent.distributions.base import Distribution as OwnDistribution
+from lambent.distributions.codes import Code
 from lambent.distributions.relaxed import harden, noisy, require_relaxable, soften
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
@@ -82,10 +83,10 @@ class StraightThroughGumbel(_Relaxing):
 class StraightThrough(Draw):
     """The discrete value forwards, the gradient of its mean backwards (Bengio et al. 2013, section 4).
 
-    Of a number rounded to a byte: the gradient of the number before rounding.
+    Of a number rounded to a byte, or a vector taken to a code: the gradient of what was there before.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary", "bytes")
+    kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary", "bytes", "codes")
     gradient: ClassVar[str] = "path"
     relaxes: ClassVar[bool] = True
 
@@ -97,7 +98,9 @@ class StraightThrough(Draw):
         """The discrete value with the mean's gradient, or with its own."""
         assert posterior is not None
         if isinstance(posterior, OwnDistribution) and posterior.straight_through:
-            return Latent(name, posterior.rsample(self.lead(posterior), self.generator), prior, posterior)
+            value = posterior.rsample(self.lead(posterior), self.generator)
+            known = posterior.scores(prior, value) if isinstance(posterior, Code) else {}
+            return Latent(name, value, prior, posterior, known)
         q = require_relaxable(name, posterior)
         mean = q.mean
         return Latent(name, sample(q, self.lead(q), self.generator) + (mean - mean.detach()), prior, posterior)

@@ -2,9 +2,10 @@
 
 from lambent.models.base import LatentModel, Penalty
 from lambent.models.chain import MarkovChain
+from lambent.models.codes import CodeLevel, CodeModel
 from lambent.models.density import Density
 from lambent.models.joint import Joint
 from lambent.models.mixture import Mixture
 from lambent.models.vae import VAE
 
-__all__ = ["VAE", "Density", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]
+__all__ = ["VAE", "CodeLevel", "CodeModel", "Density", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]

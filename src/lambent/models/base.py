@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -37,6 +38,28 @@ class LatentModel(nn.Module, ABC):
     @abstractmethod
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by group, so that an objective can give each its own loss; groups are disjoint."""
+
+    def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
+        """Starts from the means of some examples ``x`` (N, *event), as far as the likelihood can."""
+        start = getattr(self.likelihood, "initialise", None)
+        if start is not None:
+            start(x)
+
+    def absorb(
+        self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
+    ) -> None:
+        """Learns from a step that was taken what no gradient teaches (codebooks that are moving averages).
+
+        Args:
+            trace: Of that step.
+            total: Sums a tensor over processes.
+            leader: Whether this process decides where one must.
+            counted: Whether its examples are part of the batch, or only fill a place.
+        """
+
+    def epoch(self) -> dict[str, Any]:
+        """What the model counted since the last call, for the metrics; called at each validation."""
+        return {}
 
     def as_input(self, x: Tensor) -> Tensor:
         """``x`` as floats for the encoder, in the units that the likelihood prefers."""

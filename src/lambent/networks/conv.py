@@ -124,7 +124,11 @@ class _Ladder:
 
 
 class ConvEncoderNet(Encoder):
-    """Stride-2 convolutions down the ladder, residual blocks at each level, features flat at the end."""
+    """Stride-2 convolutions down the ladder, residual blocks at each level, features flat at the end.
+
+    Attributes:
+        map_shape: (C, h, w) of the last map, which the features are.
+    """
 
     def __init__(self, in_shape: tuple[int, ...], settings: ConvEncoder, condition: int) -> None:
         super().__init__()
@@ -136,7 +140,8 @@ class ConvEncoderNet(Encoder):
             levels.append(Level(entry, width, settings.blocks, name, condition))
             before, size = width, smaller
         self.levels, self.act = nn.ModuleList(levels), activation(name)
-        self.features = before * prod(size)
+        self.map_shape = (before, *size)
+        self.features = prod(self.map_shape)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features (N, features) of x (N, *in_shape)."""
@@ -148,17 +153,23 @@ class ConvEncoderNet(Encoder):
 
 
 class ConvDecoderNet(Decoder):
-    """An affine map to the smallest size, then up the ladder by transposed convolutions, with residual blocks."""
+    """A map of the smallest size, then up the ladder by transposed convolutions, with residual blocks.
 
-    def __init__(self, latent: int, out_shape: tuple[int, ...], settings: ConvDecoder, condition: int) -> None:
+    That map is an affine function of z, or a convolution of it where z is a map of that size itself.
+    """
+
+    def __init__(
+        self, latent: int | tuple[int, int, int], out_shape: tuple[int, ...], settings: ConvDecoder, condition: int
+    ) -> None:
         super().__init__()
-        self.latent, self.out_shape, self.condition = latent, tuple(out_shape), condition
+        self.latent = latent if isinstance(latent, int) else prod(latent)
+        self.out_shape, self.condition = tuple(out_shape), condition
         channels, height, width = image_shape(self.out_shape[1:])
         ladder = _Ladder((channels, height, width), settings.channels, settings.smallest)
         steps, name = list(ladder)[::-1], settings.activation
         (size, before), levels = steps[0], []
         self.start = (before, *size)
-        self.first = affine(latent + condition, prod(self.start), name)
+        self.first = _entry(latent, self.start, condition, name)
         levels.append(Level(nn.Identity(), before, settings.blocks, name, condition))
         for larger, after in steps[1:]:
             entry = nn.Sequential(activation(name), _initialised(_up(before, after, size, larger), name))
@@ -171,8 +182,11 @@ class ConvDecoderNet(Decoder):
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
         """Parameters (N, P, *event) from z (N, latent)."""
-        flat = self.first(join(flat_items(z, self.latent), condition, self.condition))
-        h = flat.view(-1, *self.start)
+        z = flat_items(z, self.latent)
+        if isinstance(self.first, nn.Conv2d):
+            h = self.first(z.view(-1, self.first.in_channels, *self.start[1:]))
+        else:
+            h = self.first(join(z, condition, self.condition)).view(-1, *self.start)
         for level in self.levels:
             h = level(h, condition)
         return self.output(self.act(h)).reshape(-1, *self.out_shape) + self.bias
@@ -180,6 +194,18 @@ class ConvDecoderNet(Decoder):
     def output_bias(self) -> nn.Parameter | None:
         """The bias of each parameter of each pixel, (P, *event)."""
         return self.bias
+
+
+def _entry(latent: int | tuple[int, int, int], start: tuple[int, ...], condition: int, name: str) -> nn.Module:
+    """The first layer of a decoder: from numbers, or from a map of the size it starts at."""
+    if isinstance(latent, int):
+        return affine(latent + condition, prod(start), name)
+    if latent[1:] != start[1:]:
+        raise ConfigError(
+            f"network 'conv': a map of {latent[1]} x {latent[2]} for a decoder that starts at {start[1]} x {start[2]}; "
+            "set decoder.smallest as encoder.smallest"
+        )
+    return _initialised(nn.Conv2d(latent[0], start[0], 3, padding=1), name)
 
 
 @part("encoder", "conv")
@@ -222,6 +248,6 @@ class ConvDecoder:
     activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
-        """The decoder from ``latent`` numbers to ``out_shape`` = (P, C, H, W) or (P, H, W)."""
+    def build(self, latent: int | tuple[int, int, int], out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+        """The decoder from ``latent`` numbers, or a map of them, to ``out_shape`` = (P, C, H, W) or (P, H, W)."""
         return ConvDecoderNet(latent, out_shape, self, condition)

@@ -60,7 +60,7 @@ def drawn_value(latent: Latent, who: str) -> Tensor:
 class NoPenalty(PenaltySettings):
     """Nothing."""
 
-    kinds: ClassVar[tuple[str, ...]] = (*PenaltySettings.kinds, "none")
+    kinds: ClassVar[tuple[str, ...]] = (*PenaltySettings.kinds, "sphere", "bytes", "codes", "none")
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
         """No penalties."""

@@ -22,6 +22,8 @@ class PosteriorSettings(ABC):
     """Whether it is discrete with a continuous relaxation."""
     marginals: ClassVar[bool] = True
     """Whether mean and density of each dimension by itself are known."""
+    deterministic: ClassVar[bool] = False
+    """Whether it is a point among discrete values, so that every sample is the same, and no log q teaches q."""
     amortised: ClassVar[bool] = True
     """Whether an encoder computes it (the exact posterior of a mixture needs none)."""
 
@@ -40,6 +42,14 @@ class PosteriorSettings(ABC):
     def initialise(self, head: nn.Linear, latent: int) -> None:
         """Adapts the fresh head where the family wants it; most don't."""
         return
+
+    def conditional(self) -> PosteriorSettings:
+        """The family by which a level of a chain generates the level below: the same, for most."""
+        return self
+
+    def as_input(self, z: Tensor) -> Tensor:
+        """Values as networks see them: as they are, for most."""
+        return z
 
 
 class AmortisedPosterior(nn.Module):
@@ -60,8 +70,9 @@ class AmortisedPosterior(nn.Module):
         return self.family.distribution(self._numbers(x, condition), self.latent, self.own)
 
     def given(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
-        """The distribution given another level's values z (K, B, *), of batch shape (K, B)."""
-        return self.family.distribution(fold(self._numbers, z, condition), self.latent, self.own)
+        """The distribution given another level's values z (K, B, *), of the same kind, of batch shape (K, B)."""
+        numbers = fold(self._numbers, self.family.as_input(z), condition)
+        return self.family.distribution(numbers, self.latent, self.own)
 
     def _numbers(self, x: Tensor, condition: Tensor | None) -> Tensor:
         numbers: Tensor = self.head(self.encoder(x.to(self.head.weight.dtype), condition))

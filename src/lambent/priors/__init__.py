@@ -1,23 +1,35 @@
 """Priors p(z), one family a file; importing this registers them."""
 
-from lambent.priors.base import LatentKind, PriorSettings
+from lambent.priors.ar1 import AR1Prior, AR1PriorSettings
+from lambent.priors.base import CodePriorSettings, LatentKind, PriorSettings
 from lambent.priors.bernoulli import AutoregressivePrior, BernoulliPrior, CoinPrior, OrderedCoinPrior
+from lambent.priors.bytes import ByteFrequencies, BytePrior, RoundedNormalPrior
 from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
 from lambent.priors.flat import FlatPrior, FlatPriorSettings
+from lambent.priors.flow import AutoregressiveFlowPrior, FlowPrior
 from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
 from lambent.priors.none import NoPrior
 from lambent.priors.normal import ConditionalNormal, ConditionalNormalPrior, NormalPrior, StandardNormalPrior
+from lambent.priors.sphere import SpherePrior, SpherePriorSettings
+from lambent.priors.uniform import UniformCodes, UniformPriorSettings
 
 __all__ = [
+    "AR1Prior",
+    "AR1PriorSettings",
+    "AutoregressiveFlowPrior",
     "AutoregressivePrior",
     "BernoulliPrior",
+    "ByteFrequencies",
+    "BytePrior",
     "CategoricalPrior",
     "CategoricalPriorSettings",
+    "CodePriorSettings",
     "CoinPrior",
     "ConditionalNormal",
     "ConditionalNormalPrior",
     "FlatPrior",
     "FlatPriorSettings",
+    "FlowPrior",
     "LatentKind",
     "LearnedMixturePrior",
     "MixturePrior",
@@ -25,5 +37,10 @@ __all__ = [
     "NormalPrior",
     "OrderedCoinPrior",
     "PriorSettings",
+    "RoundedNormalPrior",
+    "SpherePrior",
+    "SpherePriorSettings",
     "StandardNormalPrior",
+    "UniformCodes",
+    "UniformPriorSettings",
 ]

@@ -1,12 +1,14 @@
 """The named systems as data, and how a configuration becomes a model."""
 
 from lambent.recipes.check import biases, check, objective_of
+from lambent.recipes.code_structure import CodeStructure
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.recipe import Recipe
 from lambent.recipes.table import RECIPES, configure, find_recipe
 
 __all__ = [
     "RECIPES",
+    "CodeStructure",
     "Config",
     "Recipe",
     "biases",

@@ -12,13 +12,24 @@ from lambent.priors import NoPrior
 from lambent.recipes.config import USER, Config
 from lambent.recipes.turns import updated
 from lambent.settings import registry
+from lambent.training.freeze import AUTOENCODER
 
+USUAL_DRAW = {
+    "mixed": "mixed",
+    "continuous": "pathwise",
+    "sphere": "pathwise",
+    "codes": "straight-through",
+    "bytes": "straight-through",
+}
 MOST_STATES = 2**20
 """Joint states of the latents that can be summed."""
 MOST_ROWS = 2**20
 """States times examples of a batch that can be: of 784 pixels, 3.3 GB a tensor."""
 USUAL = {"prior": "normal", "posterior": "normal", "draw": "pathwise", "encoder": "mlp"}
 SUMMED = {"prior": "categorical", "posterior": "exact", "draw": "enumerate"}
+SMOOTH = ("continuous", "sphere")
+"""Kinds of latents whose values a gradient can move."""
+PRIOR_FOR = {"one-hot": "categorical", "binary": "bernoulli", "codes": "uniform", "bytes": "bytes", "sphere": "sphere"}
 DRAW_FOR = {"path": "pathwise", "none": "detached", "sum": "enumerate", "score": "score"}
 
 
@@ -88,8 +99,6 @@ def _in_order(config: Config) -> None:
     autoregressive = isinstance(config.decoder, AutoregressiveSettings)
     if not config.model.latents and not autoregressive:
         _refuse(config, "model decoder", "its elements would not look at each other; use decoder=made")
-    if config.model.latents and autoregressive:
-        _refuse(config, "model decoder", "it needs a decoder whose p(x|z) has a mean; use decoder=mlp")
     if autoregressive and not config.likelihood.elementwise:
         _refuse(config, "decoder likelihood", "its columns differ in kind; use likelihood=normal")
 
@@ -98,14 +107,14 @@ def _posterior_of_model(config: Config) -> None:
     if config.model.amortised != config.posterior.amortised:
         fix = "posterior=exact" if config.posterior.amortised else "model=mixture"
         _refuse(config, "model posterior", f"it does not go together; use {fix}")
-    if config.model.mixed and config.posterior.latent_kind != "continuous":
+    if config.model.mixed and config.posterior.latent_kind not in SMOOTH:
         _refuse(config, "model posterior", "its discrete latent comes beside a continuous one; use posterior=normal")
 
 
 def _same_latents(config: Config) -> None:
     prior, posterior = config.prior.latent_kind, config.posterior.latent_kind
     if prior != posterior:
-        use = {"one-hot": "categorical", "binary": "bernoulli"}.get(posterior, "normal")
+        use = PRIOR_FOR.get(posterior, "normal")
         _refuse(config, "prior posterior", f"{prior} against {posterior} latents; use prior={use}")
     classes, others = getattr(config.prior, "classes", None), getattr(config.posterior, "classes", None)
     if classes != others:
@@ -113,6 +122,18 @@ def _same_latents(config: Config) -> None:
     for latent in (config.model.latent, *getattr(config.model, "above", ())) if classes is not None else ():
         if latent % classes:
             _refuse(config, "prior posterior", f"latent={latent} is no multiple of classes={classes}; use one that is")
+
+
+def _same_sequence(config: Config) -> None:
+    """A posterior committed to a rate knows its prior."""
+    prior, posterior = config.prior, config.posterior
+    if not isinstance(posterior, BoundedNormal):
+        return
+    if not isinstance(prior, AR1PriorSettings):
+        _refuse(config, "prior posterior", "its rate is committed against an AR(1) process; use prior=ar1")
+    if (prior.steps, prior.alpha) != (posterior.steps, posterior.alpha):
+        found = f"steps {prior.steps} against {posterior.steps}, alpha {prior.alpha} against {posterior.alpha}"
+        _refuse(config, "prior posterior", f"{found}; use the same for both")
 
 
 def _around_the_encoder(config: Config) -> None:
@@ -130,7 +151,7 @@ def _penalised(config: Config) -> None:
     if penalty.marginal and not config.posterior.marginals:
         _refuse(config, "penalty posterior", "the mean of each dimension isn't known; use penalty=none")
     if config.draw.learning not in penalty.gradients:
-        use = "pathwise" if kind == "continuous" else "straight-through"
+        use = "pathwise" if kind in SMOOTH else "straight-through"
         _refuse(config, "penalty draw", f"no gradient of it reaches q through this draw; use draw={use}")
     if penalty.compares and not config.prior.normalised:
         _refuse(config, "penalty prior", "it needs draws of p(z), and this prior has none; use prior=normal")
@@ -142,7 +163,7 @@ def _split(config: Config) -> None:
     if config.model.amortised and not config.model.plain:
         _refuse(config, "rate model", "it compares posteriors of one level of latents; use model=vae")
     if not (config.posterior.normalised and config.posterior.marginals):
-        use = "posterior=normal" if config.posterior.latent_kind == "continuous" else "posterior=bernoulli"
+        use = "posterior=normal" if config.posterior.latent_kind in SMOOTH else "posterior=bernoulli"
         _refuse(config, "rate posterior", f"the density of each dimension isn't known; use {use}")
 
 
@@ -157,7 +178,7 @@ def _drawable(config: Config) -> None:
     draw: Draw = config.draw
     kind = "mixed" if config.model.mixed else config.posterior.latent_kind
     if kind not in draw.kinds:
-        use = {"mixed": "mixed", "continuous": "pathwise"}.get(kind, "enumerate")
+        use = USUAL_DRAW.get(kind, "enumerate")
         _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
     if config.model.latents and not config.model.amortised and not isinstance(draw, Enumerate):
         _refuse(config, "draw model", "its posterior is the exact one, summed; use draw=enumerate")
@@ -187,8 +208,10 @@ def _learnable(config: Config) -> None:
     draw, objective = config.draw, config.objective
     if draw.learning not in objective.gradients:
         use = DRAW_FOR[objective.gradients[0]]
-        use = "score" if use == "pathwise" and config.posterior.latent_kind != "continuous" else use
+        use = "score" if use == "pathwise" and config.posterior.latent_kind not in SMOOTH else use
         _refuse(config, "draw objective", f"it can't learn from this draw; use draw={use}, or objective=elbo")
+    if isinstance(objective, Sleep) and config.posterior.deterministic:
+        _refuse(config, "objective posterior", "a point has no log q to learn from; use objective=elbo")
     if draw.learning == "score" and getattr(draw, "baseline", "") == "leave-one-out" and draw.samples < 2:
         raise CombinationError("draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
 
@@ -219,12 +242,28 @@ def _rated(config: Config) -> None:
         _refuse(config, "objective rate", str(error))
 
 
+def _codes(config: Config) -> None:
+    """Grids of codes and a model of them go together only."""
+    of_codes = config.posterior.latent_kind == "codes"
+    if config.model.of_codes and not of_codes:
+        _refuse(config, "model posterior", "its latents are grids of codes; use posterior=vq")
+    if of_codes and not config.model.of_codes and config.model.latents:
+        _refuse(config, "model posterior", "codes come in a grid that only a model of codes knows; use model=codes")
+    if config.updates.staged and not config.model.of_codes:
+        _refuse(config, "updates model", "its stages are an autoencoder and a prior over codes; use updates=together")
+    if config.train.freeze == AUTOENCODER and not config.model.of_codes:
+        named = _named(config, "model")
+        raise CombinationError(f"train.freeze=autoencoder with {named}: nothing would be left; use train.freeze=none")
+
+
 RULES = (
+    _codes,
     _latents_or_none,
     _in_order,
     _exact_density,
     _posterior_of_model,
     _same_latents,
+    _same_sequence,
     _around_the_encoder,
     _penalised,
     _split,

@@ -13,8 +13,9 @@ from torch import nn
 
 from lambent.likelihoods import AutoregressiveLikelihood, Likelihood
 from lambent.models import VAE, Density, Joint, LatentModel, MarkovChain, Mixture
-from lambent.networks import AutoregressiveSettings
-from lambent.posteriors import AmortisedPosterior
+from lambent.networks import AutoregressiveSettings, ConvDecoder
+from lambent.networks.autoregressive import ContextShape, context_size
+from lambent.posteriors import AmortisedPosterior, PosteriorSettings
 from lambent.priors import CategoricalPrior
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -35,6 +36,8 @@ class Structure(ABC):
     """Whether it has one latent behind one encoder, so that corruptions and penalties have a meaning."""
     mixed: ClassVar[bool] = False
     """Whether it has a discrete latent beside the continuous one of its prior and posterior."""
+    of_codes: ClassVar[bool] = False
+    """Whether its latents are grids of codes."""
 
     def build(self, config: Config, shapes: Shapes) -> LatentModel:
         """The model, initialised from torch's current random state."""
@@ -55,12 +58,18 @@ class Structure(ABC):
 
 def likelihood_of(config: Config, shapes: Shapes) -> Likelihood:
     """The likelihood with a decoder of the shapes it asks for."""
+    return likelihood_given(config, shapes, shapes.latent)
+
+
+def likelihood_given(config: Config, shapes: Shapes, seen: ContextShape) -> Likelihood:
+    """The likelihood with a decoder that sees numbers or a map; a decoder that knows no maps sees the map's numbers."""
     family = config.likelihood
     out, condition = family.out_shape(shapes), shapes.condition
     if isinstance(config.decoder, AutoregressiveSettings):
-        network = config.decoder.build(shapes.latent, out, condition, family.symbols(shapes))
-        return AutoregressiveLikelihood(family, network, shapes)
-    return Likelihood(family, config.decoder.build(shapes.latent, out, condition), shapes)
+        network = config.decoder.build(seen, out, condition, family.symbols(shapes))
+        return AutoregressiveLikelihood(family, network, shapes, config.posterior.as_input)
+    seen = seen if isinstance(config.decoder, ConvDecoder) else context_size(seen)
+    return Likelihood(family, config.decoder.build(seen, out, condition), shapes, config.posterior.as_input)
 
 
 def posterior_of(config: Config, shapes: Shapes) -> nn.Module:
@@ -113,8 +122,10 @@ class ChainStructure(Structure):
     def assemble(self, config: Config, shapes: Shapes) -> MarkovChain:
         """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
         inputs = [config.likelihood.input_shape(shapes), *((size,) for size in self.sizes[:-1])]
-        posteriors = [_level(config, shapes, i, size) for i, size in zip(inputs, self.sizes, strict=True)]
-        conditionals = [_flattened(_level(config, shapes, (up,), down)) for down, up in itertools.pairwise(self.sizes)]
+        q, p = config.posterior, config.posterior.conditional()
+        posteriors = [_level(q, config, shapes, i, size) for i, size in zip(inputs, self.sizes, strict=True)]
+        pairs = itertools.pairwise(self.sizes)
+        conditionals = [_flattened(_level(p, config, shapes, (up,), down)) for down, up in pairs]
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         states = [s for s in map(config.prior.states, self.sizes) if s is not None]
         return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), states)
@@ -125,8 +136,10 @@ class ChainStructure(Structure):
         return None if None in states else math.prod(s for s in states if s is not None)
 
 
-def _level(config: Config, shapes: Shapes, inputs: tuple[int, ...], latent: int) -> AmortisedPosterior:
-    return AmortisedPosterior(config.posterior, config.encoder.build(inputs, shapes.condition), latent)
+def _level(
+    family: PosteriorSettings, config: Config, shapes: Shapes, inputs: tuple[int, ...], latent: int
+) -> AmortisedPosterior:
+    return AmortisedPosterior(family, config.encoder.build(inputs, shapes.condition), latent)
 
 
 def _flattened(level: AmortisedPosterior, gain: float = 0.1) -> AmortisedPosterior:

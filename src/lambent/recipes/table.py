@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambent.errors import ConfigError
-from lambent.recipes import aggregated, alternating, autoregressive, discrete, reparameterised, toy
+from lambent.recipes import aggregated, alternating, autoregressive, codes, discrete, reparameterised, toy
 from lambent.recipes.check import check
 from lambent.recipes.config import Config, Layer, layer_of_tokens, resolve
 from lambent.recipes.recipe import Recipe
@@ -17,6 +17,7 @@ RECIPES = {
         *aggregated.RECIPES,
         *alternating.RECIPES,
         *autoregressive.RECIPES,
+        *codes.RECIPES,
         *toy.RECIPES,
     )
 }

@@ -1,23 +1,38 @@
-"""One side of a model held as it is while the other is trained."""
+"""Part of a model held as it is while the rest is trained."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import nn
 
 from lambent.models import LatentModel
 
+AUTOENCODER = "autoencoder"
+FROZEN: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "generative": ("generative",),
+    "inference": ("inference",),
+    AUTOENCODER: ("generative", "inference"),
+}
+"""What can be frozen: the groups of parameters that each name stands for."""
+
+
+def frozen_parameters(model: LatentModel, what: str) -> list[nn.Parameter]:
+    """The parameters that ``what`` (a key of `FROZEN`) stands for."""
+    groups = model.groups()
+    return [parameter for group in FROZEN.get(what, ()) for parameter in groups.get(group, [])]
+
 
 @contextlib.contextmanager
-def frozen(model: LatentModel, group: str) -> Iterator[None]:
-    """For the time of the block: no gradient for that group's parameters, and its modules in evaluation mode.
+def frozen(model: LatentModel, what: str) -> Iterator[None]:
+    """For the time of the block: no gradient for the parameters of ``what``, and its modules in evaluation mode.
 
-    A module belongs to the group if it has parameters and all of them do, so that batch norm keeps its statistics and
-    dropout is off. ``group`` "none" freezes nothing.
+    A module belongs to it if it has parameters and all of them do, so that batch norm keeps its statistics and dropout
+    is off. "none" freezes nothing.
     """
-    parameters = model.groups().get(group, [])
+    parameters = frozen_parameters(model, what)
     before = [parameter.requires_grad for parameter in parameters]
     modules = modules_of(model, parameters)
     modes = [module.training for module in modules]

@@ -23,8 +23,9 @@ from lambent.settings import registry
 from lambent.trace import Estimate, Trace
 from lambent.training.average import MovingAverage
 from lambent.training.closed_form import em_step, require_closed_form
+from lambent.training.collapse import Watch
 from lambent.training.engine import Engine
-from lambent.training.freeze import frozen
+from lambent.training.freeze import FROZEN, frozen
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
 from lambent.training.schedules import learning_rate
@@ -86,10 +87,12 @@ class Trainer:
     listener: Listener
     updates: Updates = field(default_factory=Together)
     information: Callable[[LatentModel], float] | None = None
+    watch: Watch = field(default_factory=Watch)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        groups = {name: params for name, params in self.model.groups().items() if name != self.options.freeze}
+        held = FROZEN[self.options.freeze]
+        groups = {name: params for name, params in self.model.groups().items() if name not in held}
         free = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
         self._require_sides(free)
         if self.updates.closed_form:
@@ -106,6 +109,7 @@ class Trainer:
             fused=True,
         )
         self.average = MovingAverage(self.model, self.options.ema) if self.options.ema else None
+        self._known: float | None = None
         self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
 
     def _require_sides(self, free: Mapping[str, list[nn.Parameter]]) -> None:
@@ -181,6 +185,7 @@ class Trainer:
         norm = float(nn.utils.get_total_norm(_gradients(self.groups["all"]))) if logged else math.nan
         if self._finite_and_clipped(total):
             self.optimizer.step()
+            self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
             self._taken(estimate, len(x) if fraction > 0 else 0)
         else:
             self._skip(estimate)
@@ -224,8 +229,10 @@ class Trainer:
             return sums[0], int(sums[1])
 
         phase = self.updates.after(self.progress.phase, measured)
+        self._known = None
         if self.information is not None and self.updates.due(phase, self.batches.steps_per_epoch):
-            phase = self.updates.told(phase, self.information(self.model))
+            self._known = self.information(self.model)
+            phase = self.updates.told(phase, self._known)
         self.progress.phase = phase
 
     def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
@@ -326,13 +333,19 @@ class Trainer:
 
     def _validate(self) -> None:
         progress, found = self.progress, self.validate(self.measured)
+        early = progress.best is None and progress.step < self.total
         last = self.options.select == "last"
         if last or progress.best is None or found.bound > progress.best:
             progress.best, progress.best_step, progress.since_best = found.bound, progress.step, 0
         else:
             progress.since_best += 1
-        row = {"step": progress.step, "epoch": self._epoch(), "valid": asdict(found)}
-        progress.offset = self.listener.record({**row, "best_step": progress.best_step})
+        known = self._known if self.average is None else None  # it is of the weights themselves
+        valid = asdict(found) | self.watch.entries(self.measured, known)
+        row = {"step": progress.step, "epoch": self._epoch(), "valid": valid, "best_step": progress.best_step}
+        warning = self.watch.hear(progress, found, early=early)
+        progress.offset = self.listener.record(row | self.watch.counts(progress))
+        if warning:
+            self.watch.say(warning)
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
 

@@ -23,6 +23,8 @@ from lambent.training.toml import to_toml
 
 LOCK = ".lock"
 OWNER = ".owner.json"
+FIRST_STAGE = "autoencoder"
+"""The folder, inside a run of two stages, of the run that its first stage is."""
 
 
 class RunFolder:
@@ -97,7 +99,7 @@ class RunFolder:
             return
         with storage_errors(self.path, 0):
             names = sorted(entry.name for entry in self.path.iterdir())
-        foreign = [name for name in names if name not in (LOCK, OWNER) and not name.startswith(TEMPORARY)]
+        foreign = [name for name in names if name not in (LOCK, OWNER, FIRST_STAGE) and not name.startswith(TEMPORARY)]
         if foreign:
             listed = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             raise ConfigError(f"{self.path}: found {listed}, expected a run or an empty folder; choose another --out")

@@ -10,11 +10,19 @@ from torch import Tensor
 
 from lambent.errors import CheckpointError, ConfigError
 from lambent.models import LatentModel
-from lambent.training.freeze import modules_of
+from lambent.training.freeze import AUTOENCODER, frozen_parameters, modules_of
 
 PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "generative": {"model": ("name",), "likelihood": (), "prior": (), "decoder": (), "data": ("scale", "levels")},
     "inference": {"model": ("name",), "posterior": (), "encoder": (), "data": ("scale", "levels")},
+    AUTOENCODER: {
+        "model": (),
+        "likelihood": (),
+        "decoder": (),
+        "posterior": (),
+        "encoder": (),
+        "data": ("scale", "levels"),
+    },
 }
 """The settings that give a side's weights their meaning; () is all of a section."""
 
@@ -52,8 +60,8 @@ def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, w
 
 
 def names_of(model: LatentModel, group: str) -> list[str]:
-    """Names in ``model.state_dict()`` of a group's parameters, and of the buffers of modules that are all its own."""
-    parameters = model.groups().get(group, [])
+    """Names in ``model.state_dict()`` of a side's parameters, and of the buffers of modules that are all its own."""
+    parameters = frozen_parameters(model, group)
     buffers = [buffer for module in modules_of(model, parameters) for buffer in module.buffers(recurse=False)]
     held = {id(tensor) for tensor in (*parameters, *buffers)}
     return [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in held]

@@ -53,6 +53,8 @@ class Updates:
     """It needs an encoder with parameters, and both sides to be free."""
     informed: ClassVar[bool] = False
     """It asks for the mutual information I_q(x;z)."""
+    staged: ClassVar[bool] = False
+    """It trains twice: the autoencoder under a uniform prior over its codes, then the prior."""
 
     def resting(self, step: int, phase: Phase) -> str:
         """The group that keeps its parameters at ``step``; "" where none does."""
@@ -169,3 +171,18 @@ class ClosedForm(Updates):
     """
 
     closed_form: ClassVar[bool] = True
+
+
+@part("updates", "stages")
+@dataclass(frozen=True)
+class Stages(Updates):
+    """The autoencoder first, under a uniform prior over its codes; then the prior, the autoencoder frozen.
+
+    The first stage is a run of its own, in the folder ``autoencoder`` of the run, and is trained as the second is but
+    for ``autoencoder_epochs``. A uniform prior has nothing to learn, so that there is one stage then.
+    """
+
+    staged: ClassVar[bool] = True
+    autoencoder_epochs: int | None = option(
+        None, "passes over the training set in the first stage; none: as many as in the second", minimum=1
+    )

@@ -1,0 +1,232 @@
+"""Codes: grids of entries of a codebook, on one level or on several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.distributions.codes import Code, Coded
+from lambent.draws import Draw
+from lambent.models.base import LatentModel
+from lambent.networks.fold import fold
+from lambent.trace import Latent, Trace
+
+START = 1024
+"""Most examples that codebooks are started from."""
+
+
+class CodeLevel(nn.Module):
+    """One grid of codes: what finds them, the codebook, and their prior given the levels above.
+
+    Args:
+        encoder: Features of the level below (of x, on the lowest level), flat.
+        head: (features, map of the codes above) to vectors, as a map (d, h, w) or flat (P d).
+        quantiser: The codebook.
+        prior: ``prior(context)``: p over grids of indices given the map of the codes above and the condition, flat.
+        features: Shape of the encoder's features, (C, h, w) or (F,).
+        grid: Shape of the grid of codes, (h, w) or (P,).
+    """
+
+    encoder: Any
+    head: Any
+    quantiser: Any
+    prior: Any
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        head: nn.Module,
+        quantiser: nn.Module,
+        prior: nn.Module,
+        features: tuple[int, ...],
+        grid: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head, self.quantiser, self.prior = encoder, head, quantiser, prior
+        self.features, self.grid = features, grid
+
+    @property
+    def positions(self) -> int:
+        """P, codes in the grid."""
+        return prod(self.grid)
+
+    def posterior(self, features: Tensor, above: Tensor | None) -> Code:
+        """q(z|x, codes above) for features (B, ...): of batch (B,), or (K, B) below another level."""
+        if above is None:
+            return Code(self._vectors(features, None), self.quantiser)
+        encoded = fold(lambda a, f: self._vectors(f, a), above, features)
+        return Code(encoded, self.quantiser)
+
+    def _vectors(self, features: Tensor, above: Tensor | None) -> Tensor:
+        """What is quantised, (N, P, d)."""
+        if len(self.grid) == 1:
+            found: Tensor = self.head(features).unflatten(1, (self.positions, -1))
+            return found
+        joined = features if above is None else torch.cat([features, resized(above, self.grid)], 1)
+        return self.head(joined).flatten(2).transpose(1, 2)
+
+    def given(self, context: Tensor | None) -> Coded:
+        """p(z| codes above, condition)."""
+        return Coded(self.prior(context), self.quantiser)
+
+    def as_map(self, value: Tensor) -> Tensor:
+        """Embeddings (K, B, P d) as maps (K, B, d, h, w); as they are where the grid is no map."""
+        if len(self.grid) == 1:
+            return value
+        return value.unflatten(2, (*self.grid, -1)).movedim(-1, 2)
+
+
+class CodeModel(LatentModel):
+    """p(zL) ... p(z1|z2..zL) p(x|z1..zL), each z a grid of codes, with q a point mass on the nearest ones.
+
+    VQ-VAE (van den Oord et al. 2017) with one level, VQ-VAE-2 (Razavi et al. 2019) with two or more: features go up
+    from x, codes are found from the top down, and the decoder sees all of them. As log q = 0 on a countable set, the
+    ELBO is a bound on log p(x); a uniform prior charges P log S nats for P of S codes, one that knows them less.
+
+    Args:
+        levels: Lowest first.
+        likelihood: p(x|z), given the maps of all levels at the lowest one's size, flat.
+    """
+
+    likelihood: Any
+    levels: Any
+
+    def __init__(self, levels: Sequence[CodeLevel], likelihood: nn.Module) -> None:
+        super().__init__()
+        self.levels, self.likelihood = nn.ModuleList(levels), likelihood
+
+    @property
+    def names(self) -> list[str]:
+        """Of the levels, lowest first."""
+        return ["z"] if len(self.levels) == 1 else [f"z{i + 1}" for i in range(len(self.levels))]
+
+    def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
+        """Finds the codes of a batch ``x``; generates them without one."""
+        features = None if x is None else self._features(self.as_input(x), condition)
+        latents: list[Latent] = []
+        maps: list[Tensor] = []
+        for i in reversed(range(len(self.levels))):
+            level = self.levels[i]
+            q = None if features is None else level.posterior(features[i], _stacked(maps))
+            latents.insert(0, draw(self.names[i], level.given(self._context(maps, condition)), q))
+            value = latents[0].value
+            assert value is not None
+            maps.insert(0, level.as_map(value))
+        px = self.likelihood(self._seen(maps), condition)
+        return Trace(px, tuple(latents), self._penalties(latents) if self.training else {})
+
+    def _features(self, seen: Tensor, condition: Tensor | None) -> list[Tensor]:
+        """Of each level, lowest first, (B, *features)."""
+        found: list[Tensor] = []
+        for level in self.levels:
+            below = found[-1] if found else seen.to(self._dtype)
+            found.append(level.encoder(below, condition).unflatten(1, level.features))
+        return found
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.levels.parameters()).dtype
+
+    @staticmethod
+    def _context(maps: list[Tensor], condition: Tensor | None) -> Tensor | None:
+        """What a prior is given: the maps above at the lowest one's size, then the condition, flat; None if nothing."""
+        above = _stacked(maps)
+        if above is None:
+            return None if condition is None else condition.float()
+        flat = above.flatten(2)
+        return flat if condition is None else torch.cat([flat, condition.to(flat).expand(*flat.shape[:2], -1)], -1)
+
+    @staticmethod
+    def _seen(maps: list[Tensor]) -> Tensor:
+        """What the decoder is given: all maps at the lowest one's size, flat."""
+        stacked = _stacked(maps)
+        assert stacked is not None
+        return stacked.flatten(2)
+
+    def _penalties(self, latents: list[Latent]) -> dict[str, Tensor]:
+        """What draws codebooks and encoders to each other, by name (and level)."""
+        found: dict[str, Tensor] = {}
+        for level, z in zip(self.levels, latents, strict=True):
+            if not isinstance(z.q, Code):
+                continue
+            terms = level.quantiser.penalties(z.q.encoded.flatten(0, -3), z.q.indices.flatten(0, -2))
+            for name, term in terms.items():
+                found[name if len(latents) == 1 else f"{name} {z.name}"] = term.view(z.q.batch_shape)
+        return found
+
+    def code(self, trace: Trace) -> Tensor:
+        """Indices of all levels side by side, lowest first, (K, B, codes)."""
+        pairs = zip(self.levels, trace.latents, strict=True)
+        return torch.cat([self._indices(level, z.value) for level, z in pairs], -1)
+
+    @staticmethod
+    def _indices(level: Any, value: Tensor | None) -> Tensor:
+        assert value is not None
+        found: Tensor = level.quantiser.indices_of(value.unflatten(-1, (level.positions, -1)))
+        return found.to(value.dtype)
+
+    def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
+        """p(x|z) at indices (K, B, codes)."""
+        parts = code.long().split([level.positions for level in self.levels], -1)
+        looked = [
+            level.as_map(level.quantiser.lookup(p).flatten(-2)) for level, p in zip(self.levels, parts, strict=True)
+        ]
+        px: Distribution = self.likelihood(self._seen(looked), condition)
+        return px
+
+    @torch.no_grad()
+    def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
+        """Starts the likelihood from the data's means, and each codebook from what is to be quantised, top first."""
+        self.likelihood.initialise(x)
+        x, condition = x[:START], None if condition is None else condition[:START]
+        features, maps = self._features(self.as_input(x), condition), list[Tensor]()
+        for level, own in zip(reversed(self.levels), reversed(features), strict=True):
+            if level.quantiser.needs_start:
+                level.quantiser.start(level.posterior(own, _stacked(maps)).encoded)
+            value = level.posterior(own, _stacked(maps)).mode
+            maps.insert(0, level.as_map(value.view(1, len(x), -1)))
+
+    def absorb(
+        self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
+    ) -> None:
+        """Moves the codebooks after the batch of a step that was taken, unless the encoder is frozen."""
+        if not any(p.requires_grad for level in self.levels for p in level.head.parameters()):
+            return
+        for level, z in zip(self.levels, trace.latents, strict=True):
+            if isinstance(z.q, Code):
+                encoded, indices = z.q.encoded.flatten(0, -2), z.q.indices.flatten()
+                rows = slice(None) if counted else slice(0)
+                level.quantiser.absorb(encoded[rows], indices[rows], total, leader=leader)
+
+    def epoch(self) -> dict[str, Any]:
+        """Usage (share of codes used) and perplexity since the last call, of each level."""
+        found = {name: level.quantiser.epoch() for name, level in zip(self.names, self.levels, strict=True)}
+        return {"codes": found["z"] if len(found) == 1 else found}
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters of codebooks and decoder ("generative"), of encoders ("inference"), and of priors ("prior")."""
+        inference = [p for level in self.levels for part in (level.encoder, level.head) for p in part.parameters()]
+        codebooks = [p for level in self.levels for p in level.quantiser.parameters()]
+        prior = [p for level in self.levels for p in level.prior.parameters()]
+        return {"generative": [*codebooks, *self.likelihood.parameters()], "inference": inference, "prior": prior}
+
+
+def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps (N, C, h, w) at another size, by the nearest place."""
+    return maps if maps.shape[-2:] == size else F.interpolate(maps, size=size, mode="nearest")
+
+
+def _stacked(maps: list[Tensor]) -> Tensor | None:
+    """Maps (K, B, C, h, w), lowest first, side by side at the first one's size; None where there are none."""
+    if len(maps) < 2:
+        return maps[0] if maps else None
+    samples = max(m.shape[0] for m in maps)
+    size = maps[0].shape[-2:]
+    parts = [resized(m.flatten(0, 1), size).unflatten(0, m.shape[:2]).expand(samples, *[-1] * 4) for m in maps]
+    return torch.cat(parts, 2)

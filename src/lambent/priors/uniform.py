@@ -1,0 +1,40 @@
+"""The prior over grids of codes that knows nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions.uniform import UniformLevels
+from lambent.networks.autoregressive import ContextShape
+from lambent.priors.base import CodePriorSettings
+from lambent.settings import part
+
+
+@part("prior", "uniform")
+@dataclass(frozen=True)
+class UniformPriorSettings(CodePriorSettings):
+    """Every code as probable as any other: an example of P codes costs P log S nats."""
+
+    def over_codes(
+        self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
+    ) -> UniformCodes:
+        """A module without parameters."""
+        return UniformCodes(symbols, grid)
+
+
+class UniformCodes(nn.Module):
+    """p(z) = S^-P, whatever the context."""
+
+    like: Tensor
+
+    def __init__(self, symbols: int, grid: tuple[int, ...]) -> None:
+        super().__init__()
+        self.symbols, self.grid = symbols, grid
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def forward(self, context: Tensor | None = None) -> UniformLevels:
+        """The prior, of batch shape ()."""
+        return UniformLevels(self.symbols, self.like, self.grid)

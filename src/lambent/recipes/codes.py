@@ -1,0 +1,44 @@
+"""Recipes of discrete codes: vector-quantised and finite-scalar autoencoders with priors over their codes."""
+
+from __future__ import annotations
+
+from lambent.recipes.recipe import Recipe, Settings
+
+_CODES: Settings = {
+    "model": {"name": "codes"},
+    "prior": {"name": "uniform"},
+    "posterior": {"name": "vq"},
+    "encoder": {"name": "conv", "smallest": 7},
+    "decoder": {"name": "conv", "smallest": 7},
+    "likelihood": {"name": "discretised-logistic"},
+    "draw": {"name": "straight-through"},
+    "updates": {"name": "stages"},
+    "train": {"epochs": 50},
+}
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "vq-vae",
+        "vector-quantised VAE: codebook by gradient, prior uniform or learned in a second stage",
+        "van den Oord, Vinyals & Kavukcuoglu 2017, NeurIPS",
+        {**_CODES, "posterior": {"name": "vq", "learning": "gradient"}},
+    ),
+    Recipe(
+        "vq-vae-ema",
+        "VQ-VAE whose codebook is a moving average of what it stands for",
+        "van den Oord, Vinyals & Kavukcuoglu 2017, NeurIPS, appendix A.1",
+        {**_CODES, "posterior": {"name": "vq", "learning": "ema"}},
+    ),
+    Recipe(
+        "vq-vae-2",
+        "two levels of codes, the upper one for what is global",
+        "Razavi, van den Oord & Vinyals 2019, NeurIPS",
+        {**_CODES, "model": {"name": "codes", "above": [4]}, "posterior": {"name": "vq", "learning": "ema"}},
+    ),
+    Recipe(
+        "fsq-vae",
+        "finite scalar quantisation: a fixed grid in place of a codebook",
+        "Mentzer, Minnen, Agustsson & Tschannen 2024, ICLR",
+        {**_CODES, "posterior": {"name": "fsq"}},
+    ),
+)
