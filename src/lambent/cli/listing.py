@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lambent.evaluation.information import Information
 from lambent.evaluation.summary import Evaluation, Figure
 from lambent.recipes.config import Config, fields_of
 from lambent.recipes.table import RECIPES, configure, find_recipe
@@ -64,18 +65,25 @@ def evaluation_text(found: Evaluation) -> str:
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     lines += [f"  {'rate':<16} {_figure(found.rate)}", f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
-        lines.append(f"  {'bits/dim':<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
+        lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
     if found.log_jacobian:
         lines.append(
             f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit"
         )
     if found.effective is not None and found.samples > 1:
         lines.append(f"  {'effective K':<16} {found.effective:.1f} of {found.samples}")
+    if found.information is not None:
+        lines.append(f"  {'I(x;z)':<16} {information_text(found.information)}")
     if found.latent:
         lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")
     if found.non_finite:
         lines.append(f"  {'not finite':<16} {found.non_finite} examples: they make the means -inf")
     return "\n".join(lines)
+
+
+def information_text(found: Information) -> str:
+    """The mutual information with what bounds it."""
+    return f"{found.value:.4f} ± {found.se:.4f} nats  (lower bound, from {found.n} examples: at most {found.most:.2f})"
 
 
 def _figure(value: Figure) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lambent.evaluation.bounds import Bounds
+from lambent.evaluation.information import Information
 from lambent.trace import Kind
 
 
@@ -46,6 +47,33 @@ def figure(values: Tensor, kind: Kind) -> Figure:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """How many symbols texts of different lengths have.
+
+    Attributes:
+        mean: Of an example, END included, padding not.
+        bits_se: Standard error over examples of the bits per symbol, a ratio of two means.
+    """
+
+    mean: float
+    bits_se: float
+
+
+def scored(values: Tensor, counts: Tensor) -> Scored:
+    """Of log probabilities (N,), nats, of examples that have ``counts`` (N,) symbols.
+
+    The error is that of a ratio to first order: the deviation of -log2 p(x_i) - b n_i, over sqrt(N) and the mean n.
+
+    >>> scored(torch.tensor([-2.0, -4.0]), torch.tensor([1, 2]))  # 2 nats a symbol in both
+    Scored(mean=1.5, bits_se=0.0)
+    """
+    bits, counts = values.double().cpu() / -math.log(2), counts.double().cpu()
+    mean = counts.mean().item()
+    off = bits - bits.mean() / mean * counts
+    return Scored(mean, off.std().item() / math.sqrt(len(off)) / mean if len(off) > 1 else math.nan)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What is known of a model on a data set.
 
@@ -64,7 +92,9 @@ class Evaluation:
         dims: Numbers in an example.
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
         non_finite: Examples any of whose bounds is not finite.
+        information: I_q(x;z) of some of the examples; None where it isn't known.
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
+        symbols: How many symbols texts have: bits are per symbol then; None for all other data.
     """
 
     data: str
@@ -82,6 +112,8 @@ class Evaluation:
     discrete: bool
     non_finite: int
     log_jacobian: float = 0.0
+    information: Information | None = None
+    symbols: Scored | None = None
 
     @property
     def best(self) -> tuple[str, Figure]:
@@ -92,16 +124,29 @@ class Evaluation:
 
     @property
     def bits_per_dim(self) -> float | None:
-        """-best / (dims ln 2); None unless the support is discrete and the number a bound."""
+        """-best / (dims ln 2), of text by symbols scored; None unless the support is discrete, the number a bound."""
         name_and_figure = self.best
         if not self.discrete or name_and_figure[1].kind == "not a bound":
             return None
-        return -name_and_figure[1].value / (self.dims * math.log(2))
+        return -name_and_figure[1].value * self._bits
+
+    @property
+    def bits_name(self) -> str:
+        """What `bits_per_dim` is called: "bits/symbol" of a text, where padding doesn't count, else "bits/dim"."""
+        return "bits/dim" if self.symbols is None else "bits/symbol"
+
+    @property
+    def _bits(self) -> float:
+        """Bits per dimension, or symbol, in a nat per example."""
+        return 1 / ((self.dims if self.symbols is None else self.symbols.mean) * math.log(2))
+
+    @property
+    def _bits_se(self) -> float:
+        return self.best[1].se * self._bits if self.symbols is None else self.symbols.bits_se
 
     def to_dict(self) -> dict[str, Any]:
         """The object that ``lambent evaluate --json`` prints."""
         bits = self.bits_per_dim
-        scale = 1 / (self.dims * math.log(2))
         return {
             "data": self.data,
             "n": self.n,
@@ -110,16 +155,18 @@ class Evaluation:
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
             **({} if self.log_likelihood is None else {"log_likelihood": self.log_likelihood.to_dict()}),
             "bits_per_dim": None if bits is None else _plain(bits),
-            "bits_per_dim_se": None if bits is None else _plain(self.best[1].se * scale),
+            "bits_per_dim_se": None if bits is None else _plain(self._bits_se),
             "bits_per_dim_from": None if bits is None else self.best[0],
             "rate": _plain(self.rate.value),
             "rate_se": _plain(self.rate.se),
             "distortion": _plain(self.distortion.value),
             "distortion_se": _plain(self.distortion.se),
             "effective_samples": None if self.effective is None else _plain(self.effective),
+            "mutual_information": None if self.information is None else _words(self.information.to_dict()),
             "active_units": self.active_units,
             "latent": self.latent,
             "dims": self.dims,
+            "symbols": None if self.symbols is None else self.symbols.mean,
             "non_finite": self.non_finite,
             "log_jacobian": self.log_jacobian,
         }
@@ -135,8 +182,11 @@ def summarise(
     dims: int,
     discrete: bool,
     log_jacobian: float = 0.0,
+    information: Information | None = None,
+    counts: Tensor | None = None,
 ) -> Evaluation:
-    """The evaluation of per-example bounds."""
+    """The evaluation of per-example bounds; ``counts`` are the symbols (N,) of texts."""
+    best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
     return Evaluation(
         data=data,
         n=len(found.elbo),
@@ -153,6 +203,8 @@ def summarise(
         discrete=discrete,
         non_finite=_non_finite(found.elbo, found.iwae, exact),
         log_jacobian=log_jacobian,
+        information=information,
+        symbols=None if counts is None else scored(best, counts),
     )
 
 
@@ -165,6 +217,10 @@ def _effective(values: Tensor | None) -> float | None:
 def _non_finite(*numbers: Tensor | None) -> int:
     bad = [~torch.isfinite(row).cpu() for row in numbers if row is not None]
     return int(torch.stack(bad).any(0).sum())
+
+
+def _words(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _plain(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def _plain(value: float) -> float | str:

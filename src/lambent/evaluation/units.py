@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from lambent.distributions import sample
+from lambent.trace import Latent, Trace
 
 THRESHOLD = 0.01
 """Variance over the data above which a dimension counts as active (Burda et al. 2016, section 5.2)."""
@@ -22,3 +26,22 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
     if len(means) < 2 or not means.numel():
         return 0
     return int((means.double().flatten(1).var(0) > threshold).sum())
+
+
+def posterior_means(trace: Trace) -> Tensor:
+    """E_q[z] of all levels side by side, (B, latents), on the CPU."""
+    if not trace.latents:
+        return torch.zeros(trace.px.batch_shape[1], 0)
+    return torch.cat([_mean(z).flatten(1).cpu() for z in trace.latents], 1)
+
+
+def _mean(latent: Latent) -> Tensor:
+    """E_q[z], (B, *latent); the mean of 100 draws for a family without one in closed form."""
+    assert latent.q is not None
+    assert latent.value is not None
+    try:
+        mean: Tensor = latent.q.mean
+    except NotImplementedError:
+        noise = torch.Generator(latent.value.device).manual_seed(0)
+        mean = sample(latent.q, (100,), noise).mean(0)
+    return mean if len(latent.q.batch_shape) == 1 else mean[0]

@@ -33,6 +33,11 @@ class RateFunction(ABC):
     def __call__(self, trace: Trace) -> Tensor:
         """What the loss is charged for the latents."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether it will stay as it is to the end of the training."""
+        return True
+
     def at(self, step: int) -> Self:
         """The rate function in force at training step ``step``."""
         return self
@@ -85,6 +90,11 @@ class WarmUp(RateFunction):
 
     @property
     def is_bound(self) -> bool:
+        """Once the factor has reached 1."""
+        return self.factor >= 1
+
+    @property
+    def settled(self) -> bool:
         """Once the factor has reached 1."""
         return self.factor >= 1
 
@@ -149,6 +159,11 @@ class Capacity(RateFunction):
     def is_bound(self) -> bool:
         """No."""
         return False
+
+    @property
+    def settled(self) -> bool:
+        """Once the capacity has reached its maximum."""
+        return self.capacity >= self.maximum
 
     def __call__(self, trace: Trace) -> Tensor:
         """Distance of the batch's mean rate to the capacity in force, the same for every example; (K, B)."""

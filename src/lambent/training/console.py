@@ -77,4 +77,11 @@ def _is_best(row: Mapping[str, Any]) -> bool:
 def _terms(name: str, terms: Mapping[str, Any]) -> str:
     error = f" ± {terms['se']:.2f}" if "se" in terms else ""
     shown = f"{name} {terms['bound']:.3f}{error} nats ({terms['kind']})"
-    return f"{shown}, rate {terms['rate']:.2f}, distortion {terms['distortion']:.2f}"
+    return f"{shown}, rate {terms['rate']:.2f}, distortion {terms['distortion']:.2f}{_panel(terms)}"
+
+
+def _panel(terms: Mapping[str, Any]) -> str:
+    """Mutual information and active units, where they were looked at."""
+    information = f", I(x;z) {terms['mutual_information']:.2f}" if "mutual_information" in terms else ""
+    units = f", {terms['active_units']} of {terms['latent']} units active" if "active_units" in terms else ""
+    return information + units

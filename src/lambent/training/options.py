@@ -37,6 +37,15 @@ class TrainOptions:
     )
     validate_every: int = option(1, "epochs between validations", minimum=1)
     valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
+    panel: int = option(
+        500,
+        "validation examples of which mutual information and active units are taken, at the cost of their square; 0: "
+        "neither (updates=encoder-first looks at 2,000 anyway)",
+        minimum=0,
+    )
+    alarm_rate: float | None = option(
+        0.1, "nats of validation rate under which a collapsed posterior is warned of; none: never", minimum=0
+    )
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
     checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
     freeze: str = option(

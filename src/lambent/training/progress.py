@@ -23,7 +23,12 @@ class Validation:
 
 @dataclass
 class Progress:
-    """Where a training stands; all of it goes into the checkpoint."""
+    """Where a training stands; all of it goes into the checkpoint.
+
+    Attributes:
+        low: The last validation's rate was under the alarm's.
+        alarms: How often it fell under it.
+    """
 
     step: int = 0
     skipped: int = 0
@@ -35,6 +40,8 @@ class Progress:
     since_best: int = 0
     stopped: str = ""
     offset: int = 0
+    low: bool = False
+    alarms: int = 0
     phase: Phase = field(default_factory=Phase)
 
     def to_state(self) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""Whether the latents are in use: what validations look at beside the bound, and when they say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lambent.draws import Mode
+from lambent.evaluation.bounds import Batch, _evaluating
+from lambent.evaluation.information import of_trace
+from lambent.evaluation.units import active_units, posterior_means
+from lambent.models import LatentModel
+from lambent.training.progress import Progress, Validation
+
+
+def look(
+    model: LatentModel,
+    batch: Batch,
+    n: int,
+    *,
+    seed: int,
+    device: torch.device,
+    informed: bool = True,
+    known: float | None = None,
+) -> dict[str, Any]:
+    """What n examples tell of the latents' use; what isn't known of the model is left out.
+
+    Active units are counted by the means of q(z|x) on all levels (Burda et al. 2016, section 5.2), and the mutual
+    information I_q(x;z), nats, is of one draw an example, with the same noise every time.
+
+    Args:
+        model: In evaluation mode for the time of the call.
+        batch: Gives examples by position.
+        n: How many.
+        seed: Of the noise.
+        device: Where the noise is made.
+        informed: Whether the mutual information is asked for.
+        known: The mutual information of these examples where it has just been measured.
+    """
+    with torch.inference_mode(), _evaluating(model):
+        x, condition = batch(0, n)
+        trace = model(x, Mode(), condition)
+        if not trace.latents:
+            return {}
+        means = posterior_means(trace)
+        units = {"active_units": active_units(means), "latent": means.shape[1]}
+        if informed and known is None:
+            found = of_trace(model, trace, seed=seed, device=device)
+            known = None if found is None else found.value
+    return ({"mutual_information": known} if informed and known is not None else {}) | units | {"examples": n}
+
+
+@dataclass(frozen=True, eq=False)
+class Alarm:
+    """Warns of a posterior that has become the prior.
+
+    Attributes:
+        under: Nats of validation rate.
+        settled: Whether the loss charges for the rate in full at a step (a warm-up is over).
+        advice: Settings that may help.
+    """
+
+    under: float
+    settled: Callable[[int], bool]
+    advice: Callable[[], Sequence[str]]
+
+    def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
+        """The warning, where a validation's rate fell under `under` since the one before; "" where not.
+
+        Args:
+            progress: Remembers whether the rate was low, and counts.
+            found: The validation.
+            early: It is the first of several: too soon to tell.
+        """
+        low = math.isfinite(found.rate) and found.rate < self.under and self.settled(progress.step) and not early
+        fell, progress.low = low and not progress.low, low
+        progress.alarms += fell
+        return self._text(progress.step, found.rate) if fell else ""
+
+    def _text(self, step: int, rate: float) -> str:
+        advice = "; ".join(self.advice())
+        help_ = f"; what may help, each by itself in a new run: {advice}" if advice else ""
+        return (
+            f"warning: step {step:,}: the posterior has collapsed: the validation rate is {rate:.2g} nats, under "
+            f"train.alarm_rate={self.under:g}, so that p(x|z) hardly uses z{help_}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Watch:
+    """The panel and the alarm of a training, each where the model has a meaning for it.
+
+    Attributes:
+        look: The model, and the mutual information if it has just been measured, to entries of a validation's row.
+        alarm: When to warn.
+        say: Where the warning goes.
+    """
+
+    look: Callable[[LatentModel, float | None], dict[str, Any]] | None = None
+    alarm: Alarm | None = None
+    say: Callable[[str], None] = lambda text: None
+
+    def entries(self, model: LatentModel, known: float | None) -> dict[str, Any]:
+        """What the panel adds to a validation."""
+        return {} if self.look is None else self.look(model, known)
+
+    def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
+        """The warning that a validation calls for, if any."""
+        return "" if self.alarm is None else self.alarm.hear(progress, found, early=early)
+
+    def counts(self, progress: Progress) -> dict[str, int]:
+        """The number of warnings so far, for the row; nothing where none can be."""
+        return {} if self.alarm is None else {"alarms": progress.alarms}

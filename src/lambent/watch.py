@@ -1,0 +1,90 @@
+"""What a training watches for posterior collapse, from its configuration and its validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+
+from lambent.data import View
+from lambent.draws import Mode
+from lambent.errors import LambentError
+from lambent.evaluation.bounds import _evaluating, mix
+from lambent.evaluation.information import EXAMPLES
+from lambent.models import LatentModel
+from lambent.recipes import Config
+from lambent.recipes.remedies import remedies
+from lambent.run import spread
+from lambent.training.collapse import Alarm, Watch, look
+from lambent.training.information import information
+
+
+def watch_of(
+    config: Config, model: LatentModel, valid: View, steps: int, device: torch.device, say: Callable[[str], None]
+) -> Watch:
+    """The panel and the alarm, each where the model has a meaning for it.
+
+    Args:
+        config: The configuration.
+        model: The model, tried on two examples to see what is known of it.
+        valid: The validation set.
+        steps: Of the whole training.
+        device: Where noise is made.
+        say: Where a warning goes.
+    """
+    if not config.model.latents:
+        return Watch()
+    return Watch(_panel(config, model, valid, device), _alarm(config, model, valid, steps), say)
+
+
+def _panel(
+    config: Config, model: LatentModel, valid: View, device: torch.device
+) -> Callable[[LatentModel, float | None], dict[str, Any]] | None:
+    most = config.train.panel
+    most = EXAMPLES if most and config.updates.informed else most  # so that it is measured once
+    n = min(most, len(valid))
+    if n < 2:
+        return None
+    informed = valid.condition(torch.arange(1)) is None  # else of x and the condition, which no rate is above
+    measure = partial(look, seed=mix(config.train.seed, 7), device=device, informed=informed)
+    try:
+        measure(model, spread(valid, 2), 2)
+    except (LambentError, NotImplementedError):
+        return None
+    batch = spread(valid, most)
+    return lambda measured, known: measure(measured, batch, n, known=known)
+
+
+def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm | None:
+    """None where the rate is none of a density, or its posterior no encoder's."""
+    under = config.train.alarm_rate
+    if under is None or not config.model.amortised or not _normalised(model, valid):
+        return None
+
+    def advice() -> list[str]:
+        return [" ".join(remedy.tokens) for remedy in remedies(config, steps)]
+
+    return Alarm(under, lambda step: config.rate.at(step).settled, advice)
+
+
+def _normalised(model: LatentModel, valid: View) -> bool:
+    with torch.inference_mode(), _evaluating(model):
+        x, condition = spread(valid, 1)(0, 1)
+        return all(latent.normalised for latent in model(x, Mode(), condition).latents)
+
+
+def information_of(
+    config: Config, model: LatentModel, valid: View, device: torch.device
+) -> Callable[[LatentModel], float] | None:
+    """I_q(x;z) on the validation set for updates that ask for it; tried once, to refuse models it isn't known of.
+
+    Raises:
+        CombinationError: it isn't known of the model.
+    """
+    if not config.updates.informed:
+        return None
+    seed, n = mix(config.train.seed, 7), min(EXAMPLES, len(valid))
+    information(model, spread(valid, EXAMPLES), min(2, n), seed=seed, device=device)
+    return lambda measured: information(measured, spread(valid, EXAMPLES), n, seed=seed, device=device)
