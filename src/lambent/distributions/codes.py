@@ -71,6 +71,16 @@ class Code(Distribution):
         """The codes of ``fn`` of the outputs."""
         return Code(fn(self.encoded), self.quantiser)
 
+    def scores(self, p: torch.distributions.Distribution, value: Tensor) -> dict[str, Tensor]:
+        """Log q and log p of these codes, shaped as ``value`` (*, positions * d) leads, without another search.
+
+        Empty where p is no distribution over the same codes.
+        """
+        if not isinstance(p, Coded) or p.quantiser is not self.quantiser:
+            return {}
+        lead = value.shape[:-1]
+        return {"log_q": value.new_zeros(lead), "log_p": p.log_prob_of(self.indices).expand(lead)}
+
     def detach(self) -> Code:
         """The same codes, outside the graph, without another search."""
         with torch.no_grad():

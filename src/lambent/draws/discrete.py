@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import nn
 from torch.distributions import Distribution
 
+from lambent.distributions.codes import Code
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
 from lambent.draws.baselines import LearnedBaseline, RunningMean, leave_one_out
@@ -28,7 +29,9 @@ class Detached(Draw):
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The draw, outside the graph."""
         assert posterior is not None
-        return Latent(name, sample(posterior, self.lead(posterior), self.generator), prior, posterior)
+        value = sample(posterior, self.lead(posterior), self.generator)
+        known = posterior.scores(prior, value) if isinstance(posterior, Code) else {}
+        return Latent(name, value, prior, posterior, known)
 
 
 @part("draw", "score")

@@ -21,7 +21,6 @@ class CodePosterior(PosteriorSettings):
 
     latent_kind: ClassVar[LatentKind] = "codes"
     marginals: ClassVar[bool] = False
-    deterministic: ClassVar[bool] = True
     relaxable: ClassVar[bool] = True
     deterministic: ClassVar[bool] = True
 
