@@ -1,7 +1,7 @@
 """What the command line writes of a run: samples, reconstructions, encodings, interpolations.
 
 Numbers go to ``.npz`` in the data's own unit (integers where the data are such), images to a ``.png`` sheet too, and
-samples of a table to ``.csv``.
+samples of a table to ``.csv``, texts to ``.txt``, one a line, newlines and other controls escaped.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from lambent.evaluation.bounds import mix
 from lambent.report.images import is_picture, png, sheet, to_bytes
 from lambent.run import CHUNK, Run, Source, dataset_of
 from lambent.training.files import atomic_write, make_folder, storage_errors
+from lambent.written import page_of
 
 MOST = 1_000_000
 """Examples in one file."""
@@ -37,7 +38,7 @@ def write_samples(
     """Draws ``number`` examples from the model and writes them.
 
     ``.npz`` holds ``x`` (and ``labels`` with ``classes`` for a model conditioned on classes), ``.png`` a sheet of
-    images with a column a class, ``.csv`` a table with its column and category names.
+    images with a column a class, ``.csv`` a table with its column and category names, ``.txt`` a text a line.
 
     Args:
         run: A run whose prior can be sampled.
@@ -45,7 +46,7 @@ def write_samples(
         out: Where to.
         seed: Of the draws; the first examples of a longer file are those of a shorter one.
         label: The class, for conditional models; all in turn without it.
-        mean: The mean of p(x|z) (the most probable category) instead of a draw.
+        mean: The mean of p(x|z) (the most probable category or symbol) instead of a draw.
 
     Raises:
         ConfigError: a number, label or kind of file that can't be used, or a flat prior.
@@ -61,7 +62,7 @@ def write_samples(
     ...     print(file["x"].shape, file["x"].dtype)
     (5, 1, 8, 8) uint8
     """
-    path = _checked(run, Path(out), (".npz", ".png", ".csv"))
+    path = _checked(run, Path(out), (".npz", ".png", ".csv", ".txt"))
     _check_number(run, number, path, "number")
     condition = run.conditions(number, label)
     x = torch.cat(
@@ -72,6 +73,8 @@ def write_samples(
     )
     if path.suffix.lower() == ".csv":
         _write(path, _csv(run, x))
+    elif path.suffix.lower() == ".txt":
+        _write(path, page_of([[text] for text in _read(run, x)]))
     elif path.suffix.lower() == ".png":
         columns = _columns(number) if condition is None or label is not None else len(run.classes)
         _write(path, png(sheet(to_bytes(x, run.transform), min(number, columns))))
@@ -85,7 +88,7 @@ def write_reconstructions(
     """Encodes data (the posterior's mode), decodes the codes (the mean of p(x|z)) and writes both.
 
     ``.npz`` holds ``original`` (binarised where the model scores binary data), ``reconstruction``, ``z`` and, if there
-    are any, ``labels`` with ``classes``; ``.png`` shows each example above its reconstruction.
+    are any, ``labels`` with ``classes``; ``.png`` and ``.txt`` show each example above its reconstruction.
 
     Args:
         run: A run.
@@ -99,19 +102,25 @@ def write_reconstructions(
         DataError: data that the model can't score.
         StorageError: the file can't be written.
     """
-    path = _checked(run, Path(out), (".npz", ".png"))
+    path = _checked(run, Path(out), (".npz", ".png", ".txt"))
     view = _view(run, data, split, number)
     _check_number(run, 2 * len(view), path, "twice the examples")
     original, condition = _examples(view)
     z = run.encode(view)
     decoded = torch.cat([_central(run, z[a:b], _rows(condition, a, b)) for a, b in _stretches(len(z))])
+    if path.suffix.lower() == ".txt":
+        _write(path, page_of(list(zip(_read(run, original), _read(run, decoded), strict=True))))
+        return
     if path.suffix.lower() == ".png":
         columns = min(len(view), 20)
         pairs = [_padded(to_bytes(part, run.transform), columns) for part in (original, decoded)]
         woven = np.stack([p.reshape(-1, columns, *p.shape[1:]) for p in pairs], 1)
         _write(path, png(sheet(woven.reshape(-1, *pairs[0].shape[1:]), columns, group=2)))
         return
-    values = {"original": _own_unit(run, original, whole=True), "reconstruction": _own_unit(run, decoded, whole=False)}
+    values = {
+        "original": _own_unit(run, original, whole=True),
+        "reconstruction": _own_unit(run, decoded, whole=_is_text(run)),
+    }
     _write_npz(path, **values, z=z.numpy(), **_labels(view.dataset))
 
 
@@ -140,8 +149,11 @@ def write_interpolations(
 ) -> None:
     """Decodes points on straight lines between the encodings of examples 0 and 1, 2 and 3, and so on.
 
+    On a sphere the lines are brought to it, where they are parts of great circles.
+
     ``.npz`` holds ``x`` (pairs, steps, *event), ``z`` (pairs, steps, latent) and ``ends`` (pairs, 2, *event); ``.png``
-    has a row a pair, its ends outside. A conditional model keeps the condition of the pair's first example.
+    has a row a pair, its ends outside, ``.txt`` a block of lines a pair. A conditional model keeps the condition of the
+    pair's first example.
 
     Args:
         run: A run with continuous latents.
@@ -156,12 +168,13 @@ def write_interpolations(
         DataError: data that the model can't score, or too few.
         StorageError: the file can't be written.
     """
-    path = _checked(run, Path(out), (".npz", ".png"))
+    path = _checked(run, Path(out), (".npz", ".png", ".txt"))
     if run.config.model.latents and not run.config.model.amortised:
         raise ConfigError(
             "between the states of a mixture there is nothing to decode; use a model with continuous latents"
         )
-    if run.config.model.latents and not run.config.continuous:
+    on_sphere = run.config.prior.latent_kind == "sphere"
+    if run.config.model.latents and not run.config.continuous and not on_sphere:
         raise ConfigError("between discrete latents there is nothing to decode; use a model with continuous latents")
     if pairs < 1 or steps < 2:
         raise ConfigError(f"pairs={pairs}, steps={steps}: expected at least 1 pair and 2 steps")
@@ -170,22 +183,28 @@ def write_interpolations(
     ends, condition = _examples(view)
     codes, at = run.encode(view), torch.linspace(0, 1, steps).view(1, -1, 1)
     z = codes[0::2].unsqueeze(1) * (1 - at) + codes[1::2].unsqueeze(1) * at
+    z = torch.nn.functional.normalize(z, dim=-1) if on_sphere else z
     given = None if condition is None else condition[0::2].repeat_interleave(steps, 0)
     flat = z.flatten(0, 1)
     x = torch.cat([_central(run, flat[a:b], _rows(given, a, b)) for a, b in _stretches(len(flat))])
     x, ends = x.unflatten(0, (pairs, steps)), ends.unflatten(0, (pairs, 2))
+    if path.suffix.lower() == ".txt":
+        rows = torch.cat([ends[:, :1], x.to(ends.dtype), ends[:, 1:]], 1)
+        _write(path, page_of([_read(run, row) for row in rows]))
+        return
     if path.suffix.lower() == ".png":
         cells = torch.cat([ends[:, :1].float(), x, ends[:, 1:].float()], 1).flatten(0, 1)
         _write(path, png(sheet(to_bytes(cells, run.transform), steps + 2)))
         return
     own = _own_unit(run, ends.flatten(0, 1), whole=True).reshape(ends.shape)
-    _write_npz(path, x=_own_unit(run, x.flatten(0, 1), whole=False).reshape(x.shape), z=z.numpy(), ends=own)
+    _write_npz(path, x=_own_unit(run, x.flatten(0, 1), whole=_is_text(run)).reshape(x.shape), z=z.numpy(), ends=own)
 
 
 def _checked(run: Run, path: Path, kinds: tuple[str, ...]) -> Path:
     """``path`` if its suffix is one that fits what is written and the run's data."""
     kind = path.suffix.lower()
     shown = tuple(k for k in kinds if k != ".csv" or run.transform.columns)
+    shown = tuple(k for k in shown if k != ".txt" or _is_text(run))
     shown = tuple(k for k in shown if k != ".png" or is_picture(run.transform))
     if kind in shown and not path.is_dir():
         return path
@@ -193,8 +212,9 @@ def _checked(run: Run, path: Path, kinds: tuple[str, ...]) -> Path:
         raise ConfigError(
             f"{path}: examples of shape {run.transform.event} are no images of 1 or 3 channels; write .npz"
         )
-    if kind == ".csv" and ".csv" in kinds:
-        raise ConfigError(f"{path}: this run's data are no table; write {' or '.join(shown)}")
+    if kind in (".csv", ".txt") and kind in kinds:
+        of = "table" if kind == ".csv" else "text"
+        raise ConfigError(f"{path}: this run's data are no {of}; write {' or '.join(shown)}")
     what = "a folder" if path.is_dir() else f"suffix {path.suffix!r}" if path.suffix else "no suffix"
     usual = ", ".join(kinds[:-1]) + f" or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
     raise ConfigError(f"{path}: {what}, expected a file name that ends in {usual}")
@@ -278,6 +298,16 @@ def _own_unit(run: Run, x: Tensor, *, whole: bool) -> np.ndarray:
     if not run.transform.divisor:
         return x.float().numpy()
     return run.transform.invert(x.double()).float().numpy()
+
+
+def _is_text(run: Run) -> bool:
+    return run.transform.alphabet is not None
+
+
+def _read(run: Run, x: Tensor) -> list[str]:
+    """Symbols as text."""
+    assert run.transform.alphabet is not None
+    return run.transform.alphabet.decode(x)
 
 
 def _classes(run: Run, condition: Tensor | None) -> dict[str, np.ndarray]:

@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lambent.distributions.ar1 import AR1
+from lambent.distributions.bessel import log_mean_exp, mean_cosine
 from lambent.distributions.counts import Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import event_sum, expm1_less, widened
+from lambent.distributions.sphere import SphereUniform, VonMisesFisher
 
 Formula = Callable[[Any, Any], Tensor]
 Pair = tuple[type[Distribution], type[Distribution]]
@@ -157,3 +160,19 @@ def _bernoulli(q: Bernoulli, p: Bernoulli) -> Tensor:
 def _poisson(q: Poisson, p: Poisson) -> Tensor:
     """m_q (e^t - 1 - t), t = log(m_p/m_q)."""
     return q.mean * expm1_less(p.log_rate - q.log_rate)
+
+
+@register_kl(Normal, AR1)
+def _normal_ar1(q: Normal, p: AR1) -> Tensor:
+    """The least rate of a diagonal q + m^T S^-1 m / 2 + 1/2 sum_i (u_i - 1 - log u_i), u_i = s_i^2 (S^-1)_ii."""
+    log_u = 2 * q.log_scale + p.precision.log()
+    excess = event_sum(expm1_less(log_u), q.event_shape) + p.quadratic(q.mean)
+    return _joint(p.least_rate() + 0.5 * excess, q, p)
+
+
+@register_kl(VonMisesFisher, SphereUniform)
+def _directions(q: VonMisesFisher, p: SphereUniform) -> Tensor:
+    """K A(k) - log E[exp(k w)], w the cosine of a uniform point; the direction doesn't matter."""
+    kappa = widened(q.concentration)
+    total = kappa * mean_cosine(kappa, q.d) - log_mean_exp(kappa, q.d)
+    return _joint(total.to(q.loc.dtype), q, p)

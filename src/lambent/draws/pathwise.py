@@ -44,7 +44,7 @@ class Pathwise(Draw):
     torch.Size([3, 4, 2])
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("continuous",)
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "sphere")
     gradient: ClassVar[str] = "path"
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
@@ -62,7 +62,7 @@ class StickingTheLanding(Draw):
     Unbiased for the ELBO at any K; biased for IWAE with K > 1.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("continuous",)
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "sphere")
     gradient: ClassVar[str] = "path"
 
     def bias(self, *, multi_sample: bool) -> str:
@@ -88,7 +88,7 @@ class DoublyReparameterised(Draw):
     above.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("continuous",)
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "sphere")
     gradient: ClassVar[str] = "double"
 
     def evaluating(self) -> Draw:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lambent.distributions import AutoregressiveBernoulli, Bernoulli
+from lambent.distributions import AutoregressiveBernoulli, Bernoulli, VonMisesFisher
 from lambent.draws import Detached, Given
 from lambent.errors import CombinationError
 from lambent.evaluation.bounds import Batch, _blocks, _evaluating, mix
@@ -109,7 +109,9 @@ def _moved(name: str, value: Tensor, q: Distribution, step: float, generator: to
             f"latent {name!r}: {type(q).__name__} is neither binary nor continuous; use importance_sampling"
         )
     noise = torch.randn(value.shape, generator=generator, dtype=value.dtype, device=value.device)
-    return value + step * noise
+    moved = value + step * noise
+    # on a sphere the step is brought back to it: symmetric, as its density depends on the angle moved only
+    return moved / moved.norm(dim=-1, keepdim=True) if isinstance(q, VonMisesFisher) else moved
 
 
 def _accepted(state: _State, proposed: _State, beta: float, generator: torch.Generator) -> _State:

@@ -1,6 +1,8 @@
 """Posteriors q(z|x), one family a file; importing this registers them."""
 
 from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
+from lambent.posteriors.bounded import BoundedNormal
+from lambent.posteriors.bytes import ByteConditional, BytePosterior
 from lambent.posteriors.codes import CodePosterior, FiniteScalarQuantised, VectorQuantised
 from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption, MaskingCorruption, NoCorruption
 from lambent.posteriors.delta import DeltaPosterior
@@ -8,11 +10,15 @@ from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPoster
 from lambent.posteriors.exact import ExactPosterior
 from lambent.posteriors.none import NoPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
+from lambent.posteriors.sphere import VonMisesFisherPosterior
 
 __all__ = [
     "AmortisedPosterior",
     "AutoregressivePosterior",
     "BernoulliPosterior",
+    "BoundedNormal",
+    "ByteConditional",
+    "BytePosterior",
     "CategoricalPosterior",
     "CodePosterior",
     "CorruptedPosterior",
@@ -28,4 +34,5 @@ __all__ = [
     "NoPosterior",
     "PosteriorSettings",
     "VectorQuantised",
+    "VonMisesFisherPosterior",
 ]

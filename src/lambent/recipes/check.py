@@ -7,8 +7,8 @@ from lambent.errors import CombinationError
 from lambent.networks import AutoregressiveSettings, NoEncoder, UserDecoder, UserEncoder
 from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
-from lambent.posteriors import NoCorruption, NoPosterior
-from lambent.priors import NoPrior
+from lambent.posteriors import BoundedNormal, NoCorruption, NoPosterior
+from lambent.priors import AR1PriorSettings, NoPrior
 from lambent.recipes.config import USER, Config
 from lambent.recipes.turns import updated
 from lambent.settings import registry

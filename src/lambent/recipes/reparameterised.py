@@ -144,4 +144,20 @@ RECIPES: tuple[Recipe, ...] = (
         "Tucker et al. 2019, ICLR",
         {**BINARY, **BURDA, "objective": {"name": "iwae"}, "draw": {"name": "dreg", "samples": 5}},
     ),
+    Recipe(
+        "hyperspherical-vae",
+        "VAE of directions whose rate is the same number for every x",
+        "Xu & Durrett 2018, EMNLP; with posterior.learned=true Davidson et al. 2018, UAI",
+        {**BINARY, "prior": {"name": "sphere"}, "posterior": {"name": "von-mises-fisher"}},
+    ),
+    Recipe(
+        "delta-vae",
+        "VAE whose rate can't fall under 6 nats: a slow sequence, inferred step by step",
+        "Razavi et al. 2019, ICLR",
+        {
+            **BINARY,
+            "prior": {"name": "ar1", "steps": 5},
+            "posterior": {"name": "bounded-normal", "steps": 5, "rate": 6.0},
+        },
+    ),
 )

@@ -1,0 +1,63 @@
+"""A latent that is a slow sequence: the prior of the delta-VAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions import AR1
+from lambent.errors import ConfigError
+from lambent.priors.base import PriorSettings
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """How latent dimensions make an AR(1) sequence; prior and posterior of a delta-VAE must agree on it."""
+
+    steps: int | None = option(None, "steps of the sequence; none makes every dimension a step", minimum=1)
+    alpha: tuple[float, ...] = option(
+        (0.9,), "correlation of successive steps: one number, or one a dimension of a step", minimum=0, maximum=0.9999
+    )
+
+    def process(self, latent: int) -> AR1:
+        """The process of ``latent`` dimensions in all, float64.
+
+        Raises:
+            ConfigError: the dimensions don't divide into the steps, or into as many as there are correlations.
+        """
+        steps = latent if self.steps is None else self.steps
+        if latent % steps:
+            raise ConfigError(f"steps={steps} does not divide latent={latent}; use a divisor")
+        width = latent // steps
+        if len(self.alpha) not in (1, width):
+            raise ConfigError(f"{len(self.alpha)} values of alpha for {width} dimensions a step; use 1 or {width}")
+        return AR1(torch.tensor(self.alpha, dtype=torch.float64).expand(width), steps)
+
+
+@part("prior", "ar1")
+@dataclass(frozen=True)
+class AR1PriorSettings(SequenceSettings, PriorSettings):
+    """Steps of a stationary AR(1) process, which no factorised posterior fits: its rate is never 0 (delta-VAE)."""
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        """A module without parameters."""
+        return AR1Prior(self.process(shapes.latent))
+
+
+class AR1Prior(nn.Module):
+    """p(z) = N(z_1; 0, I) prod_{t>1} N(z_t; a z_{t-1}, (1 - a^2) I), whatever the condition (Razavi et al. 2019)."""
+
+    alpha: Tensor
+
+    def __init__(self, process: AR1) -> None:
+        super().__init__()
+        self.steps = process.steps
+        self.register_buffer("alpha", process.alpha.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, condition: Tensor | None = None) -> AR1:
+        """The prior, with batch shape ()."""
+        return AR1(self.alpha, self.steps)

@@ -1,0 +1,48 @@
+"""A learned autoregressive flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lambent.distributions import Flow
+from lambent.networks.flows import AutoregressiveTransforms
+from lambent.priors.base import PriorSettings
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+@part("prior", "autoregressive-flow")
+@dataclass(frozen=True)
+class AutoregressiveFlowPrior(PriorSettings):
+    """Noise u = f(z), where f's maps go from element to element; p(z) costs one pass, a draw one an element.
+
+    It is an inverse autoregressive posterior seen from the other side (Chen et al. 2017, section 3.2): a flow prior
+    log N(f(z)) + log |det df/dz| under q(z|x) gives the same ELBO as a standard Normal prior of u under the posterior
+    that draws z ~ q(z|x) and returns u = f(z), which is an inverse autoregressive flow, with a decoder of f^-1(u). The
+    two cost the same to train; the prior's decoder is deeper, its encoder isn't.
+    """
+
+    kind: str = option("affine", "map of one element: affine, or a monotonic spline", choices=("affine", "spline"))
+    transforms: int = option(3, "maps, every second one in backward order", minimum=1)
+    hidden: tuple[int, ...] = option((64, 64), "units of the hidden layers of each map's network", minimum=1)
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        """Starts near N(0, I)."""
+        return FlowPrior(
+            AutoregressiveTransforms(shapes.latent, self.transforms, self.hidden, spline=self.kind == "spline"),
+            shapes.latent,
+        )
+
+
+class FlowPrior(nn.Module):
+    """p(z) = N(f(z); 0, I) |det df/dz|, whatever the condition."""
+
+    def __init__(self, net: nn.Module, latent: int) -> None:
+        super().__init__()
+        self.net, self.latent = net, latent
+
+    def forward(self, condition: Tensor | None = None) -> Flow:
+        """The prior, with batch shape ()."""
+        return Flow(self.net, self.latent)
