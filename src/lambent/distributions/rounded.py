@@ -142,7 +142,7 @@ def _log1m_exp(x: Tensor) -> Tensor:
 
 
 class RoundedPoint(Distribution):
-    """All mass at one vector of levels: a position rounded. A countable set, so that log q = 0 there and -inf elsewhere.
+    """All mass at one vector of levels, a position rounded: log q = 0 there and -inf elsewhere, on a countable set.
 
     ``rsample`` gives the levels with the gradient of the position (straight-through): a biased gradient.
 

@@ -25,7 +25,7 @@ def reparameterised(draw: Draw, name: str, q: Distribution) -> tuple[Tensor, Ten
         )
     if isinstance(q, OwnDistribution) and q.straight_through:
         raise CombinationError(
-            f"latent {name!r}: the gradient through {type(q).__name__} is biased; use draw=straight-through, which says so"
+            f"latent {name!r}: the gradient through {type(q).__name__} is biased; use draw=straight-through"
         )
     if isinstance(q, OwnDistribution) and not q.fused:
         return q.rsample(draw.lead(q), draw.generator), None

@@ -95,6 +95,18 @@ RECIPES: tuple[Recipe, ...] = (
         },
     ),
     Recipe(
+        "byte-vae",
+        "two levels of bytes: a deterministic encoder, rounded; Normals on the numbers before rounding downwards",
+        "no paper known that defines it; straight through: Bengio, Leonard & Courville 2013, arXiv:1308.3432",
+        {
+            **BINARY,
+            "model": {"name": "chain", "latent": 8, "above": [4]},
+            "prior": {"name": "bytes"},
+            "posterior": {"name": "bytes"},
+            "draw": {"name": "straight-through"},
+        },
+    ),
+    Recipe(
         "miwae",
         "mean of 8 IWAE bounds of 8 samples",
         "Rainforth et al. 2018, ICML (MIWAE)",

@@ -1,0 +1,72 @@
+"""Priors of byte vectors: uniform, a category for each byte, a rounded Normal for each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions import CategoricalLevels, RoundedNormal, bounded_log_scale
+from lambent.priors.base import LatentKind, PriorSettings
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+BYTES = 256
+HALF = (BYTES - 1) / 2
+START_SCALE = 64.0
+"""Standard deviation, in bytes, at which a Normal of bytes starts; its mean starts at 127.5, their middle."""
+
+
+def rounded_normal(loc: Tensor, raw_scale: Tensor) -> RoundedNormal:
+    """A rounded Normal from free numbers: the mean in units where bytes span -1..1, the log scale bounded smoothly."""
+    return RoundedNormal(HALF * (1 + loc), bounded_log_scale(raw_scale) + math.log(START_SCALE))
+
+
+@part("prior", "bytes")
+@dataclass(frozen=True)
+class BytePrior(PriorSettings):
+    """Independent bytes: uniform (log p = -D log 256), or learned, which starts at or near uniform."""
+
+    latent_kind: ClassVar[LatentKind] = "bytes"
+    learned: str = option(
+        "categorical",
+        "what is learned of each byte: none, all 256 probabilities, or mean and scale of a rounded Normal",
+        choices=("none", "categorical", "normal"),
+    )
+
+    def states(self, latent: int) -> int:
+        """256 to the power of ``latent``."""
+        return int(BYTES**latent)
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        """The prior of ``shapes.latent`` bytes."""
+        if self.learned == "normal":
+            return RoundedNormalPrior(shapes.latent)
+        return ByteFrequencies(shapes.latent).requires_grad_(self.learned == "categorical")
+
+
+class ByteFrequencies(nn.Module):
+    """p(z) = prod_d softmax(l_d)[z_d], whatever the condition; starts uniform."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(latent, BYTES))
+
+    def forward(self, condition: Tensor | None = None) -> CategoricalLevels:
+        """The prior, with batch shape ()."""
+        return CategoricalLevels(self.logits)
+
+
+class RoundedNormalPrior(nn.Module):
+    """p(z) = prod_d RoundedNormal(z_d; m_d, s_d), whatever the condition; starts in the middle with scale 64."""
+
+    def __init__(self, latent: int) -> None:
+        super().__init__()
+        self.loc, self.raw_scale = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
+
+    def forward(self, condition: Tensor | None = None) -> RoundedNormal:
+        """The prior, with batch shape ()."""
+        return rounded_normal(self.loc, self.raw_scale)
