@@ -17,6 +17,7 @@ from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
 from lambent.networks.made import MADE, MADEDecoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
 from lambent.networks.nade import NADE, NADEDecoder
+from lambent.networks.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
 from lambent.networks.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
 from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
@@ -35,6 +36,8 @@ __all__ = [
     "Encoder",
     "EncoderSettings",
     "FiniteScalar",
+    "GatedPixelCNN",
+    "GatedPixelCNNDecoder",
     "IdentityDecoder",
     "LSTMDecoder",
     "LSTMEncoder",
@@ -47,6 +50,8 @@ __all__ = [
     "MLPEncoder",
     "NADEDecoder",
     "NoEncoder",
+    "PixelCNN",
+    "PixelCNNDecoder",
     "Quantiser",
     "Stack",
     "TransformerDecoder",
