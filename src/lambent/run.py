@@ -31,10 +31,12 @@ from lambent.distributions import central, sample
 from lambent.draws import Ancestral, Detached, Draw, Mode
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import Batch, bounds, mix
+from lambent.evaluation.codes import code_usage
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
 from lambent.evaluation.units import active_units, posterior_means
+from lambent.likelihoods import Family
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
@@ -157,11 +159,13 @@ class Run:
             data=prepared.dataset.name,
             exact=self._exact(prepared),
             active=active_units(means),
+            codes=code_usage(self.model, means),
             information=self._information(prepared, seed),
             latent=means.shape[1],
             dims=int(np.prod(self.shapes.event)),
             discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
             log_jacobian=self.transform.log_jacobian,
+            counts=self._counts(prepared),
         )
 
     def record(self, found: Evaluation) -> None:
@@ -175,12 +179,21 @@ class Run:
         draw: Draw = self.config.draw.evaluating()
         return draw
 
+    def _counts(self, prepared: View) -> Tensor | None:
+        """Symbols that are scored of each text; None for all other data."""
+        family = getattr(self.model.likelihood, "family", None)
+        if not isinstance(family, Family):
+            return None
+        found = [family.scored(x, self.shapes) for x, _ in stretches(prepared)]
+        counts = [part.cpu() for part in found if part is not None]
+        return torch.cat(counts) if counts else None
+
     def _information(self, prepared: View, seed: int) -> Information | None:
         """I_q(x;z); with a condition it would be of the two together, which no rate is above."""
-        if not self.config.model.latents or self.shapes.condition:
+        if not self.config.model.latents or self.shapes.condition or self.config.posterior.deterministic:
             return None
         batch = spread(prepared, EXAMPLES)
-        return information(self.model, batch, min(len(prepared), EXAMPLES), seed=mix(seed, 8), device=self.device)
+        return information(self.model, batch, min(len(prepared), EXAMPLES), seed=mix(seed, 7), device=self.device)
 
     @torch.inference_mode()
     def _exact(self, prepared: View) -> Tensor | None:

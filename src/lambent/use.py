@@ -216,7 +216,8 @@ def _checked(run: Run, path: Path, kinds: tuple[str, ...]) -> Path:
         of = "table" if kind == ".csv" else "text"
         raise ConfigError(f"{path}: this run's data are no {of}; write {' or '.join(shown)}")
     what = "a folder" if path.is_dir() else f"suffix {path.suffix!r}" if path.suffix else "no suffix"
-    usual = ", ".join(kinds[:-1]) + f" or {kinds[-1]}" if len(kinds) > 1 else kinds[0]
+    known = tuple(k for k in kinds if k != ".txt" or _is_text(run))
+    usual = ", ".join(known[:-1]) + f" or {known[-1]}" if len(known) > 1 else known[0]
     raise ConfigError(f"{path}: {what}, expected a file name that ends in {usual}")
 
 

@@ -22,7 +22,7 @@ app = App(
 )
 
 Data = Annotated[
-    str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet")
+    str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet, .txt")
 ]
 Out = Annotated[Path, Parameter(help="where to write it")]
 RunPath = Annotated[Path, Parameter(help="the folder that `lambent fit` wrote")]
@@ -147,7 +147,7 @@ def sample(
     label: Annotated[str | None, Parameter(help="class to draw, for conditional models; else all in turn")] = None,
     mean: Annotated[bool, Parameter(help="the mean of p(x|z) instead of a draw")] = False,
 ) -> None:
-    """Draw from the model: z from the prior, x from the likelihood; to .npz or a picture .png."""
+    """Draw from the model: z from the prior, x from the likelihood; to .npz, .png, .csv (a table) or .txt (text)."""
     from lambent.run import load
     from lambent.use import write_samples
 
@@ -163,7 +163,7 @@ def reconstruct(
     number: Annotated[int | None, Parameter(name=["-n", "--number"], help="only the first so many")] = None,
     split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
 ) -> None:
-    """Encode (deterministically) and decode data; to .npz or a picture .png of pairs."""
+    """Encode (deterministically) and decode data; to .npz, a picture .png of pairs or text .txt."""
     from lambent.run import load
     from lambent.use import write_reconstructions
 
@@ -197,7 +197,7 @@ def interpolate(
     steps: Annotated[int, Parameter(help="points from one end to the other")] = 10,
     split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
 ) -> None:
-    """Decode points between the encodings of pairs of examples; to .npz or a picture .png."""
+    """Decode points between the encodings of pairs of examples; to .npz, a picture .png or text .txt."""
     from lambent.run import load
     from lambent.use import write_interpolations
 

@@ -76,6 +76,8 @@ def evaluation_text(found: Evaluation) -> str:
         lines.append(f"  {'I(x;z)':<16} {information_text(found.information)}")
     if found.latent:
         lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}")
+    for name, used in (found.codes or {}).items():
+        lines.append(f"  {f'codes {name}':<16} {used['usage']:.1%} used, perplexity {used['perplexity']:.1f}")
     if found.non_finite:
         lines.append(f"  {'not finite':<16} {found.non_finite} examples: they make the means -inf")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ class Strings(Distribution):
     >>> Strings(torch.zeros(5, 4), end=True).log_prob(torch.tensor([0, 3, 3, 3, 3]))  # -2 log 4
     tensor(-2.7726)
     """
+
+    has_mean: ClassVar[bool] = False
 
     def __init__(self, logits: Tensor, *, end: bool) -> None:
         self.each, self.end = CategoricalLevels(logits, 0), end

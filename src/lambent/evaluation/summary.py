@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +65,8 @@ def scored(values: Tensor, counts: Tensor) -> Scored:
 
     The error is that of a ratio to first order: the deviation of -log2 p(x_i) - b n_i, over sqrt(N) and the mean n.
 
-    >>> scored(torch.tensor([-2.0, -4.0]), torch.tensor([1, 2]))  # 2 nats a symbol in both
-    Scored(mean=1.5, bits_se=0.0)
+    >>> scored(torch.tensor([-2.0, -4.0]), torch.tensor([2, 2])).mean
+    2.0
     """
     bits, counts = values.double().cpu() / -math.log(2), counts.double().cpu()
     mean = counts.mean().item()
@@ -94,6 +95,7 @@ class Evaluation:
         non_finite: Examples any of whose bounds is not finite.
         information: I_q(x;z) of some of the examples; None where it isn't known.
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
+        codes: Share of each level's codes in use and their perplexity; None without codes.
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
     """
 
@@ -113,6 +115,7 @@ class Evaluation:
     non_finite: int
     log_jacobian: float = 0.0
     information: Information | None = None
+    codes: Mapping[str, Mapping[str, float]] | None = None
     symbols: Scored | None = None
 
     @property
@@ -164,6 +167,7 @@ class Evaluation:
             "effective_samples": None if self.effective is None else _plain(self.effective),
             "mutual_information": None if self.information is None else _words(self.information.to_dict()),
             "active_units": self.active_units,
+            **({} if self.codes is None else {"codes": {name: dict(found) for name, found in self.codes.items()}}),
             "latent": self.latent,
             "dims": self.dims,
             "symbols": None if self.symbols is None else self.symbols.mean,
@@ -178,6 +182,7 @@ def summarise(
     data: str,
     exact: Tensor | None,
     active: int,
+    codes: Mapping[str, Mapping[str, float]] | None = None,
     latent: int,
     dims: int,
     discrete: bool,
@@ -198,6 +203,7 @@ def summarise(
         distortion=figure(found.distortion, found.elbo_kind),
         effective=_effective(found.effective),
         active_units=active,
+        codes=codes,
         latent=latent,
         dims=dims,
         discrete=discrete,

@@ -207,8 +207,10 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     if found["bits_per_dim"] is not None:
-        what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({found['dims']:,} ln 2)"
-        rows.append(("bits/dim", with_error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
+        symbols = found.get("symbols")
+        by = f"{found['dims']:,}" if symbols is None else f"{symbols:,.4g} symbols an example, END included, ·"
+        what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({by} ln 2)"
+        rows.append(("bits/dim" if symbols is None else "bits/symbol", with_error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
     if found["log_jacobian"]:
         what = "to be added to log p(x) for densities in the data's own unit"
         rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
