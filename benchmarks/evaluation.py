@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from _data import DEFAULT, binarised
+from _memory import peak_growth
 from _peers import HIDDEN, LATENT, pythae_vae
 from _timing import Contender, interleaved, machine_line, per_unit, speedups, table, verdict
 
@@ -131,13 +132,7 @@ def race(run: Any, images: Tensor, options: argparse.Namespace) -> None:
     print(verdict("lambent over pythae's best", statistics.median(speedups(times[best], times[OURS])), 5))
 
 
-def status(key: str) -> float:
-    """A line of this process's status, in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
-
-
-def peak_growth(options: argparse.Namespace) -> float:
+def growth(options: argparse.Namespace) -> float:
     """MiB by which one evaluation raises this process's peak over what it holds before (Linux only)."""
     run, x = trained(binarised(options.data, most=200), steps=1), binarised(options.data, "x_test", options.images)
     torch.set_num_threads(options.threads)
@@ -151,10 +146,7 @@ def peak_growth(options: argparse.Namespace) -> float:
             peer.get_nll(floats, n_samples=samples, batch_size=samples)
 
     evaluate(1)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before = status("VmRSS")
-    evaluate(options.samples)
-    return status("VmHWM") - before
+    return peak_growth(lambda: evaluate(options.samples))
 
 
 def memory(options: argparse.Namespace) -> None:
@@ -185,7 +177,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(peak_growth(options))
+        print(growth(options))
         return
     race(trained(binarised(options.data), options.steps), binarised(options.data, "x_test", options.images), options)
     memory(options)

@@ -13,6 +13,8 @@ from lambent.errors import ShapeError
 
 BUDGETS = {"cpu": 2**22, "other": 2**27}
 """Bytes of scores held at once: what stays in a processor's cache, and what keeps an accelerator busy."""
+_FEWEST_GROUPS = 32
+"""Torch takes maxima over narrower rows one number at a time."""
 _ROUNDOFF = {"highest": 2.0**-24, "high": 2.0**-11, "medium": 2.0**-8}
 
 
@@ -60,7 +62,7 @@ def _quick(z: Tensor, codebook: Tensor, budget: int) -> tuple[Tensor, Tensor]:
     The best of S scores is looked for in two stages: of groups of codes by a maximum along the slower dimension, which
     processors do many at a time, then within the best group.
     """
-    groups = 2 ** max(0, round(math.log2(len(codebook)) / 2))
+    groups = max(_FEWEST_GROUPS, 2 ** math.ceil(math.log2(len(codebook)) / 2))
     codes, bias, mean, radius = _centred(F.pad(codebook, (0, 0, 0, -len(codebook) % groups)), len(codebook))
     slack = _slack(codebook.shape[1], _ROUNDOFF[torch.get_float32_matmul_precision()])
     rows = min(rows_within(budget, len(codes), z.element_size()), max(1, len(z)))
