@@ -87,7 +87,9 @@ def _first_level(model: LatentModel, trace: Trace) -> Distribution | None:
     """The posterior of the level that holds all that the latents know of x, if there is one and it is a density."""
     single = len(trace.latents) == 1 or isinstance(model, MarkovChain)
     q = trace.latents[0].q if trace.latents and single and not trace.latents[0].relaxed else None
-    return q if q is not None and getattr(q, "normalised", True) and len(q.batch_shape) == 1 else None
+    if q is None or getattr(q, "straight_through", False):  # of a point on a countable set it is the codes' entropy
+        return None
+    return q if getattr(q, "normalised", True) and len(q.batch_shape) == 1 else None
 
 
 def of_posteriors(q: Distribution, generator: torch.Generator | None = None) -> Information:
