@@ -3,6 +3,7 @@
 Each row has an oracle that shares no code with the library: scipy's densities, or mpmath with 50 digits.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import (
+    AR1,
     AutoregressiveBernoulli,
     Bernoulli,
     CategoricalLevels,
@@ -22,6 +24,7 @@ from lambent.distributions import (
     DiscretisedLogistic,
     Distribution,
     Flat,
+    Flow,
     LowRankNormal,
     NegativeBinomial,
     Normal,
@@ -29,8 +32,11 @@ from lambent.distributions import (
     OneHotCategorical,
     Poisson,
     Product,
+    SphereUniform,
     StandardNormal,
+    VonMisesFisher,
 )
+from lambent.networks.flows import AutoregressiveTransforms
 
 Oracle = Callable[[Distribution, np.ndarray], np.ndarray]
 
@@ -40,7 +46,8 @@ class Case:
     """A small instance in float64.
 
     ``cells`` are all values of a discrete family that have mass (None for a continuous one); ``edges`` are values at
-    the rim of the support, (N, *event).
+    the rim of the support, (N, *event). ``smooth`` says whether a draw is a smooth function of the parameters once the
+    noise is fixed (draws by rejection aren't).
     """
 
     name: str
@@ -50,6 +57,7 @@ class Case:
     cells: Tensor | None = None
     has_mode: bool = True
     has_moments: bool = True
+    smooth: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -112,6 +120,41 @@ def joint_normal_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
 def mixture_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
     each = st.norm(_np(d.loc), np.exp(_np(d.log_scale))).logpdf(x[..., None, :]).sum(-1)
     return sp.logsumexp(sp.log_softmax(_np(d.logits), -1) + each, -1)
+
+
+def path_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    """The dense Normal of covariance a^|s - t|."""
+    alpha, lag = _np(d.alpha), np.abs(np.subtract.outer(np.arange(d.steps), np.arange(d.steps)))
+    path = x.reshape(*x.shape[:-1], d.steps, len(alpha))
+    return sum(st.multivariate_normal(None, a**lag).logpdf(path[..., i]) for i, a in enumerate(alpha))
+
+
+def sphere_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    return np.full(x.shape[:-1], sp.gammaln(x.shape[-1] / 2) - math.log(2) - x.shape[-1] / 2 * math.log(math.pi))
+
+
+def direction_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    loc, kappa, order = _np(d.loc), _np(d.concentration), x.shape[-1] / 2 - 1
+    loc, x = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in (loc, x))
+    log_z = (order + 1) * math.log(2 * math.pi) + np.log(sp.ive(order, kappa)) + kappa - order * np.log(kappa)
+    return kappa * (loc * x).sum(-1) - log_z
+
+
+def flow_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    """Masked affine maps, layer by layer."""
+    weights = {name.removeprefix("transform.transforms."): _np(t) for name, t in d.parameters.items()}
+    log_det = np.zeros(x.shape[:-1])
+    for i in range(2):
+        hidden = np.maximum(x @ (weights[f"{i}.hyper.0.weight"] * _mask(d, i, 0)).T + weights[f"{i}.hyper.0.bias"], 0)
+        out = hidden @ (weights[f"{i}.hyper.2.weight"] * _mask(d, i, 2)).T + weights[f"{i}.hyper.2.bias"]
+        shift, raw = out[..., 0::2], out[..., 1::2]
+        log_scale = raw / (1 + np.abs(raw / math.log(1e-3)))
+        x, log_det = x * np.exp(log_scale) + shift, log_det + log_scale.sum(-1)
+    return st.norm.logpdf(x).sum(-1) + log_det
+
+
+def _mask(d: Distribution, transform: int, layer: int) -> np.ndarray:
+    return _np(d.net.transform.transforms[transform].hyper[layer].mask)
 
 
 def one_hot_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
@@ -198,6 +241,13 @@ _TABLE = Product(
     (slice(0, 2), slice(3, 4), slice(2, 3)),
 )
 
+
+def _flow() -> Flow:
+    net = AutoregressiveTransforms(2, 2, (3,)).double()
+    seeds = iter(range(50, 100))
+    return Flow(net, 2, {name: 0.7 * numbers(next(seeds), *p.shape) for name, p in net.named_parameters()})
+
+
 CASES = [
     Case("normal", Normal(numbers(5, 2, 2), 0.5 * numbers(6, 2, 2)), normal_oracle, FAR),
     Case("normal, one scale", Normal(numbers(7, 2, 2), torch.tensor(-1.0).double()), normal_oracle, FAR),
@@ -257,6 +307,16 @@ CASES = [
         grid(400, 400),
     ),
     Case("table", _TABLE, table_oracle, torch.tensor([[0.0, 0.0, 2.0, 0.0]]).double()),
+    Case("ar1", AR1(torch.tensor([0.9, -0.4]).double(), 3), path_oracle, 10 * numbers(35, 2, 6)),
+    Case("sphere", SphereUniform(3, dtype=torch.float64), sphere_oracle, torch.eye(3).double(), has_mode=False),
+    Case(
+        "von mises-fisher",
+        VonMisesFisher(numbers(36, 2, 3), torch.tensor([0.8, 12.0]).double()),
+        direction_oracle,
+        torch.cat([torch.eye(3), -torch.eye(3)]).double(),
+        smooth=False,
+    ),
+    Case("flow", _flow(), flow_oracle, FAR, has_mode=False, has_moments=False),
     Case("delta", Delta(numbers(31, 2, 2)), zero_oracle, FAR),
     Case("flat", Flat((2,)), zero_oracle, FAR, has_mode=False),
 ]

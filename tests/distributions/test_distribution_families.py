@@ -29,7 +29,7 @@ from lambent.distributions import (
 from lambent.errors import ConfigError
 
 SAMPLED = [case for case in CASES if not isinstance(case.distribution, Flat)]
-REPARAMETERISED = [case for case in SAMPLED if case.distribution.has_rsample and case.parameters]
+REPARAMETERISED = [case for case in SAMPLED if case.distribution.has_rsample and case.parameters and case.smooth]
 LEARNED = [case for case in CASES if case.parameters]
 
 

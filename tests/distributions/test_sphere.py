@@ -235,10 +235,13 @@ def test_the_angle_moves_as_its_quantile_does(d, kappa):
     q = VonMisesFisher(torch.eye(d, dtype=torch.float64)[0], torch.tensor(kappa).double())
     for angle in angles_of(q, q.sample((3,), generator(2))).tolist():
         level, step = mass(angle, kappa), 1e-4 * kappa
-        ends = [brentq(lambda t, k=k: mass(t, k) - level, 1e-9, math.pi - 1e-9, xtol=1e-15, rtol=1e-14)
-                for k in (kappa - step, kappa + step)]  # fmt: skip
+        ends = [_solved(lambda t, k=k, level=level: mass(t, k) - level) for k in (kappa - step, kappa + step)]
         found = angle_slope(torch.tensor([angle]).double(), torch.tensor([kappa]).double(), d).item()
         assert found == pytest.approx((ends[1] - ends[0]) / (2 * step), rel=1e-5)
+
+
+def _solved(function):
+    return brentq(function, 1e-9, math.pi - 1e-9, xtol=1e-15, rtol=1e-14)
 
 
 def _mode(kappa, d):
