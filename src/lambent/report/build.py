@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambent.errors import ConfigError, DataError
-from lambent.report import curves, generated, latents, numbers, tables, vectors
+from lambent.report import collapse, curves, generated, latents, numbers, tables, texts, vectors
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
@@ -20,6 +20,7 @@ def build(run: Run, data: Source | None = None) -> str:
         *([Section("Data", text=problem)] if problem else []),
         *([] if found is None else [numbers.measured(found, held)]),
         curves.training(run),
+        *([] if (used := collapse.section(run)) is None else [used]),
         *_made(run, held),
         *([] if held is None or not run.config.model.latents else [_latent_space(held)]),
         *(_walks(run, held) if run.config.model.latents else []),
@@ -40,6 +41,8 @@ def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
 
 def _made(run: Run, held: Held | None) -> list[Section]:
     """Samples and reconstructions, as the kind of data wants to be seen."""
+    if run.transform.alphabet is not None:
+        return texts.sections(run, held)
     sampled = run.config.prior.normalised
     if is_picture(run.transform):
         panels = generated.samples(run, held) if sampled else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
+from math import log
 from typing import Any
 
 from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
@@ -208,9 +209,16 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
     if found["bits_per_dim"] is not None:
         symbols = found.get("symbols")
-        by = f"{found['dims']:,}" if symbols is None else f"{symbols:,.4g} symbols an example, END included, ·"
+        by = f"{found['dims']:,}" if symbols is None else f"{symbols:,.4g} symbols scored an example ·"
         what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({by} ln 2)"
-        rows.append(("bits/dim" if symbols is None else "bits/symbol", with_error(found["bits_per_dim"], found["bits_per_dim_se"], 4), "bits", what))
+        rows.append(
+            (
+                "bits/dim" if symbols is None else "bits/symbol",
+                with_error(found["bits_per_dim"], found["bits_per_dim_se"], 4),
+                "bits",
+                what,
+            )
+        )
     if found["log_jacobian"]:
         what = "to be added to log p(x) for densities in the data's own unit"
         rows.append(("scaling", number(found["log_jacobian"]), "nats", what))
@@ -219,8 +227,18 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found["effective_samples"] is not None and found["samples"] > 1:
         effective = f"{number(found['effective_samples'], 1)} of {found['samples']:,}"
         rows.append(("effective K", effective, "", "effective sample size of the importance weights"))
+    rows += _information(found)
     active = f"{found['active_units']} of {found['latent']}"
     return [*rows, ("active units", active, "", "latent dimensions whose posterior mean has a variance above 0.01")]
+
+
+def _information(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """I_q(x;z) with what bounds it, where the evaluation has it."""
+    known = found.get("mutual_information")
+    if not known:
+        return []
+    what = f"lower bound on I(x;z), of {known['n']:,} examples: at most log {known['n']:,} = {number(log(known['n']))}"
+    return [("mutual information", with_error(known["value"], known["se"]), "nats", what)]
 
 
 def settings(run: Run) -> Section:

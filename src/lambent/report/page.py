@@ -22,6 +22,7 @@ class Panel:
         picture: An RGB array (height, width, 3), or nothing.
         alt: What one would say of the figure to someone who can't see it; the words follow it anyway.
         wide: Takes the whole width.
+        texts: Lines of plain text to be shown as they are, or none.
     """
 
     title: str
@@ -30,6 +31,7 @@ class Panel:
     picture: np.ndarray | None = None
     alt: str = ""
     wide: bool = False
+    texts: Sequence[str] = ()
 
     def html(self) -> str:
         """The figure element."""
@@ -40,6 +42,8 @@ class Panel:
         )
 
     def _figure(self) -> str:
+        if self.texts:
+            return f'<pre class="texts">{escape(chr(10).join(self.texts))}</pre>'
         if self.picture is None:
             return self.svg
         height, width = self.picture.shape[:2]
@@ -124,6 +128,8 @@ figcaption{margin-top:8px;color:var(--soft);font-size:14px;line-height:1.45;max-
 svg text{font-family:var(--sans)!important}
 svg *{stroke-linejoin:round}
 .sheet img{display:block;max-width:min(100%,720px);height:auto}
+.texts{margin:0;padding:12px 14px;background:var(--tint);white-space:pre-wrap;overflow-wrap:anywhere;
+font:13.5px/1.5 ui-monospace,Menlo,Consolas,"Liberation Mono",monospace}
 .table{overflow-x:auto}
 table{border-collapse:collapse;font-size:15px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 22px 6px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;font-weight:400}
