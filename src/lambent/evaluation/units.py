@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import sample
+from lambent.distributions.codes import Code
 from lambent.trace import Latent, Trace
 
 THRESHOLD = 0.01
@@ -36,9 +37,14 @@ def posterior_means(trace: Trace) -> Tensor:
 
 
 def _mean(latent: Latent) -> Tensor:
-    """E_q[z], (B, *latent); the mean of 100 draws for a family without one in closed form."""
+    """E_q[z], (B, *latent); the mean of 100 draws for a family without one in closed form.
+
+    Of codes their indices: they have no size, but a place whose index varies is in use.
+    """
     assert latent.q is not None
     assert latent.value is not None
+    if isinstance(latent.q, Code):
+        return latent.q.indices.view(latent.value.shape[1], -1).float()
     try:
         mean: Tensor = latent.q.mean
     except NotImplementedError:

@@ -60,11 +60,11 @@ class CodeLevel(nn.Module):
         """q(z|x, codes above) for features (B, ...): of batch (B,), or (K, B) below another level."""
         if above is None:
             return Code(self._vectors(features, None), self.quantiser)
-        encoded = fold(lambda a, f: self._vectors(f, a), above, features)
-        return Code(encoded, self.quantiser)
+        return Code(fold(lambda maps, own: self._vectors(own, maps), above, features), self.quantiser)
 
-    def _vectors(self, features: Tensor, above: Tensor | None) -> Tensor:
+    def _vectors(self, features: Tensor | None, above: Tensor | None) -> Tensor:
         """What is quantised, (N, P, d)."""
+        assert features is not None
         if len(self.grid) == 1:
             found: Tensor = self.head(features).unflatten(1, (self.positions, -1))
             return found
@@ -207,7 +207,7 @@ class CodeModel(LatentModel):
     def epoch(self) -> dict[str, Any]:
         """Usage (share of codes used) and perplexity since the last call, of each level."""
         found = {name: level.quantiser.epoch() for name, level in zip(self.names, self.levels, strict=True)}
-        return {"codes": found["z"] if len(found) == 1 else found}
+        return {"codes": found} if any(used["usage"] for used in found.values()) else {}
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters of codebooks and decoder ("generative"), of encoders ("inference"), and of priors ("prior")."""

@@ -5,6 +5,8 @@ from lambent.priors.base import CodePriorSettings, LatentKind, PriorSettings
 from lambent.priors.bernoulli import AutoregressivePrior, BernoulliPrior, CoinPrior, OrderedCoinPrior
 from lambent.priors.bytes import ByteFrequencies, BytePrior, RoundedNormalPrior
 from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
+from lambent.priors.code_diffusion import CodeDiffusion, CodeDiffusionSettings
+from lambent.priors.codes import OrderedCodes, PixelCNNPriorSettings, TransformerPriorSettings
 from lambent.priors.flat import FlatPrior, FlatPriorSettings
 from lambent.priors.flow import AutoregressiveFlowPrior, FlowPrior
 from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
@@ -23,6 +25,8 @@ __all__ = [
     "BytePrior",
     "CategoricalPrior",
     "CategoricalPriorSettings",
+    "CodeDiffusion",
+    "CodeDiffusionSettings",
     "CodePriorSettings",
     "CoinPrior",
     "ConditionalNormal",
@@ -35,12 +39,15 @@ __all__ = [
     "MixturePrior",
     "NoPrior",
     "NormalPrior",
+    "OrderedCodes",
     "OrderedCoinPrior",
+    "PixelCNNPriorSettings",
     "PriorSettings",
     "RoundedNormalPrior",
     "SpherePrior",
     "SpherePriorSettings",
     "StandardNormalPrior",
+    "TransformerPriorSettings",
     "UniformCodes",
     "UniformPriorSettings",
 ]

@@ -18,6 +18,8 @@ class PriorSettings(ABC):
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
+    estimated: ClassVar[bool] = False
+    """Whether training sees an unbiased estimate of a bound on log p(z) in its place."""
 
     def states(self, latent: int) -> int | None:
         """How many values ``latent`` dimensions take; None where they are continuous."""

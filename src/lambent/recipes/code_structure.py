@@ -11,6 +11,8 @@ from lambent.errors import ConfigError
 from lambent.models.codes import CodeLevel, CodeModel
 from lambent.networks import ConvEncoder, affine
 from lambent.networks.autoregressive import ContextShape, context_size
+from lambent.posteriors import CodePosterior
+from lambent.priors import CodePriorSettings
 from lambent.recipes.structures import Structure, likelihood_given
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -36,19 +38,20 @@ class CodeStructure(Structure):
 
     def assemble(self, config: Config, shapes: Shapes) -> CodeModel:
         """Encoders upwards, a codebook and a prior a level, one decoder that sees all codes."""
+        assert isinstance(config.posterior, CodePosterior)
+        assert isinstance(config.prior, CodePriorSettings)
         levels: list[CodeLevel] = []
         ways = self._ways(config, shapes)
         grids = [_grid(map_, self.latent) for _, map_ in ways]
         quantisers = [config.posterior.quantiser() for _ in ways]
         widths = [q.dim for q in quantisers]
         for i, (encoder, map_) in enumerate(ways):
-            above = (sum(widths[i + 1 :]), *grids[i + 1]) if i + 1 < len(ways) else 0
-            head = _head(map_, widths[i], self.latent, 0 if above == 0 else above[0])
+            channels = sum(widths[i + 1 :])
+            above: ContextShape = _map(channels, grids[i + 1]) if channels else 0
+            head = _head(map_, widths[i], self.latent, channels)
             prior = config.prior.over_codes(quantisers[i].size, grids[i], above, shapes.condition)
             levels.append(CodeLevel(encoder, head, quantisers[i], prior, map_, grids[i]))
-        seen: ContextShape = sum(widths) * grids[0][0]
-        if len(grids[0]) == 2:
-            seen = (sum(widths), grids[0][0], grids[0][1])
+        seen = _map(sum(widths), grids[0]) if len(grids[0]) == 2 else sum(widths) * grids[0][0]
         return CodeModel(levels, likelihood_given(config, replace(shapes, latent=context_size(seen)), seen))
 
     def _ways(self, config: Config, shapes: Shapes) -> list[tuple[nn.Module, tuple[int, ...]]]:
@@ -75,6 +78,10 @@ def _features(encoder: nn.Module) -> tuple[int, ...]:
     features = encoder.features
     assert isinstance(features, int)
     return (features,) if shape is None else shape
+
+
+def _map(channels: int, grid: tuple[int, ...]) -> tuple[int, int, int]:
+    return channels, grid[0], grid[1]
 
 
 def _grid(features: tuple[int, ...], codes: int) -> tuple[int, ...]:

@@ -84,4 +84,9 @@ def _panel(terms: Mapping[str, Any]) -> str:
     """Mutual information and active units, where they were looked at."""
     information = f", I(x;z) {terms['mutual_information']:.2f}" if "mutual_information" in terms else ""
     units = f", {terms['active_units']} of {terms['latent']} units active" if "active_units" in terms else ""
-    return information + units
+    return information + units + "".join(_codes(*level) for level in terms.get("codes", {}).items())
+
+
+def _codes(name: str, found: Mapping[str, float]) -> str:
+    """What a level's codebook was used for since the last line."""
+    return f", {found['usage']:.0%} of codes {name} used, perplexity {found['perplexity']:.0f}"

@@ -177,8 +177,9 @@ class Trainer:
         """A step down the gradient."""
         step = self.progress.step
         objective = self.objective.at(step)
-        trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
-        estimate = objective(trace, x)
+        with self._precision():
+            trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
+            estimate = objective(trace, x)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
         resting = self.updates.resting(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.awake[resting])
@@ -190,6 +191,11 @@ class Trainer:
         else:
             self._skip(estimate)
         return Done(_terms(trace, x) if logged else None, estimate, norm)
+
+    def _precision(self) -> torch.autocast:
+        """The number type of a step's products, as asked."""
+        low = self.options.precision == "bfloat16"
+        return torch.autocast(self.engine.device.type, torch.bfloat16, enabled=low)
 
     @torch.no_grad()
     def _maximise(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
@@ -341,6 +347,7 @@ class Trainer:
             progress.since_best += 1
         known = self._known if self.average is None else None  # it is of the weights themselves
         valid = asdict(found) | self.watch.entries(self.measured, known)
+        valid |= self.model.epoch()
         row = {"step": progress.step, "epoch": self._epoch(), "valid": valid, "best_step": progress.best_step}
         warning = self.watch.hear(progress, found, early=early)
         progress.offset = self.listener.record(row | self.watch.counts(progress))

@@ -26,6 +26,12 @@ class TrainOptions:
     eps: float = option(1e-8, "Adam's epsilon", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", minimum=0)
     clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
+    precision: str = option(
+        "float32",
+        "numbers that products and convolutions of a training step are done in; bfloat16 is faster where the processor "
+        "has it, weights and all else stay float32, and measuring is in float32",
+        choices=("float32", "bfloat16"),
+    )
     ema: float | None = option(None, "half-life of the weights' moving average, in examples; none keeps none", above=0)
     patience: int | None = option(
         None, "validations without a better bound before stopping; none never does", minimum=1
@@ -49,7 +55,9 @@ class TrainOptions:
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
     checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
     freeze: str = option(
-        "none", "the side whose parameters keep their values", choices=("none", "generative", "inference")
+        "none",
+        "the side whose parameters keep their values; autoencoder is both, all but a prior over codes",
+        choices=("none", "generative", "inference", "autoencoder"),
     )
     init: str = option("", "run folder to take the weights of matching names from; none if empty")
     init_side: str = option("all", "which weights to take from it", choices=("all", "generative", "inference"))

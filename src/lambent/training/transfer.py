@@ -25,6 +25,8 @@ PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 """The settings that give a side's weights their meaning; () is all of a section."""
+SHOWN = 5
+"""Tensors that a message names."""
 
 
 def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, whole: str, where: str) -> str:
@@ -55,7 +57,8 @@ def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, w
     with torch.no_grad():
         for name in taken:
             own[name].copy_(tensors[name])
-    rest = f"; not taken: {', '.join(_described(n, own, tensors) for n in left)}" if left else ""
+    rest = f"; not taken: {', '.join(_described(n, own, tensors) for n in left[:SHOWN])}" if left else ""
+    rest += f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     return f"{where}: took {len(taken)} of {len(own)} tensors, asked for {side}{rest}"
 
 
