@@ -1,0 +1,113 @@
+"""Priors over grids of codes, learned by a network that goes through the grid in order."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.data.support import Support, grey_levels
+from lambent.distributions import Autoregressive, CategoricalLevels
+from lambent.likelihoods import AutoregressiveLikelihood, Family
+from lambent.networks import AutoregressiveNet, AutoregressiveSettings, GatedPixelCNNDecoder, TransformerDecoder
+from lambent.networks.autoregressive import ContextShape, context_size
+from lambent.priors.base import CodePriorSettings
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+class OrderedCodes(nn.Module):
+    """p(z) = prod_i p(z_i | codes before it, context), by an autoregressive network."""
+
+    def __init__(
+        self, network: AutoregressiveSettings, symbols: int, grid: tuple[int, ...], context: ContextShape, given: int
+    ) -> None:
+        super().__init__()
+        shapes = Shapes(grid, context_size(context), given, symbols)
+        net: AutoregressiveNet = network.build(context, (symbols, *grid), given, symbols)
+        self.conditionals = AutoregressiveLikelihood(_Indices(), net, shapes)
+
+    def forward(self, context: Tensor | None = None) -> Distribution:
+        """The prior given a context (..., c), of batch shape (...); () without one."""
+        bias = next(self.parameters())
+        given = bias.new_zeros(0) if context is None else context.to(bias.dtype)
+        return Autoregressive(self.conditionals, given, self.conditionals.shapes.event)
+
+
+@dataclass(frozen=True)
+class _Indices(Family):
+    """Indices 0..S-1 by a softmax; the numbers mean nothing but themselves."""
+
+    discrete: ClassVar[bool] = True
+
+    @staticmethod
+    def _size(shapes: Shapes) -> int:
+        assert shapes.levels is not None
+        return shapes.levels
+
+    def support(self, shapes: Shapes) -> Support:
+        """{0..S-1}."""
+        return grey_levels(self._size(shapes))
+
+    def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """A logit a symbol and element."""
+        return (self._size(shapes), *shapes.event)
+
+    def symbols(self, shapes: Shapes) -> int:
+        """S."""
+        return self._size(shapes)
+
+    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> CategoricalLevels:
+        """Logits last, as the distribution wants them."""
+        dims = len(shapes.event)
+        return CategoricalLevels(parameters.movedim(-1 - dims, -1), dims)
+
+    def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """Indices on -1..1, for networks that don't look them up."""
+        return x.float() * (2 / max(1, self._size(shapes) - 1)) - 1
+
+
+class _OrderedSettings(CodePriorSettings):
+    """Settings of a prior that goes through the grid in order."""
+
+    @abstractmethod
+    def network(self, grid: tuple[int, ...]) -> Any:
+        """The settings of its network."""
+
+    def over_codes(
+        self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
+    ) -> OrderedCodes:
+        """The prior, its weights from torch's current random state."""
+        return OrderedCodes(self.network(grid), symbols, grid, context, condition)
+
+
+@part("prior", "pixelcnn")
+@dataclass(frozen=True)
+class PixelCNNPriorSettings(_OrderedSettings):
+    """A gated PixelCNN over the grid of codes (van den Oord et al. 2017, section 3.2), row by row."""
+
+    channels: int = option(64, "channels of each stack", minimum=1)
+    layers: int = option(6, "gated layers", minimum=1)
+    embedding: int = option(32, "width of the table in which codes are looked up", minimum=1)
+
+    def network(self, grid: tuple[int, ...]) -> GatedPixelCNNDecoder:
+        """A gated PixelCNN with a table of codes."""
+        return GatedPixelCNNDecoder(channels=self.channels, layers=self.layers, embedding=self.embedding)
+
+
+@part("prior", "transformer")
+@dataclass(frozen=True)
+class TransformerPriorSettings(_OrderedSettings):
+    """A causal transformer over the codes (Esser et al. 2021, section 3.2)."""
+
+    width: int = option(128, "width of a token", minimum=1)
+    layers: int = option(4, "transformer blocks", minimum=1)
+    heads: int = option(4, "attention heads", minimum=1)
+    dropout: float = option(0.1, "part of features and attention dropped in training", minimum=0, maximum=0.9)
+
+    def network(self, grid: tuple[int, ...]) -> TransformerDecoder:
+        """A transformer with a table of codes."""
+        return TransformerDecoder(width=self.width, layers=self.layers, heads=self.heads, dropout=self.dropout)
