@@ -45,4 +45,14 @@ RECIPES: tuple[Recipe, ...] = (
         {**_DENSITY, "decoder": {"name": "gated-pixelcnn", "channels": 32, "layers": 4}, "train": _IMAGES},
         "static MNIST, PixelCNN of 7 layers: -81.30 nats, exact",
     ),
+    Recipe(
+        "pixel-transformer",
+        "causal transformer over the pixels, of a size for one CPU core: 2 blocks of width 64",
+        "Parmar et al. 2018, ICML; Chen et al. 2020, ICML",
+        {
+            **_DENSITY,
+            "decoder": {"name": "transformer", "width": 64, "layers": 2, "dropout": 0.1},
+            "train": {**_IMAGES, "lr_warmup": 100},
+        },
+    ),
 )
