@@ -91,6 +91,7 @@ def fit(
     config: Annotated[Path | None, Parameter(help="TOML file of settings, such as another run's recipe.toml")] = None,
     valid: Annotated[str | None, Parameter(help="validation source; else a part of the data is held out")] = None,
     latent: Annotated[int | None, Parameter(help="latent dimensions, or states")] = None,
+    prior: Annotated[str | None, Parameter(help="the prior; over codes it is learned in a second stage")] = None,
     epochs: Annotated[int | None, Parameter(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, Parameter(help="examples a step, over all processes")] = None,
     seed: Annotated[int | None, Parameter(help="of weights, batches and noise")] = None,
@@ -105,8 +106,9 @@ def fit(
     from lambent.fitting import fit as fit_run
     from lambent.training.console import Console
 
-    flags = {"latent": latent, "epochs": epochs, "batch_size": batch_size, "seed": seed, "threads": threads}
-    given = [f"{key}={value}" for key, value in {**flags, "device": device}.items() if value is not None]
+    flags: dict[str, Any] = {"latent": latent, "prior": prior, "epochs": epochs, "batch_size": batch_size}
+    flags |= {"seed": seed, "threads": threads, "device": device}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     tokens = (*settings, *given)
     fit_run(recipe, data, out=out, valid=valid, config=config, tokens=tokens, resume=resume, console=Console())
 
@@ -253,6 +255,33 @@ def gradients(
     if out is not None:
         write_picture(found, out)
     print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else comparison_text(found))
+
+
+@app.command
+def compare(
+    *runs: Annotated[Path, Parameter(help="folders that `lambent fit` wrote; the others are held against the first")],
+    data: Annotated[str | None, Parameter(help="source; else what the runs kept from training, the same in all")] = None,
+    samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
+    seed: Annotated[int, Parameter(help="of the noise")] = 0,
+    threads: Annotated[int | None, Parameter(help="processors to use")] = None,
+    json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
+    out: Annotated[Path | None, Parameter(help="draw rate against distortion, to .svg, .png or an .html page")] = None,
+) -> None:
+    """Compare runs that score the same data in the same way: bounds, rate, mutual information, active units.
+
+    A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
+    """
+    from lambent.cli.runs_table import runs_text
+    from lambent.compare_runs import compare_runs
+    from lambent.report.runs_plot import check_file, write_comparison
+    from lambent.training.console import Console
+
+    if out is not None:
+        check_file(out)
+    found = compare_runs(runs, data, samples=samples, seed=seed, threads=threads, say=Console().say)
+    if out is not None:
+        write_comparison(found, out)
+    print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else runs_text(found))
 
 
 @app.command

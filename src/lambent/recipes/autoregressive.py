@@ -1,4 +1,4 @@
-"""Recipes of densities without latents: log p(x) is exact."""
+"""Recipes whose elements look at each other: densities without latents, and decoders given z."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _DENSITY: Settings = {
     "objective": {"name": "log-likelihood"},
 }
 _IMAGES = {"batch_size": 50, "lr": 2e-3, "schedule": "cosine"}
+_LOCAL = {"name": "pixelcnn", "channels": 32, "layers": 4, "context_map": 16}
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
@@ -53,6 +54,24 @@ RECIPES: tuple[Recipe, ...] = (
             **_DENSITY,
             "decoder": {"name": "transformer", "width": 64, "layers": 2, "dropout": 0.1},
             "train": {**_IMAGES, "lr_warmup": 100},
+        },
+    ),
+    Recipe(
+        "pixelvae",
+        "VAE whose decoder is a PixelCNN on a map made of z: z for what is global, the PixelCNN for detail",
+        "Gulrajani et al. 2017, ICLR",
+        {**BINARY, "encoder": {"name": "conv"}, "decoder": {**_LOCAL, "first_kernel": 5}, "train": _IMAGES},
+    ),
+    Recipe(
+        "vlae",
+        "variational lossy autoencoder: a PixelCNN that sees 2 pixels around, so that z must carry the rest; flow prior",
+        "Chen et al. 2017, ICLR",
+        {
+            **BINARY,
+            "prior": {"name": "autoregressive-flow"},
+            "encoder": {"name": "conv"},
+            "decoder": {**_LOCAL, "receptive": 2},
+            "train": _IMAGES,
         },
     ),
 )
