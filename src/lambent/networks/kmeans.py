@@ -11,15 +11,18 @@ from lambent.networks.nearest import nearest, rows_within
 
 _MOST_SEEDED = 2**14
 _BUDGET = 2**22
+_TRIALS = 4
+"""Times the usual 2 + log S candidates a seed: few well-separated clusters are then left without one."""
 
 
 def kmeans(z: Tensor, size: int, iterations: int = 50) -> tuple[Tensor, Tensor]:
     """Centres (size, d) of ``z`` (M, d), and how many vectors are nearest to each, (size,).
 
-    Seeds by k-means++ with several candidates a seed (Arthur & Vassilvitskii 2007, section 2.2), from at most
-    2^14 or 4 x size of the vectors, then Lloyd's iterations until no vector changes sides. A centre that loses all its
-    vectors moves to the vector farthest from its own centre. Where there are fewer different vectors than centres, the
-    rest are vectors at random with noise of a hundredth of the data's scale. Random numbers come from torch's state.
+    Seeds by k-means++, of several candidates always the best (Arthur & Vassilvitskii 2007, sections 2.2 and 7), from at
+    most 2^14 or 2 x size of the vectors, then Lloyd's iterations until no vector changes sides. A centre that loses all
+    its vectors moves to the vector farthest from its own centre. Where there are fewer different vectors than centres,
+    the rest are vectors at random with noise of a hundredth of the data's scale. Random numbers come from torch's
+    state.
 
     >>> centres, sizes = kmeans(torch.tensor([[0.0], [0.2], [5.0]]), 2)
     >>> sorted(zip(centres.flatten().tolist(), sizes.tolist()))
@@ -63,9 +66,10 @@ def _means(z: Tensor, assigned: Tensor, centres: Tensor) -> Tensor:
 
 def seeds(z: Tensor, size: int) -> Tensor:
     """``size`` vectors of ``z``, chosen by k-means++; see `kmeans`."""
-    z = z[torch.randperm(len(z), device=z.device)[: max(_MOST_SEEDED, 4 * size)]]
+    z = z[torch.randperm(len(z), device=z.device)[: max(_MOST_SEEDED, 2 * size)]]
     around = z - z.mean(0)
     squares = around.square().sum(1)
+    trials = _TRIALS * (2 + int(math.log(size)))
     nothing = torch.finfo(z.dtype).eps * z.shape[1] * squares.max()
     chosen = torch.zeros(1, dtype=torch.long, device=z.device)
     left = _squares(around, squares, chosen).squeeze(0)
@@ -73,7 +77,7 @@ def seeds(z: Tensor, size: int) -> Tensor:
         left[left <= nothing] = 0
         if not left.any():
             break
-        candidates = _by_mass(left, 2 + int(math.log(size)))
+        candidates = _by_mass(left, trials)
         after = torch.minimum(_squares(around, squares, candidates), left)
         best = after.sum(1).argmin()
         left, chosen = after[best], torch.cat([chosen, candidates[best].view(1)])
