@@ -89,7 +89,7 @@ def test_settings_say_truly_whether_it_is_a_density_and_of_what(name):
     settings = registry.find("prior", name)()
     prior = settings.build(SHAPES)(CONDITION)
     assert settings.normalised == prior.normalised
-    assert (settings.latent_kind != "continuous") == bool(prior.has_enumerate_support)
+    assert (settings.latent_kind not in ("continuous", "sphere")) == bool(prior.has_enumerate_support)
     assert prior.event_shape == (3,)
     assert prior.batch_shape in ((), (3,))
 
