@@ -182,6 +182,11 @@ class Trace:
                     f"latent {latent.name!r} has a flat prior or a point posterior: no importance weight exists; "
                     "use objective=elbo, or a proper prior and posterior"
                 )
+            if getattr(latent.p, "estimated", False) and self.samples > 1:
+                raise CombinationError(
+                    f"latent {latent.name!r}: log p is one random term of a bound here, of which no weights of several "
+                    "samples can be made; use objective=elbo, or one sample"
+                )
 
     def average(self, values: Tensor) -> Tensor:
         """E over the draws, (K, B, ...) -> (B, ...): the mean over K, or the q-weighted sum where K enumerates."""

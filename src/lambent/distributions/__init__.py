@@ -10,6 +10,7 @@ from lambent.distributions.flow import Flow
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
 from lambent.distributions.logistic import DiscretisedLogistic
 from lambent.distributions.marginals import log_marginals, register_marginals
+from lambent.distributions.masked import MaskedDiffusion
 from lambent.distributions.mixture import NormalMixture
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
@@ -36,6 +37,7 @@ __all__ = [
     "Flat",
     "Flow",
     "LowRankNormal",
+    "MaskedDiffusion",
     "NegativeBinomial",
     "Normal",
     "NormalMixture",

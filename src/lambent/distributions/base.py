@@ -27,6 +27,8 @@ class Distribution(torch.distributions.Distribution):
     """True where "rsample" gives discrete values with the gradient of the number before rounding, a biased one."""
     has_mean: ClassVar[bool] = True
     """False where the mean has no closed form."""
+    estimated: bool = False
+    """True where "log_prob" is a random number whose mean is log p or a bound on it: it may only enter linearly."""
     fused: ClassVar[bool] = False
     """True where scoring a fresh draw is far cheaper inside `rsample_and_log_prob` than by `log_prob` (flows)."""
     arg_constraints: ClassVar[dict[str, torch.distributions.constraints.Constraint]] = {}

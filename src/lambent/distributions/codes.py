@@ -108,6 +108,11 @@ class Coded(Distribution):
         return self.over.log_prob(indices.unflatten(-1, self.over.event_shape))
 
     @property
+    def estimated(self) -> bool:  # type: ignore[override]
+        """Whether p over indices is."""
+        return bool(getattr(self.over, "estimated", False))
+
+    @property
     def mode(self) -> Tensor:
         """The codes of p's most probable indices, where p knows them."""
         return self._codes(self.over.mode)

@@ -115,7 +115,7 @@ class _LogMass(torch.autograd.Function):
         return (log_near + _log1m_exp(ratio)).to(value.dtype)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         by_value, by_log_scale = ctx.saved_tensors
         each = (by_value, -by_value, by_log_scale)

@@ -20,6 +20,7 @@ from lambent.networks.nade import NADE, NADEDecoder
 from lambent.networks.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
 from lambent.networks.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
 from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
+from lambent.networks.unmasking import UnmaskingTransformer
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "TransformerDecoder",
     "TransformerEncoder",
     "TransformerNet",
+    "UnmaskingTransformer",
     "UserDecoder",
     "UserEncoder",
     "affine",

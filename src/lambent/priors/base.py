@@ -36,7 +36,9 @@ class CodePriorSettings(PriorSettings):
     latent_kind: ClassVar[LatentKind] = "codes"
 
     @abstractmethod
-    def over_codes(self, symbols: int, grid: tuple[int, ...], context: int | tuple[int, int, int] = 0) -> nn.Module:
+    def over_codes(
+        self, symbols: int, grid: tuple[int, ...], context: int | tuple[int, int, int] = 0, condition: int = 0
+    ) -> nn.Module:
         """The prior as a module ``forward(context=None) -> p`` over grids of ``symbols`` codes.
 
         Args:

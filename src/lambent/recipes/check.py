@@ -172,6 +172,8 @@ def _weights(config: Config) -> None:
         if not getattr(config, section).normalised:
             why = f"no log q(z|x) or log p(z) exists without a density; use {section}=normal, or objective=elbo"
             _refuse(config, f"objective {section}", why)
+    if config.objective.multi_sample and config.draw.samples > 1 and config.prior.estimated:
+        _refuse(config, "objective prior", "its log p(z) is estimated, which weights don't forgive; use objective=elbo")
 
 
 def _drawable(config: Config) -> None:
