@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from lambent.data.support import Support, grey_levels
 from lambent.distributions import Autoregressive, CategoricalLevels
+from lambent.errors import ConfigError
 from lambent.likelihoods import AutoregressiveLikelihood, Family
 from lambent.networks import AutoregressiveNet, AutoregressiveSettings, GatedPixelCNNDecoder, TransformerDecoder
 from lambent.networks.autoregressive import ContextShape, context_size
@@ -94,7 +95,13 @@ class PixelCNNPriorSettings(_OrderedSettings):
     embedding: int = option(32, "width of the table in which codes are looked up", minimum=1)
 
     def network(self, grid: tuple[int, ...]) -> GatedPixelCNNDecoder:
-        """A gated PixelCNN with a table of codes."""
+        """A gated PixelCNN with a table of codes.
+
+        Raises:
+            ConfigError: the codes are no map.
+        """
+        if len(grid) != 2:
+            raise ConfigError(f"prior=pixelcnn: {grid[0]} codes in a row, expected a map of them; use prior=transformer")
         return GatedPixelCNNDecoder(channels=self.channels, layers=self.layers, embedding=self.embedding)
 
 
