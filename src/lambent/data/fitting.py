@@ -66,7 +66,8 @@ def _refuse_numbers_of_text(dataset: Dataset, options: DataOptions) -> None:
     for name, idle in (("binarize", ("none",)), ("scale", ("auto", "none")), ("levels", (None,))):
         if getattr(options, name) not in idle:
             raise ConfigError(
-                f"data.{name}={getattr(options, name)} is for numbers, and {dataset.name} is text; drop it"
+                f"data.{name}={getattr(options, name)} is for numbers, and {dataset.name} is text; use "
+                f"data.{name}={str(idle[0]).lower()} with likelihood=text"
             )
 
 
