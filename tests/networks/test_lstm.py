@@ -17,6 +17,7 @@ from sequence_checks import (
     gap_of_unrolling,
     images,
     jacobian,
+    learnt,
     levels_of,
     live,
     masses,
@@ -172,6 +173,11 @@ def test_gradient_reaches_every_parameter(context):
     net = built(LSTMDecoder(hidden=6, layers=2, embedding=5, input_dropout=0.5), context, numbers=2).train()
     torch.manual_seed(1)
     assert parameters_without_gradient(net, images(), context_of(context, 512)) == []
+
+
+def test_it_learns_all_that_a_source_of_known_entropy_has_to_teach():
+    excess, se = learnt(LSTMDecoder(hidden=48, embedding=16), steps=300)
+    assert -5 * se < excess < 0.15 + 5 * se, "coins that ignore each other are 4.4 nats off"
 
 
 def test_forget_gates_start_open():

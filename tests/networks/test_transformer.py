@@ -19,6 +19,7 @@ from sequence_checks import (
     gap_of_unrolling,
     images,
     jacobian,
+    learnt,
     levels_of,
     live,
     masses,
@@ -204,6 +205,11 @@ def test_gradient_reaches_every_parameter(context):
     net = built(TransformerDecoder(width=8, heads=2, input_dropout=0.5), context, numbers=2).train()
     torch.manual_seed(1)
     assert parameters_without_gradient(net, images(), context_of(context, 512)) == []
+
+
+def test_it_learns_all_that_a_source_of_known_entropy_has_to_teach():
+    excess, se = learnt(TransformerDecoder(width=32, layers=2), steps=300)
+    assert -5 * se < excess < 0.15 + 5 * se, "coins that ignore each other are 4.4 nats off"
 
 
 def test_many_values_are_numbers_and_few_are_symbols():
