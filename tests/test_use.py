@@ -186,6 +186,15 @@ def test_a_line_keeps_the_condition_of_its_first_end(conditional, tmp_path):
     assert np.allclose(found["x"].reshape(6, 1, 8, 8), decoded.numpy(), atol=1e-5)
 
 
+def test_interpolations_on_a_sphere_stay_on_it(tmp_path):
+    run = train("hyperspherical-vae", latent=3, epochs=1)
+    write_interpolations(run, "digits", tmp_path / "i.npz", pairs=3, steps=5)
+    z = np.load(tmp_path / "i.npz")["z"]
+    np.testing.assert_allclose(np.linalg.norm(z, axis=-1), 1, rtol=1e-6)
+    for ends, between in zip(z[:, [0, -1]], z[:, 2], strict=True):  # halfway: the direction of the sum
+        np.testing.assert_allclose(between, ends.sum(0) / np.linalg.norm(ends.sum(0)), atol=1e-6)
+
+
 def test_a_sheet_holds_each_image_in_its_place(binary, tmp_path):
     write_samples(binary, 10, tmp_path / "s.png", seed=5)
     picture = np.asarray(Image.open(tmp_path / "s.png"))

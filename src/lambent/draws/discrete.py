@@ -24,7 +24,7 @@ from lambent.trace import Latent
 class Detached(Draw):
     """z ~ q without any gradient to q through it: for objectives that learn q otherwise (wake-sleep), and for use."""
 
-    kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary", "mixed")
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "sphere", "one-hot", "binary", "mixed")
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The draw, outside the graph."""
@@ -45,7 +45,7 @@ class Score(Draw):
     with more noise than a signal for each level has.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary", "mixed")
+    kinds: ClassVar[tuple[str, ...]] = ("continuous", "sphere", "one-hot", "binary", "mixed")
     gradient: ClassVar[str] = "score"
     baseline: str = option(
         "learned",
