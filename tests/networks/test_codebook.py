@@ -255,6 +255,8 @@ def test_settings_make_their_quantisers():
     made = VectorQuantised(codes=20, dim=3, learning="gradient", commitment=0.5, start="random").quantiser()
     assert (made.size, made.dim, made.learning) == (20, 3, Learning("gradient", commitment=0.5, start="random"))
     assert VectorQuantised().quantiser().learning == Learning()
+    with pytest.raises(ConfigError, match="rule='emma' of a codebook, expected ema or gradient"):
+        Learning(rule="emma")
     assert FiniteScalarQuantised(levels=(4, 5)).quantiser().size == 20
     with pytest.raises(CombinationError, match="model=codes"):
         VectorQuantised().width(3)

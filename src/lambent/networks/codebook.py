@@ -116,6 +116,12 @@ class Learning:
     commitment: float = 0.25
     start: str = "k-means"
 
+    def __post_init__(self) -> None:
+        """Refuses a rule or a start that isn't known."""
+        for name, known in (("rule", ("ema", "gradient")), ("start", ("k-means", "random"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name}={getattr(self, name)!r} of a codebook, expected {' or '.join(known)}")
+
 
 class Codebook(Quantiser):
     """S learned codes e_i (van den Oord et al. 2017, NeurIPS, eq. 1-3 and appendix A.1).
