@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from lambent.fitting import fit
     from lambent.recipes.table import names as recipe_names
     from lambent.run import Run, load
+    from lambent.run_comparison import compare_runs
 
-__all__ = ["LambentError", "Run", "compare_gradients", "fit", "load", "recipe_names"]
+__all__ = ["LambentError", "Run", "compare_gradients", "compare_runs", "fit", "load", "recipe_names"]
 
 _HOMES = {
     "LambentError": ("lambent.errors", "LambentError"),
     "Run": ("lambent.run", "Run"),
     "compare_gradients": ("lambent.comparison", "compare_gradients"),
+    "compare_runs": ("lambent.run_comparison", "compare_runs"),
     "fit": ("lambent.fitting", "fit"),
     "load": ("lambent.run", "load"),
     "recipe_names": ("lambent.recipes.table", "names"),

@@ -154,7 +154,7 @@ class Run:
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
         )
-        return summarise(
+        summary = summarise(
             found.summed(engine.sum),
             data=prepared.dataset.name,
             exact=self._exact(prepared),
@@ -167,11 +167,12 @@ class Run:
             log_jacobian=self.transform.log_jacobian,
             counts=self._counts(prepared),
         )
+        return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json`` into the run folder, if there is one."""
         if self.folder is not None:
-            self.folder.write_json(self.folder.evaluation, found.to_dict())
+            self.folder.write_json(self.folder.evaluation, {**found.to_dict(), "step": self.step})
 
     @property
     def draw(self) -> Draw:

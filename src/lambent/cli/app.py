@@ -260,7 +260,9 @@ def gradients(
 @app.command
 def compare(
     *runs: Annotated[Path, Parameter(help="folders that `lambent fit` wrote; the others are held against the first")],
-    data: Annotated[str | None, Parameter(help="source; else what the runs kept from training, the same in all")] = None,
+    data: Annotated[
+        str | None, Parameter(help="source; else what the runs kept from training, the same in all")
+    ] = None,
     samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
     seed: Annotated[int, Parameter(help="of the noise")] = 0,
     threads: Annotated[int | None, Parameter(help="processors to use")] = None,
@@ -272,8 +274,8 @@ def compare(
     A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
     """
     from lambent.cli.runs_table import runs_text
-    from lambent.compare_runs import compare_runs
     from lambent.report.runs_plot import check_file, write_comparison
+    from lambent.run_comparison import compare_runs
     from lambent.training.console import Console
 
     if out is not None:

@@ -94,6 +94,8 @@ class Evaluation:
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
         non_finite: Examples any of whose bounds is not finite.
         information: I_q(x;z) of some of the examples; None where it isn't known.
+        seed: Of the noise.
+        fingerprint: Of the data as they were read; empty where it wasn't taken.
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
         codes: Share of each level's codes in use and their perplexity; None without codes.
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
@@ -115,6 +117,8 @@ class Evaluation:
     non_finite: int
     log_jacobian: float = 0.0
     information: Information | None = None
+    seed: int = 0
+    fingerprint: str = ""
     codes: Mapping[str, Mapping[str, float]] | None = None
     symbols: Scored | None = None
 
@@ -154,6 +158,8 @@ class Evaluation:
             "data": self.data,
             "n": self.n,
             "samples": self.samples,
+            "seed": self.seed,
+            "fingerprint": self.fingerprint,
             "elbo": self.elbo.to_dict(),
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
             **({} if self.log_likelihood is None else {"log_likelihood": self.log_likelihood.to_dict()}),

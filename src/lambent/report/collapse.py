@@ -62,10 +62,11 @@ def _nats_words(run: Run, rows: Sequence[Row]) -> str:
     valid, words = row["valid"], f"Step {row['step']:,}: rate {number(row['valid']['rate'])} nats"
     if "mutual_information" not in valid:
         return f"{words}."
-    n = valid["examples"]
+    n, information = valid["examples"], valid["mutual_information"]
+    noise = ", and above the rate by the noise of its one draw an example" if information > valid["rate"] else ""
     return (
-        f"{words}, mutual information I(x;z) {number(valid['mutual_information'])} nats, from {n:,} examples, so that "
-        f"it is at most log {n:,} = {number(math.log(n))}."
+        f"{words}, mutual information I(x;z) {number(information)} nats, from {n:,} examples, so that it is at most "
+        f"log {n:,} = {number(math.log(n))}{noise}."
     )
 
 

@@ -200,3 +200,22 @@ def percent(fraction: float) -> str:
     '−0.4%'
     """
     return f"{fraction:.1%}".replace("-", "−")
+
+
+def spread(heights: list[float], apart: float = 0.07) -> list[float]:
+    """Ascending heights moved as little as keeps them ``apart``, from 0 up.
+
+    >>> [round(height, 2) for height in spread([0.1, 0.1, 0.9])]
+    [0.07, 0.14, 0.9]
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _bottom(groups[-1], apart) < _bottom(groups[-2], apart) + apart * len(groups[-2]):
+            last = groups.pop()
+            groups[-1] += last
+    return [_bottom(group, apart) + apart * i for group in groups for i in range(len(group))]
+
+
+def _bottom(group: list[float], apart: float) -> float:
+    return max(0.0, sum(group) / len(group) - apart * (len(group) - 1) / 2)

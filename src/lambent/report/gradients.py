@@ -8,7 +8,18 @@ from pathlib import Path
 
 from lambent.errors import ConfigError
 from lambent.evaluation.gradients import Comparison, Row
-from lambent.report.drawing import BLUE, INK, LINE, ORANGE, SOFT, Axes, percent, require_matplotlib, write_figure
+from lambent.report.drawing import (
+    BLUE,
+    INK,
+    LINE,
+    ORANGE,
+    SOFT,
+    Axes,
+    percent,
+    require_matplotlib,
+    spread,
+    write_figure,
+)
 
 CLEAR = 5.0
 """From this z on a bias counts as seen."""
@@ -102,7 +113,7 @@ def _equal_work(axes: Axes) -> None:
 def _names(axes: Axes, rows: list[Row]) -> None:
     """Beside the frame in the order of the points' heights, a thin line to each."""
     low, high = (math.log(limit) for limit in axes.get_ylim())
-    heights = _spread([(math.log(row.variance) - low) / (high - low) for row in rows])
+    heights = spread([(math.log(row.variance) - low) / (high - low) for row in rows])
     for row, height in zip(rows, heights, strict=True):
         axes.annotate(
             _label(row),
@@ -121,25 +132,6 @@ def _names(axes: Axes, rows: list[Row]) -> None:
                 "relpos": (0, 0.5),
             },
         )
-
-
-def _spread(heights: list[float], apart: float = 0.07) -> list[float]:
-    """Ascending heights moved as little as keeps them ``apart``, from 0 up.
-
-    >>> [round(height, 2) for height in _spread([0.1, 0.1, 0.9])]
-    [0.07, 0.14, 0.9]
-    """
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and _bottom(groups[-1], apart) < _bottom(groups[-2], apart) + apart * len(groups[-2]):
-            last = groups.pop()
-            groups[-1] += last
-    return [_bottom(group, apart) + apart * i for group in groups for i in range(len(group))]
-
-
-def _bottom(group: list[float], apart: float) -> float:
-    return max(0.0, sum(group) / len(group) - apart * (len(group) - 1) / 2)
 
 
 def _label(row: Row) -> str:

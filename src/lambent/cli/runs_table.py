@@ -1,0 +1,114 @@
+"""Runs side by side as text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lambent.run_comparison import Row, RunTable
+
+MARKS = {"lower bound": ">=", "exact": "=", "not a bound": "~", "estimate": ""}
+"""What is put before a number of each kind."""
+FIGURES = {
+    "ELBO": "elbo",
+    "IWAE": "iwae",
+    "exact": "log_likelihood",
+    "rate": "rate",
+    "distortion": "distortion",
+    "I(x;z)": "mutual_information",
+}
+
+
+def runs_text(found: RunTable) -> str:
+    """A table of the runs, how each differs from the first, and what the marks mean."""
+    drawn = f", K = {found.samples}" if any(row.found["latent"] for row in found.rows) else ""
+    columns = [column for column in table(found) if any(cell for cell in column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join(
+            f"{cell or '-':<{w}}" if i == 0 else f"{cell or '-':>{w}}" for i, (cell, w) in enumerate(cells)
+        ).rstrip()
+        for cells in (list(zip(line, widths, strict=True)) for line in zip(*columns, strict=True))
+    ]
+    head = f"{found.data}: {found.n} examples{drawn}; nats an example, one standard error"
+    return "\n".join([head, "", *lines, *_changes(found), "", *_notes(found)])
+
+
+def table(found: RunTable) -> list[list[str]]:
+    """Columns of text, each with its heading; "" where a run has no such number."""
+    columns = [["run", *(row.name for row in found.rows)]]
+    for name, key in FIGURES.items():
+        title = f"IWAE-{found.samples}" if key == "iwae" else name
+        columns.append([title, *(cell(row, key) for row in found.rows)])
+    columns.append(["active", *(_active(row) for row in found.rows)])
+    return [*columns, [_bits_name(found), *(_bits(row) for row in found.rows)]]
+
+
+def cell(row: Row, key: str) -> str:
+    """A number with its kind's mark and its standard error."""
+    known = row.figure(key)
+    absent = key == "rate" and not (row.found["latent"] and (row.bound or row.found["rate"]))
+    if known is None or absent:
+        return ""
+    value, error, kind = known
+    mark = "" if key == "mutual_information" else MARKS[kind]
+    return f"{mark} {_number(value)} ± {_number(error, 2 if error >= 0.01 else 4)}".strip()
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
+
+
+def _active(row: Row) -> str:
+    return f"{row.found['active_units']} of {row.found['latent']}" if row.found["latent"] else ""
+
+
+def _bits_name(found: RunTable) -> str:
+    return "bits/symbol" if any(row.found.get("symbols") for row in found.rows) else "bits/dim"
+
+
+def _bits(row: Row) -> str:
+    value = row.found["bits_per_dim"]
+    return "" if value is None else f"{value:.4f} ± {row.found['bits_per_dim_se']:.4f}"
+
+
+def _changes(found: RunTable) -> list[str]:
+    if len(found.rows) < 2:
+        return []
+    width = max(len(row.name) for row in found.rows[1:])
+    lines = [f"  {row.name:<{width}}  {change_text(row)}" for row in found.rows[1:]]
+    return ["", f"what differs from {found.rows[0].name}:", *lines]
+
+
+def change_text(row: Row) -> str:
+    """What differs from the first run, as settings."""
+    return " ".join(f"{key}={_plain(value)}" for key, value in row.differs.items()) or "nothing"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    return "[" + ",".join(map(_plain, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def _notes(found: RunTable) -> list[str]:
+    kinds = {known[2] for row in found.rows for key in ("elbo", "iwae", "log_likelihood") if (known := row.figure(key))}
+    marks = ", ".join(f"{MARKS[kind]} {kind}" for kind in ("lower bound", "exact", "not a bound") if kind in kinds)
+    return [marks, *information_notes(found), *_bits_notes(found), *_unit(found)]
+
+
+def information_notes(found: RunTable) -> list[str]:
+    """What bounds the mutual information, which is of some examples."""
+    counts = sorted({row.found["mutual_information"]["n"] for row in found.rows if row.found["mutual_information"]})
+    return [f"I(x;z) is a lower bound, from {n} examples, at most log {n} = {math.log(n):.2f}" for n in counts]
+
+
+def _bits_notes(found: RunTable) -> list[str]:
+    sources = {row.found["bits_per_dim_from"] for row in found.rows} - {None}
+    named = ", ".join(sorted(source.replace("_", "-") for source in sources))
+    return [f"{_bits_name(found)} from each run's tightest number: {named}"] if sources else []
+
+
+def _unit(found: RunTable) -> list[str]:
+    shift = found.rows[0].found["log_jacobian"]
+    return [f"unit: scaled data; add {shift:.4f} nats for densities in the original unit"] if shift else []
