@@ -26,7 +26,7 @@ from lambent.shapes import Shapes
 from lambent.training.console import Console
 from lambent.use import write_interpolations
 
-PIXELS = 4
+PIXELS, SPREAD = 4, 60.0
 PRIORS = ("none", "categorical", "normal")
 X = np.array(list(itertools.product([0.0, 1.0], repeat=PIXELS)))
 BYTES = np.arange(256.0)
@@ -35,8 +35,8 @@ BYTES = np.arange(256.0)
 def config(learned="categorical", model="chain", **settings):
     own = {
         "model": {"name": model, "latent": 1, **({"above": [1]} if model == "chain" else {})},
-        "prior": {"name": "bytes", "learned": learned},
-        "posterior": {"name": "bytes"},
+        "prior": {"name": "bytes", "learned": learned, "spread": SPREAD},
+        "posterior": {"name": "bytes", "spread": SPREAD},
         "draw": {"name": "straight-through"},
         "encoder": {"name": "linear"},
         "decoder": {"name": "linear"},
@@ -67,12 +67,18 @@ def byte_log_mass(k, mean, scale):
     low = np.where(k <= 0, -np.inf, (k - 0.5 - mean) / scale)
     flip = low > 0
     high, low = np.where(flip, -low, high), np.where(flip, -high, low)
-    return np.log(st.norm.cdf(high) - st.norm.cdf(low))
+    with np.errstate(divide="ignore"):
+        return np.log(st.norm.cdf(high) - st.norm.cdf(low))
 
 
 def rounded_normal(k, mean, raw):
     inner = 1 / (1 + np.exp(-(raw * 12 / 35 + math.log(7 / 5))))
-    return byte_log_mass(k, 127.5 * (1 + mean), 64 * np.exp(inner * 12 - 7))
+    return byte_log_mass(k, 127.5 + SPREAD * mean, SPREAD * np.exp(inner * 12 - 7))
+
+
+def seen(z):
+    """Bytes as networks see them."""
+    return (np.asarray(z) - 127.5) / SPREAD
 
 
 class Truth:
@@ -97,27 +103,27 @@ class Truth:
 
     def log_px(self, x, z1):
         weight, bias = self.out
-        logits = (np.asarray(z1)[..., None] / 127.5 - 1) * weight[:, 0] + bias
+        logits = seen(z1)[..., None] * weight[:, 0] + bias
         return (x * -np.logaddexp(0, -logits) + (1 - x) * -np.logaddexp(0, logits)).sum(-1)
 
     def log_joint(self, x, *z):
         if self.levels == 1:
             return self.log_px(x, z[0]) + self.log_prior(z[0])
         weight, bias = self.down
-        above = z[1] / 127.5 - 1
+        above = seen(z[1])
         between = rounded_normal(z[0], above * weight[0, 0] + bias[0], above * weight[1, 0] + bias[1])
         return self.log_px(x, z[0]) + between + self.log_prior(z[1])
 
     def position(self, level, below):
-        """The encoder's number before rounding, and its derivative by what enters the sigmoid."""
+        """The encoder's number before rounding, and its derivative by the affine map's output."""
         weight, bias = self.up[level]
         u = float((weight[0] * below).sum() + bias[0])
-        p = 1 / (1 + math.exp(-u))
-        return 255 * p, 255 * p * (1 - p)
+        bent = math.tanh(SPREAD * u / 127.5)
+        return 127.5 * (1 + bent), SPREAD * (1 - bent**2)
 
     def codes(self, x):
         z1 = np.round(self.position(0, x)[0])
-        return (z1,) if self.levels == 1 else (z1, np.round(self.position(1, z1 / 127.5 - 1)[0]))
+        return (z1,) if self.levels == 1 else (z1, np.round(self.position(1, seen(z1))[0]))
 
     def log_p(self, x):
         states = np.meshgrid(*[BYTES] * self.levels, indexing="ij")
@@ -170,8 +176,8 @@ def gradient_is_the_chain_rule_with_rounding_left_out():
         h = 1e-4
         by_z1 = (truth.log_joint(x, z1 + h, z2) - truth.log_joint(x, z1 - h, z2)) / (2 * h)
         by_z2 = (truth.log_joint(x, z1, z2 + h) - truth.log_joint(x, z1, z2 - h)) / (2 * h)
-        slopes = [truth.position(0, x)[1], truth.position(1, z1 / 127.5 - 1)[1]]
-        through = by_z2 * slopes[1] * truth.up[1][0][0, 0] / 127.5
+        slopes = [truth.position(0, x)[1], truth.position(1, seen(z1))[1]]
+        through = by_z2 * slopes[1] * truth.up[1][0][0, 0] / SPREAD
         expected = (by_z1 + through) * slopes[0], by_z2 * slopes[1]
         assert abs(expected[0]) > 1e-3
         assert found[0].item() == pytest.approx(expected[0], rel=1e-5)
@@ -286,7 +292,7 @@ FAULTS = {
         "log_prob",
         lambda real: lambda self, z: real(self, z) + math.log(256) * z.shape[-1],
     ),
-    "networks see the bytes themselves": (family, "unit", lambda real: lambda z: z),
+    "networks see the bytes themselves": (family, "unit", lambda real: lambda z, spread: z),
     "no gradient through the rounding": (
         RoundedPoint,
         "_sample",

@@ -16,19 +16,17 @@ from lambent.shapes import Shapes
 
 BYTES = 256
 HALF = (BYTES - 1) / 2
-START_SCALE = 64.0
-"""Standard deviation, in bytes, at which a Normal of bytes starts; its mean starts at 127.5, their middle."""
 
 
-def rounded_normal(loc: Tensor, raw_scale: Tensor) -> RoundedNormal:
-    """A rounded Normal from free numbers: the mean in units where bytes span -1..1, the log scale bounded smoothly."""
-    return RoundedNormal(HALF * (1 + loc), bounded_log_scale(raw_scale) + math.log(START_SCALE))
+def rounded_normal(loc: Tensor, raw_scale: Tensor, spread: float) -> RoundedNormal:
+    """A rounded Normal from free numbers, in units of ``spread`` bytes around 127.5; the log scale bounded smoothly."""
+    return RoundedNormal(HALF + spread * loc, bounded_log_scale(raw_scale) + math.log(spread))
 
 
 @part("prior", "bytes")
 @dataclass(frozen=True)
 class BytePrior(PriorSettings):
-    """Independent bytes: uniform (log p = -D log 256), or learned, which starts at or near uniform."""
+    """Independent bytes: uniform (log p = -D log 256), or learned."""
 
     latent_kind: ClassVar[LatentKind] = "bytes"
     learned: str = option(
@@ -36,6 +34,7 @@ class BytePrior(PriorSettings):
         "what is learned of each byte: none, all 256 probabilities, or mean and scale of a rounded Normal",
         choices=("none", "categorical", "normal"),
     )
+    spread: float = option(2.0, "bytes: the standard deviation at which a learned Normal starts", above=0)
 
     def states(self, latent: int) -> int:
         """256 to the power of ``latent``."""
@@ -44,7 +43,7 @@ class BytePrior(PriorSettings):
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior of ``shapes.latent`` bytes."""
         if self.learned == "normal":
-            return RoundedNormalPrior(shapes.latent)
+            return RoundedNormalPrior(shapes.latent, self.spread)
         return ByteFrequencies(shapes.latent).requires_grad_(self.learned == "categorical")
 
 
@@ -61,12 +60,13 @@ class ByteFrequencies(nn.Module):
 
 
 class RoundedNormalPrior(nn.Module):
-    """p(z) = prod_d RoundedNormal(z_d; m_d, s_d), whatever the condition; starts in the middle with scale 64."""
+    """p(z) = prod_d RoundedNormal(z_d; m_d, s_d), whatever the condition; starts at mean 127.5 and scale ``spread``."""
 
-    def __init__(self, latent: int) -> None:
+    def __init__(self, latent: int, spread: float) -> None:
         super().__init__()
+        self.spread = spread
         self.loc, self.raw_scale = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
 
     def forward(self, condition: Tensor | None = None) -> RoundedNormal:
         """The prior, with batch shape ()."""
-        return rounded_normal(self.loc, self.raw_scale)
+        return rounded_normal(self.loc, self.raw_scale, self.spread)

@@ -99,11 +99,12 @@ RECIPES: tuple[Recipe, ...] = (
         "two levels of bytes: a deterministic encoder, rounded; Normals on the numbers before rounding downwards",
         "no paper known that defines it; straight through: Bengio, Leonard & Courville 2013, arXiv:1308.3432",
         {
-            **BINARY,
             "model": {"name": "chain", "latent": 8, "above": [4]},
-            "prior": {"name": "bytes"},
+            "prior": {"name": "bytes", "learned": "normal"},
             "posterior": {"name": "bytes"},
+            "likelihood": {"name": "discretised-logistic"},
             "draw": {"name": "straight-through"},
+            "train": {"lr": 3e-3, "schedule": "cosine", "final_lr": 0.0},
         },
     ),
     Recipe(
