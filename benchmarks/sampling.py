@@ -16,7 +16,15 @@ from torch import Tensor
 from _timing import interleaved, machine_line, per_unit, speedups, spread, verdict
 from lambent.distributions.sampling import sample
 from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily
-from lambent.networks import AutoregressiveSettings, LSTMDecoder, MADEDecoder, NADEDecoder, TransformerDecoder
+from lambent.networks import (
+    AutoregressiveSettings,
+    GatedPixelCNNDecoder,
+    LSTMDecoder,
+    MADEDecoder,
+    NADEDecoder,
+    PixelCNNDecoder,
+    TransformerDecoder,
+)
 from lambent.shapes import Shapes
 
 NETWORKS: dict[str, AutoregressiveSettings] = {
@@ -24,6 +32,8 @@ NETWORKS: dict[str, AutoregressiveSettings] = {
     "nade": NADEDecoder(),
     "lstm": LSTMDecoder(),
     "transformer": TransformerDecoder(),
+    "pixelcnn": PixelCNNDecoder(channels=64, layers=7),
+    "gated-pixelcnn": GatedPixelCNNDecoder(channels=32, layers=4),
 }
 LEAST = 10
 
@@ -67,7 +77,7 @@ def compare(name: str, side: int, items: int, passes: int, rounds: int) -> None:
     }
     times = interleaved(contenders, rounds)
     ratios = speedups(times["naive"], times["quick"])
-    print(f"{name:12} x {items:2}  s: quick {spread(times['quick'])}   naive {spread(times['naive'])}")
+    print(f"{name:14} x {items:2}  s: quick {spread(times['quick'])}   naive {spread(times['naive'])}")
     print(f"  {verdict('times as fast', sorted(ratios)[len(ratios) // 2], LEAST)}; {'same' if same else 'OTHER'} bits")
 
 
