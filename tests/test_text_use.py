@@ -13,7 +13,7 @@ from lambent import fit, load
 from lambent.cli.app import run as command
 from lambent.cli.listing import evaluation_text
 from lambent.data import DataOptions, from_texts
-from lambent.errors import ConfigError, DataError
+from lambent.errors import CombinationError, ConfigError, DataError
 from lambent.recipes import configure
 from lambent.report import write_report
 from lambent.run import Run
@@ -276,6 +276,9 @@ def test_the_recipes_and_what_their_data_may_be():
     assert configure("char-lm").data.examples == "blocks"
     assert configure("char-lm", tokens=("decoder=transformer",)).data.length == 128
     assert configure("sentence-vae").encoder.end == -1
+    with pytest.raises(CombinationError, match=r"encoder.end=-1 with data.examples=blocks: .* use encoder.end=none"):
+        configure("sentence-vae", tokens=("examples=blocks",))
+    assert configure("sentence-vae", tokens=("examples=blocks", "encoder.end=none")).encoder.end is None
     with pytest.raises(ConfigError, match=r"data.length=1 is out of range, expected at least 2"):
         configure("char-lm", tokens=("length=1",))
     assert DataOptions().symbols == "bytes"

@@ -85,7 +85,7 @@ def test_what_was_cut_is_reported(tmp_path):
     assert cut == (f"{tmp_path}/a.txt: 2 of 4 lines are longer than 4 symbols, cut into 4 pieces",)
     assert of(tmp_path, "abcd\nab\n", length=4).notes == ()
     left = of(tmp_path, "abcdefg", length=3, examples="blocks")
-    assert left.notes == (f"{tmp_path}/a.txt: the last 1 symbols are no whole block, and left out",)
+    assert left.notes == (f"{tmp_path}/a.txt: the last 1 of 7 symbols make no block, and are left out",)
     assert glued(left) == ["abc", "def"]
 
 

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from lambent.errors import CombinationError, ConfigError
+from lambent.likelihoods import TextFamily
 from lambent.networks import IdentityDecoder
 from lambent.objectives import Beta
 from lambent.recipes import (
@@ -172,6 +173,7 @@ def test_every_recipe_builds(name):
     config = configure(name)
     condition = 10 if config.data.condition == "labels" else 0
     event = (config.model.latent,) if isinstance(config.decoder, IdentityDecoder) else (1, 8, 8)
+    event = (5,) if isinstance(config.likelihood, TextFamily) else event
     shapes = Shapes(event, config.model.latent, condition, 17, (Column("a", "numeric"),))
     model = config.model.build(config, shapes)
     assert sum(p.numel() for p in model.parameters()) > 0

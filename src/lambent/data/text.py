@@ -150,7 +150,8 @@ def _dataset(lines: list[np.ndarray], options: DataOptions, name: str, *, sequen
     if blocks:
         rest = len(pieces[-1][1]) % length
         pieces = pieces[:-1] if rest else pieces
-        notes = [f"{name}: the last {rest} symbols are no whole block, and left out"] if rest else []
+        notes = [f"{name}: the last {rest} of {len(lines[0]):,} symbols make no block, and are left out"]
+        notes = notes if rest else []
     if not pieces:
         raise DataError(
             f"{name}: {len(lines[0])} symbols, less than one block; use data.length={len(lines[0])} or less"
@@ -167,10 +168,10 @@ def _dataset(lines: list[np.ndarray], options: DataOptions, name: str, *, sequen
 
 def _cut_note(lines: list[np.ndarray], pieces: list[tuple[int, np.ndarray]], length: int, name: str) -> str:
     cut = sum(len(line) > length for line in lines)
+    if not cut:
+        return ""
     more = len(pieces) - len(lines) + cut
-    return f"{name}: {cut:,} of {len(lines):,} lines are longer than {length} symbols, cut into {more:,} pieces" * (
-        cut > 0
-    )
+    return f"{name}: {cut:,} of {len(lines):,} lines are longer than {length} symbols, cut into {more:,} pieces"
 
 
 def _characters(pieces: list[np.ndarray]) -> str:

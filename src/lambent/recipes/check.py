@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
+from lambent.likelihoods import TextFamily
 from lambent.networks import AutoregressiveSettings, NoEncoder, UserDecoder, UserEncoder
 from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
@@ -258,6 +259,16 @@ def _codes(config: Config) -> None:
         raise CombinationError(f"train.freeze=autoencoder with {named}: nothing would be left; use train.freeze=none")
 
 
+def _ended(config: Config) -> None:
+    """Refuses an encoder that stops at an END which the text doesn't have."""
+    marked = getattr(config.encoder, "end", None) is not None
+    if marked and isinstance(config.likelihood, TextFamily) and config.data.examples == "blocks":
+        raise CombinationError(
+            f"encoder.end={config.encoder.end} with data.examples=blocks: blocks have no END, and the encoder would "
+            "stop at a symbol like others; use encoder.end=none, or data.examples=lines"
+        )
+
+
 RULES = (
     _codes,
     _latents_or_none,
@@ -276,5 +287,6 @@ RULES = (
     _samples,
     _levels,
     _rated,
+    _ended,
     updated,
 )
