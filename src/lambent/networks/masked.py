@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 
 def groups_of(channels: int, count: int) -> Tensor:
@@ -21,11 +22,6 @@ def groups_of(channels: int, count: int) -> Tensor:
     [0, 0, 0, 1, 1]
     """
     return torch.arange(channels) * count // channels
-
-
-def channels_last(h: Tensor) -> Tensor:
-    """The same numbers with channels beside each other in memory: half the time of a convolution on a CPU."""
-    return h.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class RowsAbove(nn.Module):
@@ -128,6 +124,37 @@ def convolve(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.conv2d(h, weight, bias)
     windows = h.unfold(2, rows, 1).unfold(3, columns, 1).permute(0, 2, 3, 1, 4, 5).flatten(3)
     return F.linear(windows, weight.flatten(1), bias).permute(0, 3, 1, 2)
+
+
+def gate(h: Tensor) -> Tensor:
+    """tanh(a / 2) sigmoid(b) of the two halves (a, b) of the channels: eq. 2, with the weights of a doubled.
+
+    As 2 sigmoid(a) - 1 is tanh(a / 2), one sigmoid does for both, which takes half the time.
+    """
+    gated: Tensor = _Gate.apply(h)
+    return gated
+
+
+class _Gate(torch.autograd.Function):
+    """By hand: autograd takes twice as long, with three more copies of ``h`` in memory."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, h: Tensor) -> Tensor:
+        s = h.sigmoid()
+        ctx.save_for_backward(s)
+        p, q = s.chunk(2, 1)
+        return torch.addcmul(-q, p, q, value=2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
+        (s,), (grad,) = ctx.saved_tensors, grads  # type: ignore[attr-defined]
+        p, q = s.chunk(2, 1)
+        found = torch.empty_like(s)
+        to_p, to_q = found.chunk(2, 1)
+        torch.mul(grad, q, out=to_p).mul_(2)
+        torch.mul(grad, p, out=to_q).mul_(2).sub_(grad)
+        return found.mul_(s).addcmul_(found, s, value=-1)
 
 
 class Pass(Protocol):
