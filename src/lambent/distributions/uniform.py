@@ -50,4 +50,3 @@ class UniformLevels(Distribution):
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> UniformLevels:
         """Itself: it has no parameters."""
         return self
-

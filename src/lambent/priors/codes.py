@@ -101,7 +101,9 @@ class PixelCNNPriorSettings(_OrderedSettings):
             ConfigError: the codes are no map.
         """
         if len(grid) != 2:
-            raise ConfigError(f"prior=pixelcnn: {grid[0]} codes in a row, expected a map of them; use prior=transformer")
+            raise ConfigError(
+                f"prior=pixelcnn: {grid[0]} codes in a row, expected a map of them; use prior=transformer"
+            )
         return GatedPixelCNNDecoder(channels=self.channels, layers=self.layers, embedding=self.embedding)
 
 
