@@ -32,7 +32,7 @@ class CodeStructure(Structure):
 
     latent: int = option(16, "codes of an example, where the encoder gives no map", minimum=1)
     above: tuple[int, ...] = option(
-        (), "longest side of the grids of levels above the lowest, from the lowest up", minimum=1
+        (), "levels above the lowest: how often the grid is halved from each to the next, lowest first", minimum=1
     )
     of_codes: ClassVar[bool] = True
 
@@ -58,15 +58,16 @@ class CodeStructure(Structure):
         """The encoder of each level and the shape of its features, lowest first."""
         encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
         found = [(encoder, _features(encoder))]
-        for side in self.above:
+        for halvings in self.above:
             if not isinstance(config.encoder, ConvEncoder) or len(found[-1][1]) != 3:
                 raise ConfigError("model.above asks for maps above the lowest; use encoder=conv, or model.above=[]")
             below = found[-1][1]
-            if side >= max(below[1:]):
+            if 2 ** (halvings - 1) >= max(below[1:]):
                 raise ConfigError(
-                    f"model.above={list(self.above)}: a side of {side} on a map of {below[1]} x {below[2]}; give "
-                    "smaller sides, from the lowest level up"
+                    f"model.above={list(self.above)}: a map of {below[1]} x {below[2]} can't be halved {halvings} times; "
+                    "give fewer levels or halvings, or a larger encoder.smallest"
                 )
+            side = -(-max(below[1:]) // 2**halvings)
             settings = replace(config.encoder, smallest=side, channels=config.encoder.channels[-1:])
             found.append((upper := settings.build(below, shapes.condition), _features(upper)))
         return found
