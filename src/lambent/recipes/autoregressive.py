@@ -64,7 +64,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "vlae",
-        "variational lossy autoencoder: a PixelCNN that sees 2 pixels around, so that z must carry the rest; flow prior",
+        "variational lossy autoencoder: a PixelCNN that sees 2 pixels around, z must carry the rest; flow prior",
         "Chen et al. 2017, ICLR",
         {
             **BINARY,

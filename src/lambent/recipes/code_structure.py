@@ -64,8 +64,8 @@ class CodeStructure(Structure):
             below = found[-1][1]
             if 2 ** (halvings - 1) >= max(below[1:]):
                 raise ConfigError(
-                    f"model.above={list(self.above)}: a map of {below[1]} x {below[2]} can't be halved {halvings} times; "
-                    "give fewer levels or halvings, or a larger encoder.smallest"
+                    f"model.above={list(self.above)}: a map of {below[1]} x {below[2]} can't be halved "
+                    f"{halvings} times; give fewer levels or halvings, or a larger encoder.smallest"
                 )
             side = -(-max(below[1:]) // 2**halvings)
             settings = replace(config.encoder, smallest=side, channels=config.encoder.channels[-1:])
