@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -33,24 +34,43 @@ class Attention(nn.Module):
         heads: H, a divisor of it.
         causal: Token t looks at tokens 1..t only; otherwise at all.
         gain: How small the last map starts.
+        window: How many tokens before t a causal token t looks at, beside those in ``front``; None for all.
+        front: Tokens at the start that all later ones look at.
 
     Raises:
         ConfigError: H does not divide the width.
     """
 
-    def __init__(self, width: int, heads: int, *, causal: bool, gain: float = 1.0) -> None:
+    def __init__(
+        self, width: int, heads: int, *, causal: bool, gain: float = 1.0, window: int | None = None, front: int = 0
+    ) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(f"width={width} is no multiple of heads={heads}; give heads that divide the width")
-        self.heads, self.causal = heads, causal
+        self.heads, self.causal, self.window, self.front = heads, causal, window, front
         self.inputs, self.output = affine(width, 3 * width), affine(width, width, gain=gain)
 
     def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
         """(N, T, width) of h (N, T, width); keys where ``mask`` (N, T) is false are not looked at."""
         q, k, v = self.inputs(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        seen = None if mask is None else mask[:, None, None]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal)
+        seen = self._band(h) if mask is None else mask[:, None, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=self.causal and seen is None)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def _band(self, h: Tensor) -> Tensor | None:
+        """Which tokens (columns) each one (rows) looks at, where a window says so."""
+        if self.window is None:
+            return None
+        place = torch.arange(h.shape[1], device=h.device)
+        back = place.unsqueeze(1) - place
+        return (back >= 0) & ((back <= self.window) | (place < self.front))
+
+    def _in_sight(self, cache: Tensor, place: int) -> Tensor:
+        """Keys and values that the token at a place looks at."""
+        first = 0 if self.window is None else place - self.window
+        if first <= self.front:
+            return cache[:, :, : place + 1]
+        return torch.cat([cache[:, :, : self.front], cache[:, :, first : place + 1]], 2)
 
     def step(self, h: Tensor, cache: Tensor, place: int) -> Tensor:
         """`forward` at one place: (N, width) of h (N, width) there and of ``cache`` (2, N H, T, d) before it.
@@ -59,7 +79,7 @@ class Attention(nn.Module):
         """
         q, k, v = self.inputs(h).view(len(h), 3, -1, cache.shape[-1]).transpose(0, 1).flatten(1, 2)
         cache[0, :, place], cache[1, :, place] = k, v
-        keys, values = cache[:, :, : place + 1]
+        keys, values = self._in_sight(cache, place)
         # Two products of batches: `@` and scaled_dot_product_attention take longer, the first as it copies the cache.
         scores = torch.bmm((q * q.shape[-1] ** -0.5).unsqueeze(1), keys.transpose(1, 2))
         return self.output(torch.bmm(scores.softmax(-1), values).view_as(h))
@@ -74,12 +94,24 @@ class Block(nn.Module):
         dropout: Probability with which a number that a branch adds is zeroed in training.
         causal: Token t looks at tokens 1..t only.
         gain: How small the last map of each branch starts.
+        window: As for `Attention`.
+        front: As for `Attention`.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float = 0.0, *, causal: bool, gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        dropout: float = 0.0,
+        *,
+        causal: bool,
+        gain: float = 1.0,
+        window: int | None = None,
+        front: int = 0,
+    ) -> None:
         super().__init__()
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(width, heads, causal=causal, gain=gain)
+        self.attention = Attention(width, heads, causal=causal, gain=gain, window=window, front=front)
         self.mlp = nn.Sequential(affine(width, 4 * width, "gelu"), nn.GELU(), affine(4 * width, width, gain=gain))
         self.dropout = nn.Dropout(dropout)
 
@@ -103,16 +135,31 @@ class Stack(nn.Module):
         heads: Heads of attention, a divisor of the width.
         dropout: As for a `Block`.
         causal: Token t looks at tokens 1..t only; otherwise every token at all of them.
+        windows: How far back the tokens of each block look, if not at all before them.
+        front: Tokens at the start that all later ones look at.
 
     >>> net = Stack(32, layers=2, heads=4, causal=False)
     >>> net(net.norm.weight.expand(5, 7, 32)).shape
     torch.Size([5, 7, 32])
     """
 
-    def __init__(self, width: int, layers: int, heads: int, dropout: float = 0.0, *, causal: bool) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        heads: int,
+        dropout: float = 0.0,
+        *,
+        causal: bool,
+        windows: Sequence[int | None] | None = None,
+        front: int = 0,
+    ) -> None:
         super().__init__()
         gain = (2 * layers) ** -0.5  # as many branches add up, which keeps their sum at unit size
-        self.blocks: Any = nn.ModuleList(Block(width, heads, dropout, causal=causal, gain=gain) for _ in range(layers))
+        self.blocks: Any = nn.ModuleList(
+            Block(width, heads, dropout, causal=causal, gain=gain, window=window, front=front)
+            for window in windows or [None] * layers
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -165,9 +212,11 @@ class TransformerNet(SequenceNet):
         width, order = settings.width, pixel_order(out_shape[1:], settings.ordering)
         super().__init__(out_shape, order, width, width, symbols, settings.input_dropout)
         self.positions = _positions(self.elements, width)
-        self.stack = Stack(width, settings.layers, settings.heads, settings.dropout, causal=True)
         self.context = context_size(latent) + condition
         self.map = None if isinstance(latent, int) else latent
+        front = prod(self.map[1:]) if self.map else 0
+        sizes = (width, settings.layers, settings.heads, settings.dropout)
+        self.stack = Stack(*sizes, causal=True, windows=settings.windows(), front=front)
         vector = self.context - (prod(self.map) if self.map else 0)
         self.from_vector = linear(vector, width) if vector else None
         self.from_map = affine(self.map[0], width) if self.map else None
@@ -224,7 +273,19 @@ class TransformerDecoder(AutoregressiveSettings):
     heads: int = option(4, "heads of attention", minimum=1)
     dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
     input_dropout: float = input_dropout_option()
+    receptive: int = option(0, "elements before it that an element sees; 0: all", minimum=0)
     ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
+
+    def windows(self) -> list[int] | None:
+        """How far back each block looks, so that all together see ``receptive`` elements; None for all.
+
+        >>> TransformerDecoder(layers=3, receptive=6).windows()
+        [2, 2, 1]
+        """
+        if not self.receptive:
+            return None
+        each, rest = divmod(self.receptive - 1, self.layers)
+        return [each + (layer < rest) for layer in range(self.layers)]
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None

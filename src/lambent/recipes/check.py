@@ -132,6 +132,7 @@ def _same_sequence(config: Config) -> None:
         return
     if not isinstance(prior, AR1PriorSettings):
         _refuse(config, "prior posterior", "its rate is committed against an AR(1) process; use prior=ar1")
+        return
     if (prior.steps, prior.alpha) != (posterior.steps, posterior.alpha):
         found = f"steps {prior.steps} against {posterior.steps}, alpha {prior.alpha} against {posterior.alpha}"
         _refuse(config, "prior posterior", f"{found}; use the same for both")
