@@ -107,12 +107,15 @@ class Truth:
         return (x * -np.logaddexp(0, -logits) + (1 - x) * -np.logaddexp(0, logits)).sum(-1)
 
     def log_joint(self, x, *z):
+        return self.log_px(x, z[0]) + self.log_pz(*z)
+
+    def log_pz(self, *z):
         if self.levels == 1:
-            return self.log_px(x, z[0]) + self.log_prior(z[0])
+            return self.log_prior(z[0])
         weight, bias = self.down
         above = seen(z[1])
         between = rounded_normal(z[0], above * weight[0, 0] + bias[0], above * weight[1, 0] + bias[1])
-        return self.log_px(x, z[0]) + between + self.log_prior(z[1])
+        return between + self.log_prior(z[1])
 
     def position(self, level, below):
         """The encoder's number before rounding, and its derivative by the affine map's output."""
@@ -125,9 +128,11 @@ class Truth:
         z1 = np.round(self.position(0, x)[0])
         return (z1,) if self.levels == 1 else (z1, np.round(self.position(1, seen(z1))[0]))
 
-    def log_p(self, x):
+    def log_p(self):
+        """Of all X, by summing 256 or 65,536 states."""
         states = np.meshgrid(*[BYTES] * self.levels, indexing="ij")
-        return sp.logsumexp(self.log_joint(x, *states))
+        log_pz1 = sp.logsumexp(self.log_pz(*states), tuple(range(1, self.levels)))  # sums the upper level out
+        return np.array([sp.logsumexp(log_pz1 + self.log_px(x, BYTES)) for x in X])
 
 
 def batch(start, stop):
@@ -147,7 +152,7 @@ def bound_is_the_joint_at_the_codes():
             truth, found = Truth(model, learned), elbos(model)
             joint = np.array([truth.log_joint(x, *truth.codes(x)) for x in X])
             assert np.abs(found - joint).max() < 1e-9
-            exact = np.array([truth.log_p(x) for x in X])
+            exact = truth.log_p()
             assert (found < exact).all()
             assert abs(np.exp(exact).sum() - 1) < 1e-9, "p(x) itself sums to 1"
 
@@ -161,7 +166,7 @@ def joint_sums_to_the_evidence():
         z1, z2 = grid[:, :1].unsqueeze(1), grid[:, 1:].unsqueeze(1)
         trace = model(None, Given(values={"z1": z1, "z2": z2}))
         total = trace.log_px(x.unsqueeze(0)) + sum(latent.log_p.expand(65536, 1) for latent in trace.latents)
-    assert torch.logsumexp(total, 0).item() == pytest.approx(truth.log_p(X[5]), abs=1e-9)
+    assert torch.logsumexp(total, 0).item() == pytest.approx(truth.log_p()[5], abs=1e-9)
     assert (trace.latents[0].log_p.view(256, 256).exp().sum(0) - 1).abs().max() < 1e-12
 
 
@@ -214,7 +219,7 @@ def test_one_byte_is_summed_exactly():
     truth = Truth(model, "categorical")
     with torch.no_grad():
         found = exact_log_prob(model)(torch.tensor(X), None).numpy()
-    assert np.allclose(found, [truth.log_p(x) for x in X], atol=1e-10)
+    assert np.allclose(found, truth.log_p(), atol=1e-10)
     assert exact_log_prob(built()) is None, "65,536 states are not summed unasked"
 
 
@@ -254,9 +259,9 @@ def test_what_is_refused_and_what_is_said():
         annealed_importance_sampling(built(), batch, 16, samples=2, temperatures=3)
 
 
-def test_a_trained_run_encodes_to_bytes_beats_blind_pixels_and_is_reported(tmp_path):
+def test_a_trained_run_encodes_to_bytes_and_is_reported(tmp_path):
     console = Console(quiet=True)
-    run = fit("byte-vae", "digits", epochs=2, latent=2, above=[1], out=tmp_path / "run", console=console)
+    run = fit("byte-vae", "digits", epochs=1, latent=2, above=[1], out=tmp_path / "run", console=console)
     z = run.encode("digits")
     assert torch.equal(z, z.round())
     assert torch.equal(z, run.encode("digits", seed=3))
@@ -323,10 +328,12 @@ def _blank(latent):
 def test_planted_faults_are_caught(name, monkeypatch):
     owner, attribute, make = FAULTS[name]
     monkeypatch.setattr(owner, attribute, make(getattr(owner, attribute)))
-    failed = []
-    for checked in CHECKS:
-        try:
-            checked()
-        except (AssertionError, RuntimeError):
-            failed.append(checked.__name__)
-    assert failed
+    assert any(fails(checked) for checked in CHECKS)
+
+
+def fails(checked):
+    try:
+        checked()
+    except (AssertionError, RuntimeError):
+        return True
+    return False

@@ -137,7 +137,7 @@ def draws_have_the_masses():
     for orderings, context in ((1, 0), (3, 2)):
         found = prior(orderings=orderings, context=context)
         given = torch.tensor([0.3, -1.0]).double() if context else None
-        draws = found(given).sample((20_000,), torch.Generator().manual_seed(5))
+        draws = found(given).sample((6_000,), torch.Generator().manual_seed(5))
         counts = Counter(map(tuple, draws.flatten(1).long().tolist()))
         cells = [tuple(cell) for cell in grids((2, 2)).flatten(1).long().tolist()]
         check_counts(np.array([counts[cell] for cell in cells]), masses(found(given)).numpy())
