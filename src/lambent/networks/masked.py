@@ -150,11 +150,12 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: FunctionCtx, *grads: Tensor) -> Tensor:
         (s,), (grad,) = ctx.saved_tensors, grads  # type: ignore[attr-defined]
         p, q = s.chunk(2, 1)
-        found = torch.empty_like(s)
+        found, double = torch.empty_like(s), grad + grad
         to_p, to_q = found.chunk(2, 1)
-        torch.mul(grad, q, out=to_p).mul_(2)
-        torch.mul(grad, p, out=to_q).mul_(2).sub_(grad)
-        return found.mul_(s).addcmul_(found, s, value=-1)
+        torch.mul(double, q, out=to_p)
+        torch.mul(double, p, out=to_q).sub_(grad)
+        to_h: Tensor = torch.ops.aten.sigmoid_backward(found, s)
+        return to_h
 
 
 class Pass(Protocol):
