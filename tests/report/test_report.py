@@ -162,6 +162,7 @@ def test_an_evaluation_older_than_the_training_is_not_shown(plane, tmp_path):
 
 
 def test_the_curves_words_are_the_metrics(plane, page):
+    assert page.sections.index("Collapse") == page.sections.index("Training") + 1
     best = max((row["valid"]["bound"], row["step"], row["valid"]["se"]) for row in plane.history if "valid" in row)
     value, error, step = numbers_in(page.figure("ELBO (lower bound)").words)[:3]
     assert (value, error, step) == (pytest.approx(best[0], abs=5e-3), pytest.approx(best[2], abs=5e-3), best[1])

@@ -1,0 +1,311 @@
+"""Runs side by side: the numbers of their evaluations, refusals of unlike runs, and the picture's texts and marks."""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+import torch
+
+import lambent.run_comparison as module
+from lambent import compare_runs, fit, load
+from lambent.cli.app import run as lambent
+from lambent.cli.runs_table import runs_text
+from lambent.errors import CombinationError, ConfigError
+from lambent.recipes import configure
+from lambent.report import runs_plot
+from lambent.training.console import Console
+
+SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "console": Console(quiet=True)}
+X = np.random.default_rng(0).normal(size=(150, 6)).astype(np.float32)
+K = 5
+
+
+def trained(folder, name, recipe="vae", data="digits", **settings):
+    small = {k: v for k, v in SMALL.items() if recipe not in ("made", "gmm") or k != "hidden"}
+    return fit(recipe, data, out=folder / name, **(small | settings))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compare")
+
+
+@pytest.fixture(scope="module")
+def runs(folder):
+    made = [
+        trained(folder, "plain", latent=3),
+        trained(folder, "warm-up", latent=3, rate="warm-up", rate__steps=10),
+        trained(folder, "four", latent=4, prior="mixture", components=3),
+        trained(folder, "density", "made"),
+        trained(folder, "autoencoder", "ae", latent=3, likelihood="bernoulli", data__binarize="dynamic"),
+    ]
+    return [run.folder.path for run in made]
+
+
+@pytest.fixture(scope="module")
+def found(runs):
+    return compare_runs(runs, samples=K)
+
+
+def check_numbers(found, runs, capsys):
+    """Every number of the table is the one that ``lambent evaluate --json`` prints."""
+    text = runs_text(found)
+    for row, path in zip(found.rows, runs, strict=True):
+        assert lambent(["evaluate", str(path), "--samples", str(K), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert dict(row.found) == said
+        line = next(line for line in text.splitlines() if line.startswith(row.name))
+        shown = [float(n) for n in re.findall(r"-?\d+\.\d+", line)]
+        for name in ("elbo", f"iwae_{K}", "log_likelihood"):
+            if name in said:
+                assert round(said[name]["value"], 3) in shown, (row.name, name)
+        assert round(said["distortion"], 3) in shown
+        if said["mutual_information"]:
+            assert round(said["mutual_information"]["value"], 3) in shown
+            assert f"{said['active_units']} of {said['latent']}" in line
+        if said["bits_per_dim"] is not None:
+            assert round(said["bits_per_dim"], 4) in shown
+
+
+def test_its_numbers_are_those_of_evaluate(found, runs, capsys):
+    check_numbers(found, runs, capsys)
+    os.remove(runs[0] / "evaluation.json")
+
+
+def test_kinds_and_absent_numbers_are_said(found):
+    table = runs_text(found).partition("what differs")[0]
+    lines = {line.split()[0]: line for line in table.splitlines() if line.strip()}
+    assert ">= -" in lines["plain"]
+    assert " = -" in lines["density"]
+    assert "~ -" in lines["autoencoder"]
+    assert "I(x;z) is a lower bound, from 360 examples, at most log 360 = 5.89" in runs_text(found)
+    autoencoder = next(row for row in found.rows if row.name == "autoencoder")
+    assert autoencoder.found["mutual_information"] is None
+    assert not autoencoder.bound
+
+
+def test_what_differs_is_named_as_settings(found, runs):
+    differs = {row.name: row.differs for row in found.rows}
+    assert differs["plain"] == {}
+    assert differs["warm-up"] == {"rate": "warm-up", "rate.steps": 10}
+    assert differs["four"] == {"model.latent": 4, "prior": "mixture", "prior.components": 3}
+    rebuilt = configure("vae", tokens=[f"{k}={v}" for k, v in differs["four"].items()])
+    assert module.differing(load(runs[2]).config, rebuilt).keys() <= {
+        "encoder.hidden",
+        "decoder.hidden",
+        "train.epochs",
+    }
+
+
+def test_an_evaluation_is_read_only_if_it_is_of_this_data_k_seed_and_step(runs, monkeypatch):
+    run = load(runs[1])
+    run.record(run.evaluate(samples=K))
+    calls = []
+    real = module.Run.evaluate
+    monkeypatch.setattr(module.Run, "evaluate", lambda self, *a, **k: calls.append(1) or real(self, *a, **k))
+    first = compare_runs([runs[1]], samples=K)
+    assert not calls
+    assert compare_runs([run], samples=K, seed=1).rows[0].found["seed"] == 1
+    assert compare_runs([run], samples=K + 1).rows[0].found["samples"] == K + 1
+    assert compare_runs([run], "digits", samples=K).rows[0].found["n"] == 360
+    assert len(calls) == 2
+    stored = run.folder.read_json(run.folder.evaluation)
+    for change in ({"step": run.step + 1}, {"fingerprint": "other"}, {"n": 7}):
+        run.folder.write_json(run.folder.evaluation, {**stored, **change})
+        calls.clear()
+        assert compare_runs([run], samples=K).rows[0].found == first.rows[0].found
+        assert calls, change
+    run.folder.write_json(run.folder.evaluation, stored)
+    os.utime(run.folder.evaluation, (1, 1))  # older than the training
+    calls.clear()
+    compare_runs([run], samples=K)
+    assert calls
+
+
+def blind(run, view, samples, seed):
+    """Reads whatever evaluation there is."""
+    return run.folder.read_json(run.folder.evaluation)
+
+
+real_figure = module.Row.figure
+
+
+@pytest.mark.parametrize("fault", ["stale", "swapped"])
+def test_wrong_numbers_are_caught(fault, runs, monkeypatch, capsys):
+    if fault == "stale":
+        for path in runs[:2]:
+            run = load(path)
+            run.record(run.evaluate(samples=K, seed=9))
+        monkeypatch.setattr(module, "_stored", blind)
+    else:
+        monkeypatch.setattr(module.Row, "figure", lambda s, key: real_figure(s, "rate" if key == "distortion" else key))
+    with pytest.raises((AssertionError, TypeError)):
+        check_numbers(compare_runs(runs[:2], samples=K), runs[:2], capsys)
+
+
+def unlike(folder):
+    return {
+        "shape": (trained(folder, "arrays", data=X, likelihood="normal", data__binarize="none"), "event is"),
+        "binarisation": (trained(folder, "threshold", data__binarize="threshold"), "binarize is 'dynamic' in one"),
+        "condition": (trained(folder, "given", "cvae"), "condition is 'none' in one, 'labels' in the other"),
+        "levels": (trained(folder, "grey", likelihood="discretised-logistic", data__binarize="none"), "binarize is"),
+    }
+
+
+def test_unlike_runs_are_refused_by_name(runs, folder, capsys):
+    for other, says in unlike(folder).values():
+        with pytest.raises(CombinationError, match=says):
+            compare_runs([runs[0], other.folder.path], samples=2)
+    assert lambent(["compare", str(runs[0]), str(folder / "given"), "--samples", "2"]) == 2
+    assert "plain and given don't score the same data in the same way" in capsys.readouterr().err
+
+
+def test_a_density_and_a_probability_of_the_same_grey_levels_are_refused(folder):
+    plain = {"data__binarize": "none", "data__scale": "none"}
+    levels = trained(folder, "levels", likelihood="discretised-logistic", **plain)
+    real = trained(folder, "real", likelihood="normal", **plain)
+    with pytest.raises(CombinationError, match="a probability in one, a density in the other"):
+        compare_runs([levels, real], samples=2)
+
+
+def test_other_data_other_splits_and_no_data_are_refused(runs, folder):
+    halves = [
+        trained(folder, f"half{i}", data=torch.tensor(X[i * 75 : 75 + i * 75]), likelihood="normal", data__scale="none",
+                data__binarize="none") for i in range(2)
+    ]  # fmt: skip
+    with pytest.raises(CombinationError, match=r"don't score the same data: .*--data"):
+        compare_runs(halves, samples=2)
+    together = compare_runs(halves, X[:50], samples=2)
+    assert {row.found["n"] for row in together.rows} == {50}
+    with pytest.raises(ConfigError, match="no run"):
+        compare_runs([])
+    with pytest.raises(ConfigError, match="given twice"):
+        compare_runs([runs[0], runs[0]])
+    with pytest.raises(ConfigError, match="samples=0"):
+        compare_runs(runs, samples=0)
+
+
+def test_runs_of_one_name_are_told_apart_by_their_path(folder):
+    pair = [trained(folder / side, "run", latent=2) for side in ("left", "right")]
+    assert [row.name for row in compare_runs(pair, samples=2).rows] == ["left/run", "right/run"]
+
+
+def texts(path):
+    return [" ".join("".join(e.itertext()).split()) for e in ET.parse(path).iter() if e.tag.endswith("}text")]
+
+
+def check_picture(found, path):
+    """A mark and a name a run that has a bound; the numbers beside the bars; lines of equal ELBO where they belong."""
+    runs_plot.write_comparison(found, path)
+    said, root = texts(path), ET.parse(path).getroot()
+    shown = [row for row in found.rows if row.found["elbo"]["kind"] != "not a bound"]
+    for row in shown:
+        assert row.name in said
+        assert root.find(f".//*[@id='run {row.name}']") is not None
+        if row.found["latent"]:
+            assert f"{row.found['active_units']} of {row.found['latent']}" in said
+            assert f"−{abs(row.found['elbo']['value']):.2f} ± {row.found['elbo']['se']:.2f}" in said
+    hidden = [row.name for row in found.rows if row not in shown]
+    assert not [name for name in hidden if root.find(f".//*[@id='run {name}']") is not None]
+    assert all(any(name in text for text in said if text.startswith("Not shown")) for name in hidden)
+    assert {"rate, nats", "distortion, nats", "Use of the latents", "active", "ELBO"} <= set(said)
+    totals = [
+        float(text.removeprefix("ELBO ").replace("−", "-")) for text in said if re.fullmatch(r"ELBO −[\d.]+", text)
+    ]
+    assert len(totals) >= 2
+    ends = [-row.found["elbo"]["value"] for row in shown]
+    assert min(-t for t in totals) < max(ends) + 5
+    return said
+
+
+def test_the_picture_has_a_mark_and_a_name_for_each_bound(found, tmp_path):
+    check_picture(found, tmp_path / "runs.svg")
+    runs_plot.write_comparison(found, tmp_path / "runs.png")
+    assert (tmp_path / "runs.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("name", ["_names", "_bars", "shown"])
+def test_wrong_pictures_are_caught(name, found, tmp_path, monkeypatch):
+    faults = {
+        "_names": lambda axes, rows: None,
+        "_bars": lambda axes, rows: axes.barh(range(len(rows)), [1.0] * len(rows)),
+        "shown": lambda found: list(found.rows),
+    }
+    monkeypatch.setattr(runs_plot, name, faults[name])
+    with pytest.raises(AssertionError):
+        check_picture(found, tmp_path / "runs.svg")
+
+
+def drawn(found):
+    """The plane as it is drawn."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_subplot()
+    runs_plot._plane(axes, runs_plot.shown(found), found.rows)
+    FigureCanvasAgg(figure).draw()
+    return axes
+
+
+def test_marks_lie_on_their_elbo_and_so_do_the_lines(found):
+    lines = drawn(found).lines
+    marks = {line.get_gid(): line.get_xydata()[0] for line in lines if line.get_gid()}
+    for row in runs_plot.shown(found):
+        assert -sum(marks[f"run {row.name}"]) == pytest.approx(row.found["elbo"]["value"], abs=1e-9)
+    for line in lines:
+        if not line.get_gid():
+            assert np.ptp(line.get_xydata().sum(1)) == pytest.approx(0, abs=1e-9)
+
+
+def check_names(found):
+    """No name touches another, though some marks nearly do."""
+    from matplotlib.text import Text
+
+    names = {row.name for row in found.rows}
+    boxes = [Text.get_window_extent(t) for t in drawn(found).texts if t.get_text() in names]
+    boxes.sort(key=lambda box: box.y0)
+    assert len(boxes) == len(runs_plot.shown(found))
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes)), boxes
+
+
+def test_names_do_not_touch(found, monkeypatch):
+    near = [
+        dataclasses.replace(row, found={**row.found, "distortion": 20 + i / 100}) for i, row in enumerate(found.rows)
+    ]
+    crowd = dataclasses.replace(found, rows=(*near, dataclasses.replace(found.rows[0], name="apart")))
+    check_names(crowd)
+    monkeypatch.setattr(runs_plot, "spread", lambda heights, apart: heights)
+    with pytest.raises(AssertionError):
+        check_names(crowd)
+
+
+def test_one_point_alone_and_runs_without_a_bound_can_be_drawn(runs, tmp_path):
+    runs_plot.write_comparison(compare_runs(runs[:1], samples=2), tmp_path / "one.svg")
+    with pytest.raises(ConfigError, match="no run whose rate and distortion make a bound"):
+        runs_plot.write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.svg")
+    runs_plot.write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.html")
+
+
+def test_the_command_prints_a_table_or_json_and_writes_a_page(runs, found, tmp_path, capsys):
+    page = tmp_path / "runs.html"
+    assert lambent(["compare", *map(str, runs), "--samples", str(K), "--out", str(page)]) == 0
+    assert capsys.readouterr().out.strip() == runs_text(found)
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert text.count("<svg") == 2
+    for row in found.rows:
+        assert f">{row.name}<" in text
+    assert lambent(["compare", *map(str, runs), "--samples", str(K), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in said["runs"]] == [row.name for row in found.rows]
+    assert said["runs"][1]["differs"] == {"rate": "warm-up", "rate.steps": 10}
+    assert math.isfinite(said["runs"][0]["evaluation"]["elbo"]["value"])
+    assert lambent(["compare", str(runs[0]), "--out", str(tmp_path / "x.pdf")]) == 2
+    assert "ends in .svg, .png, .html" in capsys.readouterr().err
