@@ -254,14 +254,40 @@ def drawn(found):
     return axes
 
 
-def test_marks_lie_on_their_elbo_and_so_do_the_lines(found):
-    lines = drawn(found).lines
-    marks = {line.get_gid(): line.get_xydata()[0] for line in lines if line.get_gid()}
+def check_lines(found):
+    """Marks and lines lie where their ELBO is, and each line's label is its ELBO."""
+    axes = drawn(found)
+    marks = {line.get_gid(): line.get_xydata()[0] for line in axes.lines if line.get_gid()}
     for row in runs_plot.shown(found):
         assert -sum(marks[f"run {row.name}"]) == pytest.approx(row.found["elbo"]["value"], abs=1e-9)
-    for line in lines:
-        if not line.get_gid():
-            assert np.ptp(line.get_xydata().sum(1)) == pytest.approx(0, abs=1e-9)
+    lines = [line.get_xydata().sum(1) for line in axes.lines if not line.get_gid()]
+    labels = [
+        -float(t.get_text()[5:].replace("−", "-").replace(",", "")) for t in axes.texts if "ELBO " in t.get_text()
+    ]
+    assert len(lines) == len(labels) >= 2
+    for ends, label in zip(lines, labels, strict=True):
+        assert ends.tolist() == pytest.approx([label, label], abs=1e-6)
+
+
+def moved(found, scale):
+    """The same runs, rates and distortions this many times as large."""
+    rows = []
+    for row in found.rows:
+        rate, distortion = scale * row.found["rate"], 90 + scale * row.found["distortion"]
+        elbo = {**row.found["elbo"], "value": -rate - distortion}
+        rows.append(dataclasses.replace(row, found={**row.found, "rate": rate, "distortion": distortion, "elbo": elbo}))
+    return dataclasses.replace(found, rows=tuple(rows))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.03, 0.3, 0.7, 1.0, 1.3, 4.0, 90.0, 1e3])
+def test_marks_lines_and_labels_lie_on_their_elbo_at_every_scale(scale, found):
+    check_lines(moved(found, scale))
+
+
+def test_labels_rounded_away_from_their_lines_are_caught(found, monkeypatch):
+    monkeypatch.setattr(runs_plot, "number", lambda value, digits: f"{value:.0f}")
+    with pytest.raises(AssertionError):
+        check_lines(moved(found, 0.03))
 
 
 def check_names(found):

@@ -133,8 +133,8 @@ def _equal_elbo(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    ticks = MaxNLocator(LINES).tick_values(left + low, right + high)
-    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0])))
+    ticks = MaxNLocator(LINES, steps=[1, 2, 5, 10]).tick_values(left + low, right + high)
+    digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))  # enough for 1, 2 or 5 times a power of 10
     for total in ticks:
         if not left + low < total < right + high:
             continue
