@@ -213,6 +213,10 @@ class TrainingData:
 def _train_stages(jobs: Sequence[Job], out: str | Path | None, console: Console, threads: int, *, resume: bool) -> Run:
     """Trains each job from the weights of the one before; the last one's folder holds the first one's."""
     start: Run | None = None
+    if out is not None and jobs[0].engine.leader:
+        RunFolder(out).require_free(resume=resume)  # before the first stage, not after it
+    if resume and out is not None and checkpoint.steps(Path(out)):
+        jobs = jobs[-1:]
     for job, inner in zip(jobs, [FIRST_STAGE, ""][-len(jobs) :], strict=True):
         if len(jobs) > 1 and job.engine.leader:
             console.say(f"stage {1 if start is None else 2} of 2: {'the autoencoder' if inner else 'the prior'}")

@@ -119,6 +119,7 @@ def test_it_is_used_as_every_other(folder, tmp_path):
     write_reconstructions(run, "digits", tmp_path / "r.npz", number=8)
     with np.load(tmp_path / "z.npz") as file:
         assert file["z"].shape == (360, 4)
+        assert file["z"].dtype == np.int64
         assert set(np.unique(file["z"])) <= set(range(24))
     with np.load(tmp_path / "r.npz") as file:
         again = run.decode(torch.from_numpy(file["z"]))
@@ -126,6 +127,52 @@ def test_it_is_used_as_every_other(folder, tmp_path):
     with pytest.raises(ConfigError, match="between discrete latents"):
         write_interpolations(run, "digits", tmp_path / "i.npz")
     assert torch.equal(run.sample(3, seed=4), run.sample(3, seed=4))
+
+
+def test_a_finished_run_is_left_as_it_is_by_resuming_even_without_its_first_stage(folder, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "autoencoder")
+    fit("vq-vae-ema", "digits", out=copy, resume=True, console=QUIET, **SMALL)
+    assert not (copy / "autoencoder").exists()
+    assert (copy / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
+
+
+def test_a_folder_that_the_second_stage_could_not_have_is_refused_before_the_first(folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"found notes\.txt"):
+        fit("vq-vae-ema", "digits", out=tmp_path, console=QUIET, **SMALL)
+    assert not (tmp_path / "autoencoder").exists()
+    other = tmp_path / "vae"
+    fit("vae", "digits", out=other, epochs=0, console=QUIET)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        fit("vq-vae-ema", "digits", out=other, console=QUIET, **SMALL)
+    assert not (other / "autoencoder").exists()
+    half = tmp_path / "half"
+    shutil.copytree(folder / "autoencoder", half / "autoencoder")
+    with pytest.raises(ConfigError, match="autoencoder: holds a run already; continue it with --resume"):
+        fit("vq-vae-ema", "digits", out=half, console=QUIET, **SMALL)
+
+
+def test_an_averaged_autoencoder_is_what_the_second_stage_goes_on_from(tmp_path):
+    run = fit("vq-vae-ema", "digits", out=tmp_path / "run", train__ema=200.0, console=QUIET, **SMALL)
+    first = load(tmp_path / "run" / "autoencoder").model.state_dict()
+    found = run.model.state_dict()
+    assert all(torch.equal(first[n], found[n]) for n in first if ".prior." not in n and not n.endswith("used"))
+    raw = tensors(tmp_path / "run" / "autoencoder")
+    assert not torch.equal(raw["levels.0.head.weight"], first["levels.0.head.weight"])
+    assert torch.equal(raw["levels.0.quantiser.codes"], first["levels.0.quantiser.codes"]), "an average already"
+
+
+def test_what_a_run_recorded_gives_its_two_stages_again():
+    first, second = stages_of(configure("vq-vae", tokens=("prior=pixelcnn", "train.freeze=autoencoder")))
+    assert (first.train.freeze, second.train.freeze) == ("none", "autoencoder")
+
+
+def test_the_autoencoder_s_epochs_hold_against_steps():
+    tokens = ("prior=pixelcnn", "steps=7", "autoencoder_epochs=4")
+    first, second = stages_of(configure("vq-vae", tokens=tokens))
+    assert (first.train.epochs, first.train.steps, second.train.steps) == (4, None, 7)
 
 
 def test_how_many_stages_there_are():

@@ -11,7 +11,11 @@ from lambent.models import LatentModel
 
 
 class MovingAverage:
-    """Weights averaged with a half-life counted in examples, so that it survives a change of the batch size."""
+    """Weights averaged with a half-life counted in examples, so that it survives a change of the batch size.
+
+    Buffers are copied: a codebook of running means is an average already, and averaging it again would leave revived
+    codes half way. Its codes are found by the averaged encoder, so that what is measured is one model, and a bound.
+    """
 
     def __init__(self, model: LatentModel, half_life: float) -> None:
         self.source, self.half_life = model, half_life

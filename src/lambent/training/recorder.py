@@ -39,12 +39,12 @@ class Recorder:
 
     def record(self, row: Mapping[str, Any]) -> int:
         """A line of metrics to the file, the console, and the memory."""
+        if row.get("best_step") == row["step"]:
+            self._keep_best(row["step"])
         if not self.engine.leader:
             return 0
         self.console.row(row)
         self.rows.append(dict(row))
-        if row.get("best_step") == row["step"]:
-            self._keep_best(row["step"])
         if self.metrics is None:
             return 0
         self.metrics.write(row)

@@ -82,15 +82,22 @@ class RunFolder:
             make_folder(self.path)
         self._acquire()
         try:
-            if self.is_run and not resume:
-                raise ConfigError(
-                    f"{self.path}: holds a run already; continue it with --resume, or choose another --out"
-                )
+            self.require_free(resume=resume)
             self._clear()
         except BaseException:
             self.release()
             raise
         return self.is_run
+
+    def require_free(self, *, resume: bool = False) -> None:
+        """Refuse a folder that `claim` would, other processes aside; touches nothing.
+
+        Raises:
+            ConfigError: the folder holds a run (and not ``resume``), or something else.
+        """
+        self._refuse_foreign()
+        if self.is_run and not resume:
+            raise ConfigError(f"{self.path}: holds a run already; continue it with --resume, or choose another --out")
 
     def _refuse_foreign(self) -> None:
         if self.path.exists() and not self.path.is_dir():
