@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from lambent.distributions.codes import Coded
 from lambent.distributions.uniform import UniformLevels
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
+from lambent.errors import CheckpointError
 from lambent.models import CodeLevel, CodeModel
 from lambent.models import codes as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes
+from lambent.training.freeze import frozen
+from lambent.training.transfer import take_weights
 
 SMALL = {
     "uniform": (),
@@ -213,15 +216,28 @@ def test_the_encoder_learns_straight_through_its_codes():
     assert at_vectors.abs().max() > 0
 
 
-def test_a_frozen_encoder_s_codes_stay():
+@pytest.mark.parametrize("what", ["none", "inference", "generative", "autoencoder"])
+def test_codes_are_the_decoder_s_side_and_stay_where_it_is_frozen(what):
     model, x = toy("transformer"), images()
     model.train()
-    for frozen in (False, True):
-        for parameter in model.groups()["inference"]:
-            parameter.requires_grad = not frozen
-        before = model.levels[0].quantiser.codes.clone()
+    before = model.levels[0].quantiser.codes.clone()
+    with frozen(model, what):
         model.absorb(model(x, StraightThrough()), lambda t: t)
-        assert torch.equal(before, model.levels[0].quantiser.codes) == frozen
+    assert torch.equal(before, model.levels[0].quantiser.codes) == (what in ("generative", "autoencoder"))
+
+
+def test_weights_of_the_generative_side_are_taken_with_their_codes():
+    source, model = toy(seed=1), toy(seed=2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    take_weights(model, source.state_dict(), "generative", "generative", "there")
+    found, there = model.state_dict(), source.state_dict()
+    taken = {name for name in found if not torch.equal(found[name], before[name])}
+    assert "levels.0.quantiser.codes" in taken
+    assert all(torch.equal(found[name], there[name]) for name in taken)
+    assert not any("encoder" in name or "head" in name for name in taken)
+    without = {name: tensor for name, tensor in there.items() if "codes" not in name}
+    with pytest.raises(CheckpointError, match=r"found no levels\.0\.quantiser\.codes"):
+        take_weights(model, without, "all", "autoencoder", "there")
 
 
 def test_groups_share_nothing_and_leave_nothing_out():

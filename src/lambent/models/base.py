@@ -39,6 +39,10 @@ class LatentModel(nn.Module, ABC):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by group, so that an objective can give each its own loss; groups are disjoint."""
 
+    def group_buffers(self) -> dict[str, list[Tensor]]:
+        """Buffers that belong to a group, beside those of modules whose parameters all do."""
+        return {}
+
     def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts from the means of some examples ``x`` (N, *event), as far as the likelihood can."""
         start = getattr(self.likelihood, "initialise", None)

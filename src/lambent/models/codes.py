@@ -195,8 +195,9 @@ class CodeModel(LatentModel):
     def absorb(
         self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
     ) -> None:
-        """Moves the codebooks after the batch of a step that was taken, unless the encoder is frozen."""
-        if not any(p.requires_grad for level in self.levels for p in level.head.parameters()):
+        """Moves the codebooks after the batch of a step that was taken, unless their side, the decoder's, is frozen."""
+        decoder = list(self.likelihood.parameters())
+        if decoder and not any(p.requires_grad for p in decoder):
             return
         for level, z in zip(self.levels, trace.latents, strict=True):
             if isinstance(z.q, Code):
@@ -215,6 +216,10 @@ class CodeModel(LatentModel):
         codebooks = [p for level in self.levels for p in level.quantiser.parameters()]
         prior = [p for level in self.levels for p in level.prior.parameters()]
         return {"generative": [*codebooks, *self.likelihood.parameters()], "inference": inference, "prior": prior}
+
+    def group_buffers(self) -> dict[str, list[Tensor]]:
+        """Those of the codebooks, which are the generative side's however they learn."""
+        return {"generative": [buffer for level in self.levels for buffer in level.quantiser.buffers()]}
 
 
 def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:

@@ -50,7 +50,7 @@ class VectorQuantised(CodePosterior):
     dim: int = option(64, "numbers of a code", minimum=1)
     learning: str = option("ema", "how codes learn: running means, or by gradient", choices=("ema", "gradient"))
     decay: float = option(0.99, "ema: share of the running counts and sums kept at a step", minimum=0, maximum=1)
-    smoothing: float = option(1e-5, "ema: Laplace smoothing of the counts, in encoder outputs", minimum=0)
+    smoothing: float = option(1e-5, "ema: Laplace smoothing of the counts, in encoder outputs", above=0)
     revive: float = option(
         0.03,
         "a code counted less than this share of the mean (ema), or not used for an epoch (gradient), is replaced by an "

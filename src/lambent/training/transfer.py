@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.errors import CheckpointError, ConfigError
 from lambent.models import LatentModel
-from lambent.training.freeze import AUTOENCODER, frozen_parameters, modules_of
+from lambent.training.freeze import AUTOENCODER, FROZEN, frozen_parameters, modules_of
 
 PARTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "generative": {"model": ("name",), "likelihood": (), "prior": (), "decoder": (), "data": ("scale", "levels")},
@@ -63,9 +63,11 @@ def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, w
 
 
 def names_of(model: LatentModel, group: str) -> list[str]:
-    """Names in ``model.state_dict()`` of a side's parameters, and of the buffers of modules that are all its own."""
+    """Names in ``model.state_dict()`` of a side's parameters, its own buffers, and those of modules all its own."""
     parameters = frozen_parameters(model, group)
     buffers = [buffer for module in modules_of(model, parameters) for buffer in module.buffers(recurse=False)]
+    learned = model.group_buffers()
+    buffers += [buffer for side in FROZEN.get(group, ()) for buffer in learned.get(side, [])]
     held = {id(tensor) for tensor in (*parameters, *buffers)}
     return [name for name, tensor in model.state_dict(keep_vars=True).items() if id(tensor) in held]
 
