@@ -27,7 +27,7 @@ from lambent.training.files import atomic_write, make_folder, storage_errors
 
 PICTURES = (".svg", ".png")
 PAGES = (".html", ".htm")
-LINES = 6
+LINES = 10
 """Lines of equal ELBO, about."""
 
 
