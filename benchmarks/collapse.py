@@ -44,7 +44,10 @@ CONTENDERS = (
         ("updates=encoder-first", "updates.window=5", "updates.inner_steps=15", "updates.measure_every=50"),
     ),
     Contender("words-dropped", ("decoder.input_dropout=0.5",)),
-    Contender("limited-receptive-field", ("decoder.receptive=5",)),
+    Contender(
+        "limited-receptive-field",
+        ("decoder=transformer", "decoder.width=128", "decoder.layers=2", "decoder.receptive=5"),
+    ),
     Contender("fixed-kappa-vmf", ("posterior=von-mises-fisher", "prior=sphere", "posterior.concentration=30")),
     Contender("delta-vae", ("prior=ar1", "posterior=bounded-normal", "posterior.rate=2")),
 )
