@@ -58,7 +58,7 @@ class RunTable:
     Attributes:
         data: The data's name.
         n: Examples.
-        samples: K, as asked for.
+        samples: K, as asked for; 1 where no run has draws of which more say more.
         rows: The runs, the first being what the others are held against.
     """
 
@@ -125,7 +125,8 @@ def compare_runs(
             measured = run.evaluate(source, samples=samples, seed=seed, threads=threads)
             found = dict(numbers(measured.to_dict()))
         rows.append(Row(name, run.config.recipe, run.step, differing(opened[0].config, run.config), found))
-    return RunTable(views[0].dataset.name, len(views[0]), samples, tuple(rows))
+    taken = max(row.found["samples"] for row in rows)  # 1, where every posterior is a point
+    return RunTable(views[0].dataset.name, len(views[0]), taken, tuple(rows))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
