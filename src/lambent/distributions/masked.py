@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
+from lambent.distributions.numerics import full_precision
 from lambent.errors import ConfigError, ShapeError
 
 TOKENS = 2**15
@@ -138,7 +139,7 @@ class MaskedDiffusion(Distribution):
         x = torch.zeros(len(context), self.elements, dtype=torch.long, device=context.device)
         masked = torch.ones(self.elements, dtype=torch.bool, device=context.device)
         for group in order.tensor_split(self.steps):
-            p = self.net(x, masked, _seen(context), group).softmax(-1)
+            p = full_precision(self.net(x, masked, _seen(context), group)).softmax(-1)
             x[:, group] = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view(len(x), len(group))
             masked[group] = False
         return x
@@ -155,8 +156,8 @@ def hidden_counts(items: int, elements: int, device: torch.device | None = None)
 
 
 def _taken(logits: Tensor, x: Tensor) -> Tensor:
-    """Log softmax of (N, G, S) logits at symbols (N, G)."""
-    return logits.log_softmax(-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+    """Log softmax of (N, G, S) logits at symbols (N, G), never in 16 bits."""
+    return full_precision(logits).log_softmax(-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
 
 
 def _seen(context: Tensor) -> Tensor | None:

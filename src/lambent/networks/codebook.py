@@ -264,7 +264,8 @@ def different(z: Tensor, most: int) -> Tensor:
 
 def squared_distance(first: Tensor, second: Tensor) -> Tensor:
     """|first_b - second_b|^2 of each example: (B, ...) and (B, ...) to (B,)."""
-    result: Tensor = _SquaredDistance.apply(first, second)
+    with torch.autocast(first.device.type, enabled=False):  # which makes 16 bits of it
+        result: Tensor = _SquaredDistance.apply(first, second)
     return result
 
 

@@ -81,6 +81,11 @@ def _solved(config: Config) -> None:
     ):
         if not isinstance(getattr(config, section), kind):
             _refuse(config, f"updates {section}", f"EM maximises the plain ELBO; use {section}={use}")
+    if config.train.precision != "float32":
+        raise CombinationError(
+            f"updates=em with train.precision={config.train.precision}: its equations are solved in full precision; "
+            "use train.precision=float32"
+        )
     if config.data.binarize == "dynamic":
         raise CombinationError(
             "updates=em with data.binarize=dynamic: the data would change from step to step; use data.binarize=static"
