@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lambent.data import Dataset, View
-from lambent.draws import Ancestral, Given
+from lambent.draws import Ancestral
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import mix
 from lambent.report.images import is_picture, png, sheet, to_bytes
@@ -87,8 +87,9 @@ def write_reconstructions(
 ) -> None:
     """Encodes data (the posterior's mode), decodes the codes (the mean of p(x|z)) and writes both.
 
-    ``.npz`` holds ``original`` (binarised where the model scores binary data), ``reconstruction``, ``z`` and, if there
-    are any, ``labels`` with ``classes``; ``.png`` and ``.txt`` show each example above its reconstruction.
+    ``.npz`` holds ``original`` (binarised where the model scores binary data), ``reconstruction``, ``z`` (integers for
+    indices of codes) and, if there are any, ``labels`` with ``classes``; ``.png`` and ``.txt`` show each example above
+    its reconstruction.
 
     Args:
         run: A run.
@@ -121,11 +122,13 @@ def write_reconstructions(
         "original": _own_unit(run, original, whole=True),
         "reconstruction": _own_unit(run, decoded, whole=_is_text(run)),
     }
-    _write_npz(path, **values, z=z.numpy(), **_labels(view.dataset))
+    _write_npz(path, **values, z=_latents(run, z), **_labels(view.dataset))
 
 
 def write_encodings(run: Run, data: Source, out: str | Path, *, seed: int | None = None, split: str = "test") -> None:
     """Writes latents of data as ``z`` (N, latent) in an ``.npz``, with ``labels`` and ``classes`` if there are any.
+
+    Of a model of codes these are indices, as integers, all levels side by side, the lowest first.
 
     Args:
         run: A run.
@@ -141,7 +144,7 @@ def write_encodings(run: Run, data: Source, out: str | Path, *, seed: int | None
     """
     path = _checked(run, Path(out), (".npz",))
     view = _view(run, data, split, None)
-    _write_npz(path, z=run.encode(view, seed=seed).numpy(), **_labels(view.dataset))
+    _write_npz(path, z=_latents(run, run.encode(view, seed=seed)), **_labels(view.dataset))
 
 
 def write_interpolations(
@@ -276,7 +279,7 @@ def _central(run: Run, z: Tensor, condition: Tensor | None) -> Tensor:
     if not _categorical(run):
         return run.decode(z, condition)
     given = None if condition is None else condition.to(run.device)
-    return _centre(run, run.model(None, Given(values={"z": z.to(run.device).unsqueeze(0)}), given).px)
+    return _centre(run, run.model.decode(z.to(run.device).unsqueeze(0), given))
 
 
 def _centre(run: Run, px: torch.distributions.Distribution) -> Tensor:
@@ -299,6 +302,11 @@ def _own_unit(run: Run, x: Tensor, *, whole: bool) -> np.ndarray:
     if not run.transform.divisor:
         return x.float().numpy()
     return run.transform.invert(x.double()).float().numpy()
+
+
+def _latents(run: Run, z: Tensor) -> np.ndarray:
+    """Latents as they are, and indices of codes as integers."""
+    return z.long().numpy() if run.config.model.of_codes else z.numpy()
 
 
 def _is_text(run: Run) -> bool:

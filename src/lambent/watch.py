@@ -45,7 +45,7 @@ def _panel(
     most = config.train.panel
     most = EXAMPLES if most and config.updates.informed else most  # so that it is measured once
     n = min(most, len(valid))
-    if n < 2:
+    if n < 2 or config.model.of_codes:  # an index's variance means nothing; the share of codes used says it
         return None
     informed = valid.condition(torch.arange(1)) is None  # else of x and the condition, which no rate is above
     measure = partial(look, seed=mix(config.train.seed, 7), device=device, informed=informed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambent.errors import ConfigError, DataError
-from lambent.report import collapse, curves, generated, latents, numbers, tables, texts, vectors
+from lambent.report import codes, collapse, curves, generated, latents, numbers, tables, texts, vectors
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
@@ -60,6 +60,8 @@ def _made(run: Run, held: Held | None) -> list[Section]:
 
 
 def _latent_space(held: Held) -> Section:
+    if held.run.config.model.of_codes:
+        return codes.section(held)
     found = latents.latent_space(held)
     if held.run.config.model.amortised or not is_picture(held.run.transform):
         return found

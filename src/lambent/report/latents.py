@@ -192,7 +192,7 @@ def units(held: Held) -> Panel:
     else:
         title, label = "Rate of each latent dimension", "KL(q‖p), nats an example"
         words = f"{count}. The dimensions carry {number(float(rates.sum()))} nats in all, {_most(ordered.values)}."
-    painter = _bars(heights.numpy(), active.numpy(), label)
+    painter = bars(heights.numpy(), active.numpy(), label)
     return Panel(title, words, svg=draw(painter, f"{title}, largest first where they are many", (4.6, 4.3)))
 
 
@@ -202,9 +202,10 @@ def _most(values: Tensor) -> str:
     return f"from {number(float(values[-1]))} to {number(float(values[0]))} each"
 
 
-def _bars(
+def bars(
     heights: np.ndarray, active: np.ndarray, label: str, what: str = "latent dimension", idle: str = "not active"
 ) -> Paint:
+    """Bars, largest first where they are many; those not ``active`` stay pale."""
     many = len(heights) > 20
     order = np.argsort(-heights, kind="stable") if many else np.arange(len(heights))
 
@@ -233,7 +234,7 @@ def states(held: Held) -> list[Panel]:
         f"{used} of {len(shares)} states are the most probable one for some example; the fullest takes "
         f"{percent(float(shares.max()))} of them, the emptiest {percent(float(shares.min()))}."
     )
-    painter = _bars(shares.numpy(), (shares > 0).numpy(), "fraction of examples", "state", "unused")
+    painter = bars(shares.numpy(), (shares > 0).numpy(), "fraction of examples", "state", "unused")
     panels = [Panel("Examples of each state", words, svg=draw(painter, "Fraction of the examples in each state"))]
     return panels if held.labels is None else [*panels, _confusion(held, held.labels)]
 

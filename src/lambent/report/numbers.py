@@ -9,6 +9,7 @@ from typing import Any
 
 from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
 from lambent.recipes.table import RECIPES
+from lambent.report import codes
 from lambent.report.drawing import number, with_error
 from lambent.report.material import Held
 from lambent.report.page import Section, details, table
@@ -57,7 +58,8 @@ def headline(run: Run, found: Mapping[str, Any] | None) -> str:
     if found is None:
         return f"{title}."
     name, value, _, meaning = _bounds(found)[-1]
-    units = "" if _exact(found) else f"; {found['active_units']} of {found['latent']} latent dimensions active"
+    units = f"; {found['active_units']} of {found['latent']} latent dimensions active"
+    units = f"; {codes.in_use(found)}" if found.get("codes") else "" if _exact(found) else units
     return f"{title}: {name} {value} nats ({meaning}) on {found['data']}{units}."
 
 
@@ -109,6 +111,8 @@ def _event(event: tuple[int, ...]) -> str:
 def _latent(run: Run) -> str:
     if not run.config.model.latents:
         return "no latents"
+    if run.config.model.of_codes:
+        return codes.sizes(run)
     what = "states" if not run.config.model.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
@@ -163,6 +167,7 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
     seen = " Training learnt from these examples." if held is not None and held.seen else ""
     drawn = f", K = {found['samples']:,} draws of the posterior for each" if found["latent"] else ""
+    drawn = ", one pass each, as the posterior is a point" if found.get("codes") else drawn
     lead = f"{found['data']}: all {found['n']:,} examples{drawn}."
     lost = (
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
@@ -183,7 +188,11 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
             if not found["latent"]
             else [("elbo", "ELBO" if proper else "log p(x|z) − rate" if found["rate"] else "log p(x|z)")]
         ),
-        *([] if _enumerated(found) else [(f"iwae_{found['samples']}", f"IWAE-{found['samples']}")]),
+        *(
+            []
+            if _enumerated(found) or found.get("codes")
+            else [(f"iwae_{found['samples']}", f"IWAE-{found['samples']}")]
+        ),
         ("log_likelihood", "log p(x)"),
     ]
     meaning = {"lower bound": "lower bound on log p(x)", "exact": "exact", "not a bound": "not a bound on log p(x)"}
@@ -210,7 +219,8 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found["bits_per_dim"] is not None:
         symbols = found.get("symbols")
         by = f"{found['dims']:,}" if symbols is None else f"{symbols:,.4g} symbols scored an example ·"
-        what = f"−{found['bits_per_dim_from'].replace('_', '-').replace('iwae', 'IWAE')} / ({by} ln 2)"
+        bound = "ELBO" if found.get("codes") else found["bits_per_dim_from"].replace("_", "-").replace("iwae", "IWAE")
+        what = f"−{bound} / ({by} ln 2)"
         rows.append(
             (
                 "bits/dim" if symbols is None else "bits/symbol",
@@ -227,6 +237,8 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found["effective_samples"] is not None and found["samples"] > 1:
         effective = f"{number(found['effective_samples'], 1)} of {found['samples']:,}"
         rows.append(("effective K", effective, "", "effective sample size of the importance weights"))
+    if found.get("codes"):
+        return [*rows, ("codes", codes.in_use(found), "", "share of the codes that occur; exp of their entropy")]
     rows += _information(found)
     active = f"{found['active_units']} of {found['latent']}"
     return [*rows, ("active units", active, "", "latent dimensions whose posterior mean has a variance above 0.01")]
