@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,39 @@ def test_the_global_batch_is_the_same_set_for_any_number_of_processes(world):
         together = torch.cat([p.share(2, position).indices for p in parts])
         assert sorted(together.tolist()) == sorted(whole.indices(2, position).tolist())
         assert sum(p.share(2, position).weight for p in parts) == pytest.approx(world)
+
+
+CODES = """
+import os, sys
+import numpy as np
+from lambent import fit
+from lambent.training.console import Console
+
+conv = {"smallest": 2, "channels": (8,), "blocks": 1}
+networks = {f"{side}__{name}": value for side in ("encoder", "decoder") for name, value in conv.items()}
+prior = {"prior": "transformer", "prior__width": 8, "prior__layers": 1, "prior__heads": 2}
+run = fit("vq-vae-ema", "digits", console=Console(quiet=True), codes=16, posterior__dim=3, epochs=3, batch_size=101,
+          threads=1, revive=float(sys.argv[2]), lr=1e-2, **networks, **prior)
+tensors = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
+np.savez(f"{sys.argv[1]}/{os.environ.get('RANK', 'alone')}.npz", **tensors)
+"""
+
+
+def codes_by(folder: Path, launcher: list[str], revive: str) -> None:
+    script = folder / "codes.py"
+    script.write_text(CODES)
+    call([*launcher, str(script)], str(folder), revive)
+
+
+def test_two_processes_learn_the_same_codes_in_both_stages_with_no_folder_between_them(tmp_path):
+    """Bit by bit alike on both, dead codes revived; without revival, the codes of one process up to rounding."""
+    codes_by(tmp_path, TOGETHER[:-2], "0.5")
+    first, second = (dict(np.load(tmp_path / f"{rank}.npz")) for rank in (0, 1))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    codes_by(tmp_path, TOGETHER[:-2], "0.0")
+    codes_by(tmp_path, ALONE[:1], "0.0")
+    together, alone = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("0", "alone"))
+    for name in ("codes", "counts"):
+        found, expected = (file[f"levels.0.quantiser.{name}"] for file in (together, alone))
+        assert np.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(first["levels.0.quantiser.codes"], alone["levels.0.quantiser.codes"], atol=1e-3)
