@@ -118,6 +118,11 @@ def trusted(
         found, _ = estimators(aimed, shapes, samples=samples, step=step, n=n)
     few = states is not None and states * examples <= MOST_ROWS
     unbiased = [e for e in found if not e.states and (few or not isinstance(e.draw, Enumerate))]
+    if not unbiased and config.model.of_codes:
+        raise CombinationError(
+            "model=codes: the gradient past its codes is straight-through, which is biased, and no other exists to "
+            "compare it with; use a recipe such as st-vae"
+        )
     if not unbiased:
         raise CombinationError(
             f"objective={registry.name_of('objective', config.objective)}: no unbiased gradient estimator goes with "
