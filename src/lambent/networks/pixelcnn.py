@@ -10,6 +10,7 @@ from math import prod
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lambent.errors import ConfigError
@@ -74,9 +75,10 @@ class ImageNet(AutoregressiveNet, ABC):
         self.input_dropout = InputDropout(settings.input_dropout, alphabet)
         self.features = groups_of(settings.channels, image[0])
         self.build_stack(torch.arange(image[0]).repeat_interleave(width), settings.reaches())
-        self.hidden = MaskedConv(self.features, self.features, scale=2**0.5)
+        head = groups_of(2 * settings.channels, image[0])
+        self.hidden = MaskedConv(self.features, head, scale=2**0.5)
         numbers = torch.arange(image[0]).repeat(out_shape[0])
-        self.output = MaskedConv(self.features, numbers, scale=0.1, bias=False)
+        self.output = MaskedConv(head, numbers, scale=0.1, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_shape))
         self.terms = ContextTerms(latent, condition, settings.context_map, self.size, self.sums())
 
@@ -120,7 +122,8 @@ class ImageNet(AutoregressiveNet, ABC):
         return self.terms.of(None if context is None else context.to(self.bias.dtype))
 
     def _numbers(self, run: Pass, h: Tensor) -> Tensor:
-        return run.apply(self.output, run.apply(self.hidden, h.relu()).relu())
+        # ELU where the papers have ReLU, of which two in three were dead after 25,000 steps of 5e-3 on MNIST
+        return run.apply(self.output, F.elu(run.apply(self.hidden, F.elu(h))))
 
     @torch.no_grad()
     def unroll(self, items: int, context: Tensor | None, ordering: int, choose: Choose) -> None:
