@@ -117,7 +117,7 @@ def _plane(axes: Axes, rows: Sequence[Row], all_rows: Sequence[Row]) -> None:
     _names(axes, rows)
     axes.set_xlabel("rate, nats")
     axes.set_ylabel("distortion, nats")
-    axes.set_title("Rate against distortion", loc="left", color=INK)
+    axes.set_title("Rate against distortion", loc="left", color=INK, pad=18)
 
 
 def _frame(axes: Axes, rows: Sequence[Row]) -> None:
@@ -200,5 +200,5 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_ylim(len(rows) - 0.5, -1.1)
     axes.set_xlim(left=0)
     axes.set_xlabel("nats")
-    axes.set_title("Use of the latents", loc="left", color=INK)
+    axes.set_title("Use of the latents", loc="left", color=INK, pad=18)
     axes.legend(loc="upper left", ncols=2, labelcolor=INK, borderaxespad=0.1)
