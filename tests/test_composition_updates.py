@@ -18,7 +18,7 @@ from lambent.training.maximise import maximiser
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
 from lambent.training.updates import Alternate, EncoderFirst
-from test_composition import B, built, combinations, config_of, refusal
+from test_composition import B, built, config_of, legal
 
 STEPS = 6
 UPDATES = {
@@ -32,11 +32,9 @@ SIDES = ("generative", "inference")
 def systems():
     """One legal combination for each model, posterior, objective and draw, its prior the first that goes with them."""
     found = {}
-    for names in combinations():
-        if names["likelihood"] == "normal":
-            found.setdefault(tuple(names[k] for k in ("model", "posterior", "objective", "draw")), []).append(names)
-    legal = (next((n for n in names if refusal(**n) is None), None) for names in found.values())
-    return [names for names in legal if names is not None]
+    for names in legal():
+        found.setdefault(tuple(names[k] for k in ("model", "posterior", "objective", "draw")), names)
+    return [{**names, "likelihood": "normal"} for names in found.values()]
 
 
 class Whole:

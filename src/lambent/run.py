@@ -253,6 +253,8 @@ class Run:
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
         px = self.model(None, Ancestral(batch=n, generator=generator), given).px
+        if mean and not hasattr(px, "greedy"):
+            return px.mean[0].cpu()
         return (central(px) if mean else sample(px, (), generator))[0].cpu()
 
     def conditions(self, n: int, label: str | None = None) -> Tensor | None:

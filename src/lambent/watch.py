@@ -60,7 +60,7 @@ def _panel(
 def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm | None:
     """None where the rate is none of a density, or its posterior no encoder's."""
     under = config.train.alarm_rate
-    if under is None or not config.model.amortised or not _normalised(model, valid):
+    if not under or not config.model.amortised or not _normalised(model, valid):
         return None
 
     def advice() -> list[str]:

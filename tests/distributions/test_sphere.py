@@ -391,3 +391,14 @@ def test_it_is_drawn_pathwise():
     latent = Pathwise(samples=6)("z", SphereUniform(3, dtype=torch.float64), q)
     assert latent.value.shape == (6, 4, 3)
     torch.testing.assert_close(latent.rate, closed_kl(q, SphereUniform(3)).expand(6, 4))
+
+
+def test_a_density_after_a_draw_still_has_its_gradient():
+    """What a draw computes outside the graph must not be what the density is computed from."""
+    loc = torch.tensor([[0.3, -0.4, 1.0]], dtype=torch.float64, requires_grad=True)
+    q = VonMisesFisher(loc, torch.tensor(5.0, dtype=torch.float64))
+    value = q.sample((), torch.Generator().manual_seed(0))
+    (after,) = torch.autograd.grad(q.log_prob(value).sum(), loc)
+    (fresh,) = torch.autograd.grad(VonMisesFisher(loc, torch.tensor(5.0).double()).log_prob(value).sum(), loc)
+    assert torch.equal(after, fresh)
+    assert after.abs().max() > 0.1

@@ -6,8 +6,8 @@ from torch import distributions as td
 from torch import nn
 
 from lambent.distributions import StandardNormal
-from lambent.errors import ConfigError
-from lambent.priors import ConditionalNormal, MixturePrior
+from lambent.errors import CombinationError, ConfigError
+from lambent.priors import CodePriorSettings, ConditionalNormal, MixturePrior
 from lambent.settings import registry
 from lambent.shapes import Shapes
 
@@ -81,7 +81,14 @@ def test_flat_has_no_density_and_says_so():
         prior.sample()
 
 
-PRIORS = [name for name in registry.names("prior") if name != "none"]
+OF_CODES = [n for n in registry.names("prior") if issubclass(registry.find("prior", n), CodePriorSettings)]
+PRIORS = [name for name in registry.names("prior") if name not in ("none", *OF_CODES)]
+
+
+@pytest.mark.parametrize("name", OF_CODES)
+def test_a_prior_over_codes_is_of_a_model_of_codes_only(name):
+    with pytest.raises(CombinationError, match="use model=codes"):
+        built(name)
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -89,7 +96,7 @@ def test_settings_say_truly_whether_it_is_a_density_and_of_what(name):
     settings = registry.find("prior", name)()
     prior = settings.build(SHAPES)(CONDITION)
     assert settings.normalised == prior.normalised
-    assert (settings.latent_kind not in ("continuous", "sphere")) == bool(prior.has_enumerate_support)
+    assert (settings.latent_kind in ("one-hot", "binary")) == bool(prior.has_enumerate_support)
     assert prior.event_shape == (3,)
     assert prior.batch_shape in ((), (3,))
 
@@ -102,5 +109,6 @@ def test_every_parameter_is_trained(name):
     if not list(module.parameters()):
         return
     values = torch.eye(3)[torch.tensor([0, 2, 0])] if name == "categorical" else Z[0].float()
+    values = values.abs().round() if name == "bytes" else values
     module(CONDITION).log_prob(values).sum().backward()
     assert all(bool(p.grad.abs().sum() > 0) for p in module.parameters())

@@ -218,7 +218,7 @@ def test_with_a_condition_the_information_is_left_out():
 
 
 def test_the_panel_can_be_switched_off_and_changes_no_weight():
-    on, off = (trained(**REAL, panel=panel, alarm_rate=alarm) for panel, alarm in ((500, 0.1), (0, "none")))
+    on, off = (trained(**REAL, panel=panel, alarm_rate=alarm) for panel, alarm in ((500, 0.1), (0, 0)))
     assert not any({"active_units", "mutual_information"} & set(row["valid"]) for row in rows(off))
     assert not any("alarms" in row for row in off.history)
     assert all(torch.equal(a, b) for a, b in zip(on.model.parameters(), off.model.parameters(), strict=True))
@@ -251,7 +251,7 @@ def test_a_decoder_blind_to_z_raises_the_alarm_once_and_a_healthy_one_does_not()
     assert rows(run)[-1]["valid"]["rate"] > 0.2
     assert not heard.warnings
     assert {row["alarms"] for row in rows(run)} == {0}
-    assert not trained(decoder=Blind(), alarm_rate="none", **REAL).history[-1].get("alarms")
+    assert not trained(decoder=Blind(), alarm_rate=0, **REAL).history[-1].get("alarms")
 
 
 def deaf(self, progress, found, *, early):

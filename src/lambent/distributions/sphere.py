@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -129,7 +128,7 @@ class VonMisesFisher(Distribution):
         """Dimensions of the surrounding space."""
         return self.event_shape[0]
 
-    @cached_property
+    @property
     def direction(self) -> Tensor:
         """M = loc / |loc|, of ``loc``'s shape; the first axis where ``loc`` is 0."""
         length = self.loc.norm(dim=-1, keepdim=True)

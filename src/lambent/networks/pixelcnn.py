@@ -389,7 +389,7 @@ class GatedPixelCNNDecoder(ImageSettings):
 
     >>> net = GatedPixelCNNDecoder(channels=32, layers=4).build(0, (1, 1, 28, 28))
     >>> sum(p.numel() for p in net.parameters())
-    65552
+    66640
     """
 
     name: ClassVar[str] = "gated-pixelcnn"

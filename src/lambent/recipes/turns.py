@@ -68,6 +68,8 @@ def _information(config: Config) -> None:
         return
     if not config.model.plain:
         _refuse(config, "updates model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
+    if config.posterior.deterministic:
+        _refuse(config, "updates posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
     for section in ("prior", "posterior"):
         if not getattr(config, section).normalised:
             _refuse(config, f"updates {section}", f"no I_q(x;z) without a density; use {section}=normal")

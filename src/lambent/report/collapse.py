@@ -35,7 +35,7 @@ def raised(rows: Sequence[Row]) -> list[int]:
 
 def _alarm(run: Run, rows: Sequence[Row]) -> str:
     under = run.config.train.alarm_rate
-    if under is None or not any("alarms" in row for row in rows):
+    if not under or not any("alarms" in row for row in rows):
         return "No alarm was set on the rate."
     steps = raised(rows)
     if not steps:
@@ -78,7 +78,7 @@ def _nats_painter(run: Run, rows: Sequence[Row]) -> Paint:
         axes.plot(*rate.T, color=BLUE, label="rate", marker="o", markersize=2.4)
         if len(information):
             axes.plot(*information.T, color=ORANGE, label="I(x;z)", marker="s", markersize=2.4)
-        if alarms and under is not None:
+        if alarms:
             axes.axhline(under, color=GREY, linewidth=0.8, linestyle="--", label=f"alarm, {number(under)}")
             at = [float(rate[rate[:, 0] == step][0, 1]) for step in alarms]
             axes.plot(alarms, at, "X", color=INK, markersize=7, linestyle="none", label="alarm raised", zorder=5)

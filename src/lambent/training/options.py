@@ -49,8 +49,8 @@ class TrainOptions:
         "neither (updates=encoder-first looks at 2,000 anyway)",
         minimum=0,
     )
-    alarm_rate: float | None = option(
-        0.1, "nats of validation rate under which a collapsed posterior is warned of; none: never", minimum=0
+    alarm_rate: float = option(
+        0.1, "nats of validation rate under which a collapsed posterior is warned of; 0: never", minimum=0
     )
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
     checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
