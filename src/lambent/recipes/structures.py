@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from lambent.errors import ConfigError
 from lambent.likelihoods import AutoregressiveLikelihood, Likelihood
 from lambent.models import VAE, Density, Joint, LatentModel, MarkovChain, Mixture
-from lambent.networks import AutoregressiveSettings, ConvDecoder
+from lambent.networks import AutoregressiveSettings, ConvDecoder, MLPEncoder
 from lambent.networks.autoregressive import ContextShape, context_size
-from lambent.posteriors import AmortisedPosterior, PosteriorSettings
+from lambent.networks.base import EncoderSettings
+from lambent.posteriors import AmortisedPosterior
 from lambent.priors import CategoricalPrior
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -113,6 +115,9 @@ class ChainStructure(Structure):
 
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
     above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    between: tuple[int, ...] = option(
+        (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
+    )
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -121,11 +126,14 @@ class ChainStructure(Structure):
 
     def assemble(self, config: Config, shapes: Shapes) -> MarkovChain:
         """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
-        inputs = [config.likelihood.input_shape(shapes), *((size,) for size in self.sizes[:-1])]
+        inner = self._between(config)
         q, p = config.posterior, config.posterior.conditional()
-        posteriors = [_level(q, config, shapes, i, size) for i, size in zip(inputs, self.sizes, strict=True)]
-        pairs = itertools.pairwise(self.sizes)
-        conditionals = [_flattened(_level(p, config, shapes, (up,), down)) for down, up in pairs]
+        lowest = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
+        posteriors = [AmortisedPosterior(q, lowest, self.latent)]
+        conditionals = []
+        for down, up in itertools.pairwise(self.sizes):
+            posteriors.append(AmortisedPosterior(q, inner.build((down,), shapes.condition), up))
+            conditionals.append(_flattened(AmortisedPosterior(p, inner.build((up,), shapes.condition), down)))
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         states = [s for s in map(config.prior.states, self.sizes) if s is not None]
         return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), states)
@@ -135,11 +143,16 @@ class ChainStructure(Structure):
         states = [config.prior.states(size) for size in self.sizes]
         return None if None in states else math.prod(s for s in states if s is not None)
 
-
-def _level(
-    family: PosteriorSettings, config: Config, shapes: Shapes, inputs: tuple[int, ...], latent: int
-) -> AmortisedPosterior:
-    return AmortisedPosterior(family, config.encoder.build(inputs, shapes.condition), latent)
+    def _between(self, config: Config) -> EncoderSettings:
+        """Settings of the networks between levels."""
+        encoder: EncoderSettings = config.encoder
+        if not self.between:
+            return encoder
+        if not isinstance(encoder, MLPEncoder):
+            raise ConfigError(
+                "model.between gives widths of fully connected networks; use encoder=mlp, or no model.between"
+            )
+        return replace(encoder, hidden=self.between)
 
 
 def _flattened(level: AmortisedPosterior, gain: float = 0.1) -> AmortisedPosterior:
