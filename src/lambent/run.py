@@ -35,7 +35,7 @@ from lambent.evaluation.codes import code_usage
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
-from lambent.evaluation.units import active_units, posterior_means
+from lambent.evaluation.units import posterior_means
 from lambent.likelihoods import Family
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
@@ -158,10 +158,9 @@ class Run:
             found.summed(engine.sum),
             data=prepared.dataset.name,
             exact=self._exact(prepared),
-            active=active_units(means),
+            means=means,
             codes=code_usage(self.model, means),
             information=self._information(prepared, seed),
-            latent=means.shape[1],
             dims=int(np.prod(self.shapes.event)),
             discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
             log_jacobian=self.transform.log_jacobian,
@@ -217,7 +216,7 @@ class Run:
         latents = []
         for x, condition in stretches(prepared):
             draw = Mode() if generator is None else Detached(generator=generator)
-            latents.append(self.model.code(self.model(x, draw, condition))[0].cpu())
+            latents.append(self.model.encode(x, draw, condition)[0].cpu())
         return torch.cat(latents)
 
     @torch.inference_mode()

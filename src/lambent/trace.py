@@ -259,8 +259,12 @@ class Trace:
 
     @property
     def weighted(self) -> bool:
-        """Whether importance weights exist: there are levels, each has a value, and every distribution is a density."""
-        return bool(self.latents) and self.normalised and all(z.value is not None for z in self.latents)
+        """Whether importance weights exist: there are levels, each has a value, and every distribution is a density.
+
+        Not where log p(z) is only estimated: E[w] is no p(x) then.
+        """
+        known = all(z.value is not None and not getattr(z.p, "estimated", False) for z in self.latents)
+        return bool(self.latents) and self.normalised and known
 
     @property
     def normalised(self) -> bool:

@@ -234,7 +234,7 @@ def uniform_levels(dims=16, n=37, dtype=torch.float64, tolerance=1e-12):
     """C8: bits/dim of the uniform distribution over 256 levels is 8, as the evaluator reports it."""
     x = torch.randint(256, (n, dims), generator=generator(0)).float()
     found = bounds(uniform_model(dims, dtype), batch_of(x), n, samples=3)
-    report = summarise(found, data="uniform", exact=None, active=0, latent=2, dims=dims, discrete=True)
+    report = summarise(found, data="uniform", exact=None, means=torch.zeros(4, 2), dims=dims, discrete=True)
     assert report.n == n
     assert_close(report.bits_per_dim, 8.0, tolerance)
     assert f"{report.to_dict()['bits_per_dim']:.6f}" == "8.000000"
@@ -342,7 +342,8 @@ def every_example_once(n=70, samples=40):
     """Of examples that all differ, in blocks of which the last is short: each number, their mean and its error."""
     x, truth = _mixed_x(n), _mixture_log_p(_mixed_x(n))
     found = bounds(mixture(), batch_of(x), n, samples=samples, draw=Enumerate())
-    report = summarise(found, data="mixture", exact=mixture().log_prob(x), active=0, latent=3, dims=1, discrete=False)
+    means = torch.zeros(4, 3)
+    report = summarise(found, data="mixture", exact=mixture().log_prob(x), means=means, dims=1, discrete=False)
     assert (report.n, report.samples, report.non_finite) == (n, samples, 0)
     assert_close(found.iwae, truth, 1e-12)
     for figure in (report.iwae, report.elbo, report.log_likelihood):
@@ -355,7 +356,7 @@ def non_finite_examples_count():
     x = _mixed_x(40)
     x[3] = math.inf
     found = bounds(mixture(), batch_of(x), 40, draw=Enumerate())
-    report = summarise(found, data="broken", exact=None, active=0, latent=3, dims=1, discrete=False)
+    report = summarise(found, data="broken", exact=None, means=torch.zeros(4, 3), dims=1, discrete=False)
     assert (report.n, report.non_finite) == (40, 1)
     assert report.iwae.value == -math.inf
     assert report.to_dict()["elbo"]["value"] == "-inf"

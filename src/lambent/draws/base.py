@@ -19,11 +19,17 @@ from lambent.trace import Latent
 
 @dataclass(frozen=True)
 class Draw(ABC):
-    """Base of all draws; ``samples`` is K, fixed before the first level and never multiplied twice."""
+    """Base of all draws; ``samples`` is K, fixed before the first level and never multiplied twice.
+
+    Where samples come in parts, these are numbers ``start`` to ``start + samples - 1`` of ``total`` (none: they are all
+    there are), so that what is drawn once for each (the noise level of a diffusion) can be spread evenly over all.
+    """
 
     samples: int = option(1, "importance samples K per example", minimum=1)
     generator: torch.Generator | None = field(default=None, repr=False, compare=False)
     control: Any = field(default=None, repr=False, compare=False)
+    start: int = field(default=0, repr=False, compare=False)
+    total: int | None = field(default=None, repr=False, compare=False)
     from_posterior: ClassVar[bool] = True
     """Whether values come from q (so that the model must be given x)."""
     kinds: ClassVar[tuple[str, ...]] = ("continuous", "one-hot", "binary")

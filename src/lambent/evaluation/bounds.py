@@ -148,8 +148,9 @@ def bounds(
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)
-            for count in _chunks(samples, stop - start, draw):
-                trace = model(x, _sized(draw, count).using(generator), condition)
+            for first, count in _chunks(samples, stop - start, draw):
+                part = replace(draw, samples=count, start=first, total=samples, generator=generator)
+                trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
                 stream.add(trace, x, count, weights=trace.weighted)
         return stream.rows().cpu()
@@ -171,17 +172,14 @@ def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
         yield index, start, min(n, start + size)
 
 
-def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[int]:
+def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[tuple[int, int]]:
+    """The first sample and the number of each."""
     if isinstance(draw, Enumerate | NoDraw):  # every value once
-        yield 1
+        yield 0, 1
         return
     size = max(1, ROWS // examples)
     for start in range(0, samples, size):
-        yield min(size, samples - start)
-
-
-def _sized(draw: Draw, samples: int) -> Draw:
-    return replace(draw, samples=samples)
+        yield start, min(size, samples - start)
 
 
 def mix(*numbers: int) -> int:

@@ -109,7 +109,7 @@ def _from_prior(
 ) -> Tensor:
     """(2, B): log sum of the K weights p(x|z), and log sum of their squares."""
     sums = torch.full((2, len(x)), -math.inf, dtype=torch.float64, device=x.device)
-    for count in _chunks(samples, len(x), Ancestral()):
+    for _, count in _chunks(samples, len(x), Ancestral()):
         draw = Ancestral(samples=count, batch=len(x), generator=generator)
         log_weight = model(None, draw, condition).log_px(x).double()
         sums = torch.logaddexp(sums, torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)]))

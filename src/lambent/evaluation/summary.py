@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lambent.evaluation.bounds import Bounds
 from lambent.evaluation.information import Information
+from lambent.evaluation.units import active_units
 from lambent.trace import Kind
 
 
@@ -187,16 +188,28 @@ def summarise(
     *,
     data: str,
     exact: Tensor | None,
-    active: int,
+    means: Tensor,
     codes: Mapping[str, Mapping[str, float]] | None = None,
-    latent: int,
     dims: int,
     discrete: bool,
     log_jacobian: float = 0.0,
     information: Information | None = None,
     counts: Tensor | None = None,
 ) -> Evaluation:
-    """The evaluation of per-example bounds; ``counts`` are the symbols (N,) of texts."""
+    """The evaluation of per-example bounds.
+
+    Args:
+        found: The bounds.
+        data: The data set's name.
+        exact: log p(x) of every example, (N,), where it is known.
+        means: E_q[z] of every example, (N, latents).
+        codes: Of each level, how much of its codebook is in use.
+        dims: Numbers in an example.
+        discrete: Whether the likelihood is a probability.
+        log_jacobian: What to add to a density to have it in the data's own unit, nats.
+        information: I_q(x;z).
+        counts: The symbols of texts, (N,).
+    """
     best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
     return Evaluation(
         data=data,
@@ -208,9 +221,9 @@ def summarise(
         rate=figure(found.rate, found.elbo_kind),
         distortion=figure(found.distortion, found.elbo_kind),
         effective=_effective(found.effective),
-        active_units=active,
+        active_units=active_units(means),
         codes=codes,
-        latent=latent,
+        latent=means.shape[1],
         dims=dims,
         discrete=discrete,
         non_finite=_non_finite(found.elbo, found.iwae, exact),

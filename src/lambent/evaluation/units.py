@@ -30,10 +30,9 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
 
 
 def posterior_means(trace: Trace) -> Tensor:
-    """E_q[z] of all levels side by side, (B, latents), on the CPU."""
-    if not trace.latents:
-        return torch.zeros(trace.px.batch_shape[1], 0)
-    return torch.cat([_mean(z).flatten(1).cpu() for z in trace.latents], 1)
+    """E_q[z] of all levels that have values side by side, (B, latents), on the CPU."""
+    means = [_mean(z).flatten(1).cpu() for z in trace.latents if z.value is not None]
+    return torch.cat(means, 1) if means else torch.zeros(trace.px.batch_shape[1], 0)
 
 
 def _mean(latent: Latent) -> Tensor:

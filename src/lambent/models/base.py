@@ -70,6 +70,10 @@ class LatentModel(nn.Module, ABC):
         convert = getattr(self.likelihood, "as_input", None)
         return x.float() if convert is None else convert(x)
 
+    def encode(self, x: Tensor, draw: Draw, condition: Tensor | None = None) -> Tensor:
+        """The code of each example, (K, B, code): at the mode of q, or at draws of it."""
+        return self.code(self(x, draw, condition))
+
     def code(self, trace: Trace) -> Tensor:
         """What p(x|z) looks at, (K, B, code): the lowest level's value."""
         value = trace.latents[0].value

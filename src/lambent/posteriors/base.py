@@ -35,6 +35,10 @@ class PosteriorSettings(ABC):
     def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Distribution:
         """q(z|x) of batch shape (B,) from the head's (B, width) and what the family learns for all examples alike."""
 
+    def around(self, head: Tensor, prior: Distribution, latent: int) -> Distribution:
+        """The posterior of a level of a ladder, (K, B), which may look at its prior there: it doesn't, for most."""
+        return self.distribution(head, latent)
+
     def own_size(self, latent: int) -> int:
         """Numbers that are the same for every example."""
         return 0
