@@ -149,7 +149,7 @@ def bounds(
         with torch.inference_mode():
             x, condition = batch(start, stop)
             for first, count in _chunks(samples, stop - start, draw):
-                part = replace(draw, samples=count, start=first, total=samples, generator=generator)
+                part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
                 stream.add(trace, x, count, weights=trace.weighted)
