@@ -9,12 +9,13 @@ from lambent.draws import (
     DoublyReparameterised,
     Enumerate,
     Given,
+    Held,
     Mode,
     Pathwise,
     StickingTheLanding,
 )
 from lambent.errors import CombinationError, ConfigError, ShapeError
-from lambent.models import VAE
+from lambent.models import VAE, MarkovChain
 
 ZERO = torch.zeros(())
 PRIOR = StandardNormal((2,))
@@ -192,6 +193,49 @@ def test_given_without_a_value_names_what_is_given():
         Given(values={"y": torch.zeros(1, 5, 2)})("z", PRIOR, Q)
 
 
+def chain():
+    """p(z3) p(z2|z3) p(z1|z2), each level's mean twice the value above."""
+    return MarkovChain(Part(PRIOR), [Part(Q)] * 3, [Decoder(), Decoder()], Decoder())
+
+
+@pytest.mark.parametrize("name", ["z1", "z2", "z3"])
+def test_a_held_level_keeps_its_value_and_the_others_are_drawn_given_it(name):
+    """Levels below follow twice the value above with variance 1; levels above come from the prior."""
+    held = torch.tensor([[5.0, -5.0]]).expand(1, 20_000, 2)
+    levels = chain()(None, Held(generator=noise(), values={name: held})).latents
+    values = {z.name: z.value for z in levels}
+    assert torch.equal(values[name], held)
+    at = int(name[1])
+    for i in range(3, at, -1):
+        off = values[f"z{i}"] - (2 * values[f"z{i + 1}"] if i < 3 else 0)
+        assert float(off.mean((0, 1)).abs().max()) < 5 / 20_000**0.5
+    for i in range(1, at):
+        off = values[f"z{i}"] - 2 * values[f"z{i + 1}"]
+        assert float(off.mean((0, 1)).abs().max()) < 5 / 20_000**0.5
+        assert float((off.var((0, 1)) - 1).abs().max()) < 0.05
+
+
+def test_levels_that_are_not_held_may_take_their_modes():
+    held = torch.tensor([[[1.0, 3.0]]])
+    levels = chain()(None, Held(values={"z3": held}, mode=True)).latents
+    assert torch.equal(levels[1].value, 2 * held)
+    assert torch.equal(levels[0].value, 4 * held)
+
+
+def test_nothing_held_is_ancestral_sampling():
+    """With the same noise the same values; `batch` where the prior fixes none."""
+    model = chain()
+    free = model(None, Held(3, noise(), batch=4)).latents
+    drawn = model(None, Ancestral(3, noise(), batch=4)).latents
+    assert free[0].value.shape == (3, 4, 2)
+    assert all(torch.equal(one.value, other.value) for one, other in zip(free, drawn, strict=True))
+
+
+def test_held_values_of_another_shape_are_refused():
+    with pytest.raises(ShapeError, match=r"latent 'z2': given .*expected \(K, B\) \+ \(2,\)"):
+        chain()(None, Held(values={"z2": torch.zeros(1, 4, 3)}))
+
+
 class Part(torch.nn.Module):
     def __init__(self, distribution):
         super().__init__()
@@ -204,3 +248,5 @@ class Part(torch.nn.Module):
 class Decoder(torch.nn.Module):
     def forward(self, z, condition=None):
         return Normal(2 * z, ZERO)
+
+    given = forward

@@ -12,7 +12,7 @@ from lambent.draws.mixed import Mixed
 from lambent.draws.none import NoDraw
 from lambent.draws.pathwise import DoublyReparameterised, Pathwise, StickingTheLanding
 from lambent.draws.relaxed import Gumbel, StraightThrough, StraightThroughGumbel
-from lambent.draws.use import Ancestral, Given, Mode
+from lambent.draws.use import Ancestral, Given, Held, Mode
 
 __all__ = [
     "Ancestral",
@@ -23,6 +23,7 @@ __all__ = [
     "Enumerate",
     "Given",
     "Gumbel",
+    "Held",
     "LearnedBaseline",
     "Mixed",
     "Mode",

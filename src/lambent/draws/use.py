@@ -59,3 +59,26 @@ class Mode(Draw):
         source = prior if posterior is None else posterior
         shape = (self.samples, self.batch)[: 2 - len(source.batch_shape)]
         return Latent(name, source.mode.expand(*shape, *source.batch_shape, *source.event_shape), prior, posterior)
+
+
+@dataclass(frozen=True)
+class Held(Given):
+    """The values given for the levels named, the prior for all others: what some levels leave to the rest.
+
+    For a model run without x. The others are drawn as many at a time as are given, else ``samples`` times ``batch``.
+
+    Attributes:
+        mode: Takes the mode of the other levels' priors in place of draws.
+    """
+
+    batch: int = 1
+    mode: bool = False
+
+    def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
+        """The value given under ``name``, else one of p."""
+        if name in self.values:
+            return super().draw(name, prior, posterior)
+        given = next(iter(self.values.values()), None)
+        samples, batch = (self.samples, self.batch) if given is None else given.shape[:2]
+        other = (Mode if self.mode else Ancestral)(samples, self.generator, batch=batch)
+        return other.draw(name, prior, None)
