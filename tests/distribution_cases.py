@@ -25,6 +25,7 @@ from lambent.distributions import (
     Distribution,
     Flat,
     Flow,
+    LogisticMixture,
     LowRankNormal,
     NegativeBinomial,
     Normal,
@@ -194,6 +195,18 @@ def logistic_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
     return _event(terms, len(d.event_shape))
 
 
+def logistic_mixture_oracle(d: Distribution, x: np.ndarray) -> np.ndarray:
+    """Masses of each component with 50 digits, weighted by their shares."""
+    shares = sp.softmax(_np(d.logits), -2)
+    values, total = np.broadcast_to(x, (*x.shape[:-2], *shares.shape[:-2], x.shape[-1])), 0.0
+    for c in range(d.components):
+        loc, log_scale = (np.broadcast_to(_np(t), shares.shape)[..., c, :] for t in (d.parts.loc, d.parts.log_scale))
+        full = [np.broadcast_to(part, values.shape).flat for part in (values, loc, log_scale)]
+        masses = np.exp([_logistic_mass(*number, d.levels) for number in zip(*full, strict=True)])
+        total = total + shares[..., c, :] * masses.reshape(values.shape)
+    return _event(np.log(total), 1)
+
+
 def _logistic_mass(level: float, loc: float, log_scale: float, levels: int) -> float:
     with mpmath.workdps(50):
         scale, last = mpmath.exp(mpmath.mpf(float(log_scale))), levels - 1
@@ -295,6 +308,13 @@ CASES = [
         "discretised logistic",
         DiscretisedLogistic(0.8 * numbers(26, 2, 2), numbers(27, 2) - 1, 8),
         logistic_oracle,
+        7 * grid(2, 2),
+        grid(8, 8),
+    ),
+    Case(
+        "logistic mixture",
+        LogisticMixture(numbers(36, 2, 3, 2), 0.8 * numbers(37, 2, 3, 2), numbers(38, 3, 2) - 1, 8),
+        logistic_mixture_oracle,
         7 * grid(2, 2),
         grid(8, 8),
     ),

@@ -77,6 +77,7 @@ def data_of(likelihood):
         "bernoulli": (rand < 0.4).float(),
         "normal": torch.randn(B, 4, generator=noise),
         "discretised-logistic": (8 * rand).floor(),
+        "logistic-mixture": (8 * rand).floor(),
         "categorical": (8 * rand).floor(),
     }
     return data.get(likelihood, (6 * rand).floor()), Shapes((4,), LATENT, levels=8)

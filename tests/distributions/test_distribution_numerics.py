@@ -13,6 +13,7 @@ from lambent.distributions import (
     CategoricalLevels,
     DiscretisedLogistic,
     Distribution,
+    LogisticMixture,
     LowRankNormal,
     NegativeBinomial,
     Normal,
@@ -46,6 +47,10 @@ FAMILIES: dict[str, tuple[Make, Tensor]] = {
     "levels": (lambda a, b: CategoricalLevels(torch.stack([a, b, 0 * a], -1)), torch.tensor([0.0, 2.0])),
     "logistic": (
         lambda a, b: DiscretisedLogistic(a, bounded_log_scale(b), 256),
+        torch.tensor([0.0, 1.0, 128.0, 255.0]),
+    ),
+    "logistic mixture": (
+        lambda a, b: LogisticMixture(a[:, None], torch.stack([a, b], 1), bounded_log_scale(b)[:, None], 256),
         torch.tensor([0.0, 1.0, 128.0, 255.0]),
     ),
     "logistic, 2 levels": (lambda a, b: DiscretisedLogistic(a, bounded_log_scale(b), 2), torch.tensor([0.0, 1.0])),

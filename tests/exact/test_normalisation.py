@@ -45,9 +45,9 @@ def test_discretised_logistic(levels: int, dtype: torch.dtype, tolerance: float)
 
 def test_a_dropped_edge_bin_is_caught():
     class Dropped(DiscretisedLogistic):
-        def _log_masses(self, level: Tensor) -> Tensor:
+        def log_masses(self, level: Tensor) -> Tensor:
             shifted = DiscretisedLogistic(self.loc, self.log_scale, self.levels + 2)
-            return shifted._log_masses(level + 1)
+            return shifted.log_masses(level + 1)
 
     with pytest.raises(AssertionError, match="sums to"):
         check_sums_to_one(Dropped(MEANS, LOG_SCALES, 16), grid(16), 1e-5)
@@ -57,8 +57,8 @@ def test_the_density_form_of_the_far_tail_is_caught():
     """The usual reference form multiplies the density by the width where the mass is below 1e-5."""
 
     class Switched(DiscretisedLogistic):
-        def _log_masses(self, level: Tensor) -> Tensor:
-            exact = super()._log_masses(level)
+        def log_masses(self, level: Tensor) -> Tensor:
+            exact = super().log_masses(level)
             x = ((2 * level) / (self.levels - 1) - 1 - self.loc) / self.log_scale.exp()
             density = -x - 2 * torch.nn.functional.softplus(-x) - self.log_scale - math.log((self.levels - 1) / 2)
             inner = (level > 0) & (level < self.levels - 1)

@@ -191,6 +191,7 @@ def example(name):
         "bernoulli": (uniform < level).float(),
         "normal": 3 * level + (0.2 + level) * torch.randn(N, *EVENT, generator=noise()),
         "discretised-logistic": (16 * uniform * level).floor(),
+        "logistic-mixture": (16 * uniform * level).floor(),
         "categorical": (16 * uniform * level).floor(),
     }
     return data.get(name, (12 * uniform * level).floor()), Shapes(EVENT, 2, levels=16)

@@ -9,6 +9,7 @@ from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotC
 from lambent.distributions.flow import Flow
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
 from lambent.distributions.logistic import DiscretisedLogistic
+from lambent.distributions.logistic_mixture import LogisticMixture
 from lambent.distributions.marginals import log_marginals, register_marginals
 from lambent.distributions.masked import MaskedDiffusion
 from lambent.distributions.mixture import NormalMixture
@@ -36,6 +37,7 @@ __all__ = [
     "Distribution",
     "Flat",
     "Flow",
+    "LogisticMixture",
     "LowRankNormal",
     "MaskedDiffusion",
     "NegativeBinomial",

@@ -42,9 +42,9 @@ class DiscretisedLogistic(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability of integer levels (of any number type), nats."""
-        return event_sum(self._log_masses(value.to(self.loc.dtype)), self.event_shape)
+        return event_sum(self.log_masses(value.to(self.loc.dtype)), self.event_shape)
 
-    def _log_masses(self, level: Tensor) -> Tensor:
+    def log_masses(self, level: Tensor) -> Tensor:
         """Log probability of each element's level, before the event sum."""
         inverse = torch.exp(-self.log_scale)
         # 0 at the first and last level and 1 elsewhere; products with them are many times faster than masks.
@@ -64,7 +64,7 @@ class DiscretisedLogistic(Distribution):
         """The most probable level: the one around ``loc``, or an end whose tail outweighs it."""
         nearest = self._nearest(self.loc.expand(self.batch_shape + self.event_shape))
         candidates = torch.stack([nearest, torch.zeros_like(nearest), torch.full_like(nearest, self.levels - 1)])
-        best = self._log_masses(candidates).argmax(0, keepdim=True)
+        best = self.log_masses(candidates).argmax(0, keepdim=True)
         return candidates.gather(0, best).squeeze(0)
 
     @property

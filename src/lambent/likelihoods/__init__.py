@@ -4,7 +4,7 @@ from lambent.likelihoods.autoregressive import AutoregressiveLikelihood
 from lambent.likelihoods.base import Family, Likelihood
 from lambent.likelihoods.bernoulli import BernoulliFamily
 from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
-from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily
+from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily, LogisticMixtureFamily
 from lambent.likelihoods.normal import NormalFamily
 from lambent.likelihoods.table import ColumnsFamily
 from lambent.likelihoods.text import TextFamily
@@ -17,6 +17,7 @@ __all__ = [
     "DiscretisedLogisticFamily",
     "Family",
     "Likelihood",
+    "LogisticMixtureFamily",
     "NegativeBinomialFamily",
     "NormalFamily",
     "PoissonFamily",
