@@ -247,6 +247,8 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=density with draw=pathwise", {**NOTHING, "draw": "pathwise"}),
         ("model=density with objective=iwae", {**NOTHING, "objective": "iwae"}),
         ("model=density with decoder=mlp", {**NOTHING, "decoder": "mlp"}),
+        ("model=vae with decoder=denoising-mlp", {"decoder": "denoising-mlp"}),
+        ("model=density with decoder=denoising-mlp", {**NOTHING, "decoder": "denoising-mlp"}),
         ("model=vae with posterior=vq", {"prior": "uniform", "posterior": "vq", "draw": "straight-through"}),
         ("model=codes with posterior=normal", {"model": "codes"}),
         ("prior=normal with posterior=vq", {"posterior": "vq", "draw": "straight-through", "model": "codes"}),

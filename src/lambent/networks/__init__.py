@@ -11,6 +11,7 @@ from lambent.networks.autoregressive import AutoregressiveNet, AutoregressiveSet
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
 from lambent.networks.codebook import Codebook, Learning, Quantiser
 from lambent.networks.conv import ConvDecoder, ConvEncoder
+from lambent.networks.denoiser import DenoiserSettings, MLPDenoiser
 from lambent.networks.finite_scalar import FiniteScalar
 from lambent.networks.fold import fold
 from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
@@ -34,6 +35,7 @@ __all__ = [
     "ConvEncoder",
     "Decoder",
     "DecoderSettings",
+    "DenoiserSettings",
     "Encoder",
     "EncoderSettings",
     "FiniteScalar",
@@ -48,6 +50,7 @@ __all__ = [
     "LinearEncoder",
     "MADEDecoder",
     "MLPDecoder",
+    "MLPDenoiser",
     "MLPEncoder",
     "NADEDecoder",
     "NoEncoder",

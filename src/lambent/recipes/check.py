@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
 from lambent.likelihoods import TextFamily
-from lambent.networks import AutoregressiveSettings, NoEncoder, UserDecoder, UserEncoder
+from lambent.networks import AutoregressiveSettings, DenoiserSettings, NoEncoder, UserDecoder, UserEncoder
 from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
 from lambent.posteriors import BoundedNormal, NoCorruption, NoPosterior
@@ -260,6 +260,17 @@ def _codes(config: Config) -> None:
         raise CombinationError(f"train.freeze=autoencoder with {named}: nothing would be left; use train.freeze=none")
 
 
+def _denoising(config: Config) -> None:
+    """Denoisers and a model of noisy values go together only."""
+    denoiser = isinstance(config.decoder, DenoiserSettings)
+    if denoiser and not config.model.denoising:
+        why = "a denoiser gives a value for a noisy one, no parameters of p(x|z); use model=diffusion, or decoder=mlp"
+        _refuse(config, "model decoder", why)
+    if config.model.denoising and not denoiser:
+        why = "it needs a network that is told the noise level; use decoder=unet (images) or decoder=denoising-mlp"
+        _refuse(config, "model decoder", why)
+
+
 def _ended(config: Config) -> None:
     """Refuses an encoder that stops at an END which the text doesn't have."""
     marked = getattr(config.encoder, "end", None) is not None
@@ -272,6 +283,7 @@ def _ended(config: Config) -> None:
 
 RULES = (
     _codes,
+    _denoising,
     _latents_or_none,
     _in_order,
     _exact_density,

@@ -40,6 +40,8 @@ class Structure(ABC):
     """Whether it has a discrete latent beside the continuous one of its prior and posterior."""
     of_codes: ClassVar[bool] = False
     """Whether its latents are grids of codes."""
+    denoising: ClassVar[bool] = False
+    """Whether its decoder is a denoiser, which sees a noisy value and how noisy it is."""
 
     def build(self, config: Config, shapes: Shapes) -> LatentModel:
         """The model, initialised from torch's current random state."""
