@@ -5,7 +5,20 @@ from lambent.models.chain import MarkovChain
 from lambent.models.codes import CodeLevel, CodeModel
 from lambent.models.density import Density
 from lambent.models.joint import Joint
+from lambent.models.ladder import Ladder, LadderLevel
 from lambent.models.mixture import Mixture
 from lambent.models.vae import VAE
 
-__all__ = ["VAE", "CodeLevel", "CodeModel", "Density", "Joint", "LatentModel", "MarkovChain", "Mixture", "Penalty"]
+__all__ = [
+    "VAE",
+    "CodeLevel",
+    "CodeModel",
+    "Density",
+    "Joint",
+    "Ladder",
+    "LadderLevel",
+    "LatentModel",
+    "MarkovChain",
+    "Mixture",
+    "Penalty",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -29,17 +29,28 @@ def fold(net: Net, z: Tensor, condition: Tensor | None = None) -> Tensor:
     >>> fold(lambda z, c: z + c, torch.zeros(2, 3, 1), torch.tensor([[1.0], [2.0], [3.0]])).shape
     torch.Size([2, 3, 1])
     """
-    if z.dim() < 2:
-        raise ShapeError(
-            f"values for a network: found {tuple(z.shape)}, expected (K, B, *) with K samples of B examples"
-        )
-    samples, batch = z.shape[:2]
-    if condition is not None and condition.shape[0] != batch:
-        raise ShapeError(
-            f"condition: found {condition.shape[0]} rows for a batch of {batch}; give one row for each example"
-        )
+    return fold_together(net, (z,), (condition,))
+
+
+def fold_together(net: Callable[..., Tensor], drawn: Sequence[Tensor], shared: Sequence[Tensor | None]) -> Tensor:
+    """``net(*drawn, *shared)`` for each of the K x B items: of several tensors (K, B, *), and of some (B, *) or None.
+
+    Raises:
+        ShapeError: as `fold`, and where one of ``drawn`` has another K or B than the first.
+    """
+    if drawn[0].dim() < 2:
+        found = tuple(drawn[0].shape)
+        raise ShapeError(f"values for a network: found {found}, expected (K, B, *) with K samples of B examples")
+    samples, batch = lead = drawn[0].shape[:2]
+    for z in drawn[1:]:
+        if z.shape[:2] != lead:
+            raise ShapeError(f"values for a network: found {tuple(z.shape)}, expected ({samples}, {batch}, *)")
+    for own in shared:
+        if own is not None and own.shape[0] != batch:
+            raise ShapeError(
+                f"condition: found {own.shape[0]} rows for a batch of {batch}; give one row for each example"
+            )
     if samples == 1:
-        return net(z[0], condition).unsqueeze(0)
-    if condition is not None:
-        condition = condition.expand(samples, *condition.shape).flatten(0, 1)
-    return net(z.flatten(0, 1), condition).unflatten(0, (samples, batch))
+        return net(*(z[0] for z in drawn), *shared).unsqueeze(0)
+    rows = (None if own is None else own.expand(samples, *own.shape).flatten(0, 1) for own in shared)
+    return net(*(z.flatten(0, 1) for z in drawn), *rows).unflatten(0, (samples, batch))

@@ -10,6 +10,7 @@ from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPoster
 from lambent.posteriors.exact import ExactPosterior
 from lambent.posteriors.none import NoPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
+from lambent.posteriors.relative import MergedNormal, RelativeNormal, ResidualNormal
 from lambent.posteriors.sphere import VonMisesFisherPosterior
 
 __all__ = [
@@ -30,9 +31,12 @@ __all__ = [
     "GaussianCorruption",
     "LowRank",
     "MaskingCorruption",
+    "MergedNormal",
     "NoCorruption",
     "NoPosterior",
     "PosteriorSettings",
+    "RelativeNormal",
+    "ResidualNormal",
     "VectorQuantised",
     "VonMisesFisherPosterior",
 ]

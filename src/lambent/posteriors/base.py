@@ -24,6 +24,8 @@ class PosteriorSettings(ABC):
     """Whether mean and density of each dimension by itself are known."""
     deterministic: ClassVar[bool] = False
     """Whether it is a point among discrete values, so that every sample is the same, and no log q teaches q."""
+    relative: ClassVar[bool] = False
+    """Whether it is relative to the prior of its level, which only a ladder knows in time."""
     amortised: ClassVar[bool] = True
     """Whether an encoder computes it (the exact posterior of a mixture needs none)."""
 

@@ -40,6 +40,8 @@ class Structure(ABC):
     """Whether it has a discrete latent beside the continuous one of its prior and posterior."""
     of_codes: ClassVar[bool] = False
     """Whether its latents are grids of codes."""
+    laddered: ClassVar[bool] = False
+    """Whether its posterior comes down level by level, in the light of the prior there."""
     denoising: ClassVar[bool] = False
     """Whether its decoder is a denoiser, which sees a noisy value and how noisy it is."""
 
@@ -69,11 +71,12 @@ def likelihood_given(config: Config, shapes: Shapes, seen: ContextShape) -> Like
     """The likelihood with a decoder that sees numbers or a map; a decoder that knows no maps sees the map's numbers."""
     family = config.likelihood
     out, condition = family.out_shape(shapes), shapes.condition
+    reads = None if config.model.laddered else config.posterior.as_input  # a ladder's state is no value of a latent
     if isinstance(config.decoder, AutoregressiveSettings):
         network = config.decoder.build(seen, out, condition, family.symbols(shapes))
-        return AutoregressiveLikelihood(family, network, shapes, config.posterior.as_input)
+        return AutoregressiveLikelihood(family, network, shapes, reads)
     seen = seen if isinstance(config.decoder, ConvDecoder) else context_size(seen)
-    return Likelihood(family, config.decoder.build(seen, out, condition), shapes, config.posterior.as_input)
+    return Likelihood(family, config.decoder.build(seen, out, condition), shapes, reads)
 
 
 def posterior_of(config: Config, shapes: Shapes) -> nn.Module:

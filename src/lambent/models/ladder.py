@@ -1,0 +1,174 @@
+"""A ladder of latents: what each level sees of x goes up, and both p and q come down."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lambent.draws import Draw, Enumerate, Given
+from lambent.models.base import LatentModel
+from lambent.networks.fold import fold, fold_together
+from lambent.posteriors import PosteriorSettings
+from lambent.trace import Latent, Trace
+
+
+class LadderLevel(nn.Module, ABC):
+    """The networks of one level, on flat batches (N, ...); they come down with a state of any shape.
+
+    Args:
+        latent: D, dimensions of the level's latent, which is always flat.
+        width_p: Numbers that its p is made of.
+        width_q: Numbers that its q is made of.
+    """
+
+    def __init__(self, latent: int, width_p: int, width_q: int) -> None:
+        super().__init__()
+        self.latent, self.width_p, self.width_q = latent, width_p, width_q
+
+    @abstractmethod
+    def prior_numbers(self, state: Tensor, condition: Tensor | None) -> Tensor:
+        """Of p(z|levels above), (N, width_p); never called at the top, where the model has a prior."""
+
+    @abstractmethod
+    def posterior_numbers(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
+        """Of q(z|x, levels above), (N, width_q), from what this level sees of x; ``state`` is None at the top."""
+
+    @abstractmethod
+    def next(self, state: Tensor | None, z: Tensor, condition: Tensor | None) -> Tensor:
+        """What the level below starts from, (N, ...), once z (N, D) is known; ``state`` is None at the top."""
+
+    @property
+    @abstractmethod
+    def inference(self) -> Sequence[nn.Module]:
+        """The modules that only q uses; all others are the generative side's."""
+
+    def penalties(self) -> dict[str, Tensor]:
+        """Scalar terms of the training loss by name, which are summed over levels."""
+        return {}
+
+
+class Ladder(LatentModel):
+    """p(zN) p(zN-1|zN) ... p(z1|z2..zN) p(x|z1..zN) with q(zN|x) q(zN-1|x,zN) ... q(z1|x,z2..zN).
+
+    Ladder VAE (Sonderby et al. 2016), NVAE (Vahdat & Kautz 2020), VDVAE (Child 2021). Both sides share the state that
+    comes down, so that the prior of every level is known where its posterior is, and every rate has a closed form
+    where the families have one (given the levels above, which are drawn).
+
+    Args:
+        prior: p(zN), ``prior(condition)``.
+        family: q of a level, `PosteriorSettings.around` its p; p of a level is of its ``conditional()``.
+        bottom: ``bottom(x as input (B, *event), condition)``: a list of what each level sees of x, lowest first.
+        levels: Lowest first.
+        likelihood: p(x|z), given the last state, flat (K, B, numbers).
+        states: Number of values of each level, where they are discrete and small enough to enumerate.
+    """
+
+    likelihood: Any
+
+    def __init__(
+        self,
+        prior: nn.Module,
+        family: PosteriorSettings,
+        bottom: nn.Module,
+        levels: Sequence[LadderLevel],
+        likelihood: nn.Module,
+        states: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.prior, self.family, self.bottom, self.likelihood = prior, family, bottom, likelihood
+        self.levels: Any = nn.ModuleList(levels)
+        self.states = tuple(states)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the levels, lowest first: z1, z2, ..."""
+        return [f"z{i + 1}" for i in range(len(self.levels))]
+
+    def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
+        """Runs down the ladder, seeing a batch ``x`` (B, *event) or generating."""
+        seen: list[Tensor | None] = [None] * len(self.levels)
+        if x is not None:
+            read = self.as_input(x)
+            draw = self._placed(draw).informed(self.control, read)
+            seen = list(self.bottom(read.to(next(self.parameters(), read).dtype), condition))
+        latents, state = self._down(seen, draw, condition)
+        px = self.likelihood(state.flatten(2), condition)
+        return Trace(px, tuple(latents), self._penalties() if self.training and x is not None else {})
+
+    def _down(self, seen: list[Tensor | None], draw: Draw, condition: Tensor | None) -> tuple[list[Latent], Tensor]:
+        """The levels, lowest first, and the last state."""
+        latents: list[Latent] = []
+        state: Tensor | None = None
+        for level, name, own in zip(reversed(self.levels), reversed(self.names), reversed(seen), strict=True):
+            p = self._prior(level, state, condition)
+            q = None if own is None else self._posterior(level, own, state, p, condition)
+            latents.insert(0, draw(name, p, q))
+            state = self._next(level, state, latents[0].value, condition)
+        assert state is not None
+        return latents, state
+
+    def _prior(self, level: Any, state: Tensor | None, condition: Tensor | None) -> Distribution:
+        """p(z|levels above): of batch shape (K, B), or the prior's own at the top."""
+        if state is None:
+            p: Distribution = self.prior(condition)
+            return p
+        return self.family.conditional().distribution(fold(level.prior_numbers, state, condition), level.latent)
+
+    def _posterior(
+        self, level: Any, seen: Tensor, state: Tensor | None, p: Distribution, condition: Tensor | None
+    ) -> Distribution:
+        """q(z|x, levels above): of batch shape (K, B), or (B,) at the top."""
+        if state is None:
+            return self.family.distribution(level.posterior_numbers(seen, None, condition), level.latent)
+        numbers = fold_together(lambda s, x, c: level.posterior_numbers(x, s, c), (state,), (seen, condition))
+        return self.family.around(numbers, p, level.latent)
+
+    def _next(self, level: Any, state: Tensor | None, value: Tensor | None, condition: Tensor | None) -> Tensor:
+        assert value is not None
+        z = self.family.as_input(value).to(next(level.parameters(), value).dtype)
+        if state is None:
+            return fold(lambda own, c: level.next(None, own, c), z, condition)
+        return fold_together(level.next, (state, z), (condition,))
+
+    def _placed(self, draw: Draw) -> Draw:
+        """Tells an enumeration each level's place among the others, the top first."""
+        if not isinstance(draw, Enumerate):
+            return draw
+        n = len(self.states)
+        places = {self.names[i]: (math.prod(self.states[:i]), math.prod(self.states[i + 1 :])) for i in range(n)}
+        return dataclasses.replace(draw, places=dict(reversed(places.items())))
+
+    def _penalties(self) -> dict[str, Tensor]:
+        """Those of the bottom and the levels, summed by name."""
+        found: dict[str, Tensor] = {}
+        for part in (self.bottom, *self.levels):
+            own = part.penalties() if hasattr(part, "penalties") else {}
+            for name, term in own.items():
+                found[name] = found[name] + term if name in found else term
+        return found
+
+    def code(self, trace: Trace) -> Tensor:
+        """All levels side by side, lowest first, (K, B, sum of D)."""
+        return torch.cat([latent.value for latent in trace.latents if latent.value is not None], -1)
+
+    def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
+        """p(x|z) at the values of all levels side by side, lowest first, (K, B, sum of D)."""
+        parts = code.split([level.latent for level in self.levels], -1)
+        px: Distribution = self(None, Given(values=dict(zip(self.names, parts, strict=True))), condition).px
+        return px
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of p ("generative"), and of what q alone uses ("inference")."""
+        parts = [self.bottom, *(part for level in self.levels for part in level.inference)]
+        inference = list(nn.ModuleList(parts).parameters())
+        own = {id(p) for p in inference}
+        sides = (self.prior, self.levels, self.likelihood)
+        generative = [p for side in sides for p in side.parameters() if id(p) not in own]
+        return {"generative": generative, "inference": inference, **self.control_group()}
