@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lambent.distributions.base import Distribution
-from lambent.distributions.numerics import event_sum, full_precision, joint_shape, split_shape
+from lambent.distributions.binned import Binned
+from lambent.distributions.numerics import full_precision, joint_shape, split_shape
 from lambent.errors import ConfigError
 
 
-class DiscretisedLogistic(Distribution):
+class DiscretisedLogistic(Binned):
     """Levels 0..L-1 with the mass that a logistic gives to each one's bin (Kingma et al. 2016, eq. 12).
 
     Level i is centred at -1 + 2i/(L-1), in the unit of ``loc`` and the scale; bins meet half way, and the first and
@@ -40,12 +40,12 @@ class DiscretisedLogistic(Distribution):
         self.levels, self.event_dims = levels, event_dims
         super().__init__(*split_shape(joint_shape(self.loc, self.log_scale), event_dims, "DiscretisedLogistic"))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of integer levels (of any number type), nats."""
-        return event_sum(self.log_masses(value.to(self.loc.dtype)), self.event_shape)
+    @property
+    def _zeros(self) -> Tensor:
+        return self.loc.new_zeros(self.batch_shape + self.event_shape)
 
     def log_masses(self, level: Tensor) -> Tensor:
-        """Log probability of each element's level, before the event sum."""
+        """Log probability of each element's level, before the event sum, nats."""
         inverse = torch.exp(-self.log_scale)
         # 0 at the first and last level and 1 elsewhere; products with them are many times faster than masks.
         not_first, not_last = level.clamp_max(1), (self.levels - 1 - level).clamp_max(1)
@@ -62,28 +62,12 @@ class DiscretisedLogistic(Distribution):
     @property
     def mode(self) -> Tensor:
         """The most probable level: the one around ``loc``, or an end whose tail outweighs it."""
-        nearest = self._nearest(self.loc.expand(self.batch_shape + self.event_shape))
-        candidates = torch.stack([nearest, torch.zeros_like(nearest), torch.full_like(nearest, self.levels - 1)])
-        best = self.log_masses(candidates).argmax(0, keepdim=True)
-        return candidates.gather(0, best).squeeze(0)
+        return self.or_an_end(self._nearest(self.loc.expand(self.batch_shape + self.event_shape)))
 
-    @property
-    def mean(self) -> Tensor:
-        """Expected level, exact: the sum over k >= 1 of P(level >= k)."""
-        return self._tail_sum(lambda k: 1.0)
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the level."""
-        return self._tail_sum(lambda k: 2.0 * k - 1) - self.mean.square()
-
-    def _tail_sum(self, weight: Callable[[int], float]) -> Tensor:
-        inverse = torch.exp(-self.log_scale)
-        total = torch.zeros(self.batch_shape + self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
-        for k in range(1, self.levels):  # a loop: 256 levels at once would need 256 times the memory
-            edge = (2 * k - self.levels) / (self.levels - 1)
-            total = total + weight(k) * torch.sigmoid((self.loc - edge) * inverse)
-        return total
+    def at_least(self, level: int) -> Tensor:
+        """sigmoid((loc - lower edge)/scale)."""
+        edge = (2 * level - self.levels) / (self.levels - 1)
+        return torch.sigmoid((self.loc - edge) * torch.exp(-self.log_scale))
 
     def _nearest(self, position: Tensor) -> Tensor:
         return ((position + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lambent.distributions.base import Distribution
+from lambent.distributions.binned import Binned
 from lambent.distributions.logistic import DiscretisedLogistic
-from lambent.distributions.numerics import event_sum, full_precision, joint_shape
+from lambent.distributions.numerics import full_precision, joint_shape
 from lambent.errors import ConfigError
 
 
-class LogisticMixture(Distribution):
+class LogisticMixture(Binned):
     """Each element a mixture of C discretised logistics (Salimans et al. 2017, ICLR, eq. 1 and 2).
 
     log P(level) = logsumexp_c(log pi_c + log P_c(level)), nats, P_c as `DiscretisedLogistic` has it.
@@ -53,35 +53,26 @@ class LogisticMixture(Distribution):
         """pi, (*batch, C, *event)."""
         return self.logits.softmax(self._axis)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of integer levels (of any number type), nats."""
-        return event_sum(self._log_masses(value.to(self.parts.loc.dtype)), self.event_shape)
+    @property
+    def _zeros(self) -> Tensor:
+        return self.parts.loc.new_zeros(self.batch_shape + self.event_shape)
 
-    def _log_masses(self, level: Tensor) -> Tensor:
+    def log_masses(self, level: Tensor) -> Tensor:
+        """Log probability of each element's level, before the event sum, nats."""
         each = self.parts.log_masses(level.unsqueeze(self._axis))
         return torch.logsumexp(self.logits.log_softmax(self._axis) + each, self._axis)
 
-    @property
-    def mean(self) -> Tensor:
-        """Expected level, exact."""
-        return self._average(self.parts.mean)
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the level."""
-        return self._average(self.parts.variance + self.parts.mean.square()) - self.mean.square()
-
-    def _average(self, values: Tensor) -> Tensor:
-        return (self.weights * values).sum(self._axis)
+    def at_least(self, level: int) -> Tensor:
+        """The components' own, weighted."""
+        return (self.weights * self.parts.at_least(level)).sum(self._axis)
 
     @property
     def mode(self) -> Tensor:
         """The most probable level: of all of them, one after the other."""
-        shape = self.batch_shape + self.event_shape
-        best = torch.zeros(shape, dtype=self.parts.loc.dtype, device=self.parts.loc.device)
-        highest = self._log_masses(best)
+        best = self._zeros
+        highest = self.log_masses(best)
         for level in range(1, self.levels):  # a loop: 256 levels at once would need 256 times the memory
-            mass = self._log_masses(torch.full_like(best, level))
+            mass = self.log_masses(torch.full_like(best, level))
             best = torch.where(mass > highest, level, best)
             highest = torch.maximum(mass, highest)
         return best

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from lambent.distributions.base import Distribution
+from lambent.distributions.binned import Binned
 from lambent.distributions.normal import standard_noise
 from lambent.distributions.numerics import event_sum, full_precision, joint_shape, split_shape, widened
 from lambent.errors import ConfigError
@@ -19,7 +20,7 @@ LEVELS = 256
 _MOST_BITS = 20
 
 
-class RoundedNormal(Distribution):
+class RoundedNormal(Binned):
     """A Normal rounded to 0..L-1: P(k) = Phi((k + 1/2 - m)/s) - Phi((k - 1/2 - m)/s), the end bins taking the tails.
 
     The masses of all levels sum to 1. ``log_prob`` (nats) is differentiable in the value too, as if k were any number,
@@ -45,38 +46,23 @@ class RoundedNormal(Distribution):
         self.levels, self.event_dims = levels, event_dims
         super().__init__(*split_shape(joint_shape(self.loc, self.log_scale), event_dims, "RoundedNormal"))
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats."""
-        return event_sum(self._log_masses(value), self.event_shape)
+    @property
+    def _zeros(self) -> Tensor:
+        return self.loc.new_zeros(self.batch_shape + self.event_shape)
 
-    def _log_masses(self, value: Tensor) -> Tensor:
-        terms: Tensor = _LogMass.apply(value.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
+    def log_masses(self, level: Tensor) -> Tensor:
+        """Log probability of each element's level, before the event sum, nats."""
+        terms: Tensor = _LogMass.apply(level.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
         return terms
+
+    def at_least(self, level: int) -> Tensor:
+        """Phi((m - level + 1/2)/s)."""
+        return torch.special.ndtr((self.loc - (level - 0.5)) * torch.exp(-self.log_scale))
 
     @property
     def mode(self) -> Tensor:
         """The most probable level: the one around the mean, or an end whose tail outweighs it."""
-        nearest = self.loc.expand(self.batch_shape + self.event_shape).round().clamp(0, self.levels - 1)
-        candidates = torch.stack([nearest, torch.zeros_like(nearest), torch.full_like(nearest, self.levels - 1)])
-        best = self._log_masses(candidates).argmax(0, keepdim=True)
-        return candidates.gather(0, best).squeeze(0)
-
-    @property
-    def mean(self) -> Tensor:
-        """Expected level, exact: the sum over k >= 1 of P(level >= k)."""
-        return self._tail_sum(lambda k: 1.0)
-
-    @property
-    def variance(self) -> Tensor:
-        """Variance of the level."""
-        return self._tail_sum(lambda k: 2.0 * k - 1) - self.mean.square()
-
-    def _tail_sum(self, weight: Callable[[int], float]) -> Tensor:
-        inverse = torch.exp(-self.log_scale)
-        total = torch.zeros(self.batch_shape + self.event_shape, dtype=self.loc.dtype, device=self.loc.device)
-        for k in range(1, self.levels):  # a loop: 256 levels at once would need 256 times the memory
-            total = total + weight(k) * torch.special.ndtr((self.loc - (k - 0.5)) * inverse)
-        return total
+        return self.or_an_end(self.loc.expand(self.batch_shape + self.event_shape).round().clamp(0, self.levels - 1))
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         drawn = torch.addcmul(self.loc, self.log_scale.exp(), standard_noise(shape, self.loc, generator))
