@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds, mix
-from lambent.evaluation.summary import figure
+from lambent.evaluation.summary import figure, level_figures
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
@@ -93,12 +93,15 @@ def fit(
         resolved = replace(resolved, data=replace(resolved.data, valid_fraction=0.0))
     resolved = with_modules(resolved, _module(encoder), _module(decoder))
     check(resolved)
+    stages = stages_of(resolved)
+    for stage in stages:
+        check(stage)
     console = Console() if console is None else console
     with _threads(resolved.train.threads) as threads:
         engine = start_engine(resolved.train.device)
         try:
             return _train_stages(
-                [_prepare(stage, data, valid, engine) for stage in stages_of(resolved)],
+                [_prepare(stage, data, valid, engine) for stage in stages],
                 out,
                 console,
                 threads,
@@ -365,7 +368,8 @@ def _validation(job: Job) -> Any:
         values, kind = (found.iwae, found.iwae_kind) if weighted else (found.elbo, found.elbo_kind)
         assert values is not None
         bound, rate, distortion = (figure(v, kind) for v in (values, found.rate, found.distortion))
-        return Validation(bound.value, bound.se, kind, rate.value, distortion.value, len(job.valid))
+        rates = {name: level.value for name, level in level_figures(found).items()}
+        return Validation(bound.value, bound.se, kind, rate.value, distortion.value, len(job.valid), rates)
 
     return validate
 

@@ -35,7 +35,7 @@ from lambent.evaluation.codes import code_usage
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
-from lambent.evaluation.units import posterior_means
+from lambent.evaluation.units import level_sizes, posterior_means
 from lambent.likelihoods import Family
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
@@ -165,6 +165,7 @@ class Run:
             discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
             log_jacobian=self.transform.log_jacobian,
             counts=self._counts(prepared),
+            sizes=self._sizes(prepared),
         )
         return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 
@@ -178,6 +179,12 @@ class Run:
         """How evaluation draws: exactly by enumeration where training did, else true draws of the posterior."""
         draw: Draw = self.config.draw.evaluating()
         return draw
+
+    @torch.inference_mode()
+    def _sizes(self, prepared: View) -> dict[str, int]:
+        """Latents of each level that has values."""
+        x, condition = stretch(prepared, 0, 1)
+        return level_sizes(self.model(x, Mode(), condition))
 
     def _counts(self, prepared: View) -> Tensor | None:
         """Symbols that are scored of each text; None for all other data."""

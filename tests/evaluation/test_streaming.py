@@ -24,7 +24,7 @@ from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
 N = 150  # not a multiple of any block
-ROWS = ("elbo", "rate", "distortion", "iwae", "effective")
+ROWS = ("elbo", "rate", "rates", "distortion", "iwae", "effective")
 
 
 def vae(prior=None, family=None):

@@ -63,7 +63,8 @@ def evaluation_text(found: Evaluation) -> str:
     rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
     lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
-    lines += [f"  {'rate':<16} {_figure(found.rate)}", f"  {'distortion':<16} {_figure(found.distortion)}"]
+    lines += [f"  {'rate':<16} {_figure(found.rate)}", *_levels(found)]
+    lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
         lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
     if found.log_jacobian:
@@ -81,6 +82,13 @@ def evaluation_text(found: Evaluation) -> str:
     if found.non_finite:
         lines.append(f"  {'not finite':<16} {found.non_finite} examples: they make the means -inf")
     return "\n".join(lines)
+
+
+def _levels(found: Evaluation) -> list[str]:
+    """A line a level, where there are several."""
+    units = {name: f"  ({active} of {size} units active)" for name, (active, size) in (found.units or {}).items()}
+    rates = found.rates or {}
+    return [f"    {f'rate {name}':<14} {_figure(value)}{units.get(name, '')}" for name, value in rates.items()]
 
 
 def information_text(found: Information) -> str:

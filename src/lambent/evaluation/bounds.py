@@ -32,11 +32,13 @@ Batch = Callable[[int, int], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Per-example terms, each (N,) float64, nats (``effective`` is a number of samples).
+    """Per-example terms, each (N,) float64 but for ``rates``, nats (``effective`` is a number of samples).
 
     Attributes:
         elbo: Mean over K of log p(x|z), minus the rate (closed form where there is one).
-        rate: KL(q||p).
+        rate: KL(q||p) of all levels together: the sum of ``rates``.
+        rates: Of each level, (L, N), in the order of ``names``; (0, N) without latents.
+        names: The levels' names, lowest first in chains and ladders.
         distortion: -E log p(x|z).
         iwae: Log mean weight; None where no importance weight exists.
         effective: Effective sample size of the K weights.
@@ -47,6 +49,8 @@ class Bounds:
 
     elbo: Tensor
     rate: Tensor
+    rates: Tensor
+    names: tuple[str, ...]
     distortion: Tensor
     iwae: Tensor | None
     effective: Tensor | None
@@ -60,6 +64,7 @@ class Bounds:
             self,
             elbo=add(self.elbo.clone()),
             rate=add(self.rate.clone()),
+            rates=add(self.rates.clone()),
             distortion=add(self.distortion.clone()),
             iwae=None if self.iwae is None else add(self.iwae.clone()),
             effective=None if self.effective is None else add(self.effective.clone()),
@@ -72,7 +77,7 @@ class _Stream:
 
     count: int = 0
     distortion: Tensor | float = 0.0
-    rate: Tensor | float = 0.0
+    rates: Tensor | float = 0.0
     enumerated: bool = False
     log_sum: Tensor | None = None
     log_square_sum: Tensor | None = None
@@ -83,7 +88,7 @@ class _Stream:
         samples = count if trace.latents else 1
         self.count += samples
         self.distortion = self.distortion - samples * trace.average(log_px)
-        self.rate = self.rate + samples * _mean_rate(trace)
+        self.rates = self.rates + samples * level_rates(trace)
         if weights:
             self.enumerated = trace.enumerated
             # an enumerated level's terms are divided by the number of draws already, which differs between chunks
@@ -95,19 +100,25 @@ class _Stream:
         self.log_square_sum = second if self.log_square_sum is None else torch.logaddexp(self.log_square_sum, second)
 
     def rows(self) -> Tensor:
-        """(5, B): elbo, rate, distortion, iwae, effective samples."""
-        rate, distortion = torch.as_tensor(self.rate) / self.count, torch.as_tensor(self.distortion) / self.count
-        rate = rate.to(distortion.device).expand_as(distortion)
-        nothing = torch.full_like(distortion, math.nan)
+        """(4 + L, B): elbo, distortion, iwae, effective samples, and each level's rate."""
+        rates, distortion = torch.as_tensor(self.rates) / self.count, torch.as_tensor(self.distortion) / self.count
+        rates = rates.to(distortion.device)
+        elbo, nothing = -(rates.sum(0) + distortion), torch.full_like(distortion, math.nan)
         if self.log_sum is None or self.log_square_sum is None:
-            return torch.stack([-(rate + distortion), rate, distortion, nothing, nothing])
+            return torch.cat([torch.stack([elbo, distortion, nothing, nothing]), rates])
         effective = nothing if self.enumerated else (2 * self.log_sum - self.log_square_sum).exp()
-        return torch.stack([-(rate + distortion), rate, distortion, self.log_sum - math.log(self.count), effective])
+        iwae = self.log_sum - math.log(self.count)
+        return torch.cat([torch.stack([elbo, distortion, iwae, effective]), rates])
 
 
-def _mean_rate(trace: Trace) -> Tensor:
-    rate = trace.rate.double()
-    return trace.average(rate) if trace.latents else rate
+def level_rates(trace: Trace) -> Tensor:
+    """Each level's rate, averaged over the draws, (L, B) float64, nats.
+
+    A level may have no value, and then reports the rate that its draw knew.
+    """
+    shape = trace.px.batch_shape
+    rates = [trace.average(latent.rate.double().expand(shape)) for latent in trace.latents]
+    return torch.stack(rates) if rates else torch.zeros(0, shape[1], dtype=torch.float64)
 
 
 def bounds(
@@ -141,6 +152,7 @@ def bounds(
     blocks = list(_blocks(n, samples * states))
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
+    names: list[tuple[str, ...]] = []
 
     def work(block: tuple[int, int, int]) -> Tensor:
         index, start, stop = block
@@ -152,18 +164,21 @@ def bounds(
                 part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
+                names.append(tuple(latent.name for latent in trace.latents))
                 stream.add(trace, x, count, weights=trace.weighted)
         return stream.rows().cpu()
 
-    rows = torch.zeros(5, n, dtype=torch.float64)
     with _evaluating(model):
-        for (_, start, stop), found in zip(mine, _map(work, mine, threads), strict=True):
-            rows[:, start:stop] = found
+        parts = list(_map(work, mine, threads))
         if blocks and not mine:  # which numbers exist must be the same on every process
-            work(blocks[0])
+            parts = [work(blocks[0])]
+    rows = torch.zeros(len(parts[0]) if parts else 4, n, dtype=torch.float64)
+    for (_, start, stop), found in zip(mine, parts, strict=False):
+        rows[:, start:stop] = found
     elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
-    iwae, effective = (rows[3], rows[4]) if weighted else (None, None)
-    return Bounds(rows[0], rows[1], rows[2], iwae, effective, elbo_kind, iwae_kind, samples)
+    iwae, effective = (rows[2], rows[3]) if weighted else (None, None)
+    rates, levels = rows[4:], names[0] if names else ()
+    return Bounds(rows[0], rates.sum(0), rates, levels, rows[1], iwae, effective, elbo_kind, iwae_kind, samples)
 
 
 def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:

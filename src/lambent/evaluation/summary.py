@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lambent.evaluation.bounds import Bounds
 from lambent.evaluation.information import Information
-from lambent.evaluation.units import active_units
+from lambent.evaluation.units import active_by_level, active_units
 from lambent.trace import Kind
 
 
@@ -86,7 +86,7 @@ class Evaluation:
         elbo: E log p(x|z) - KL.
         iwae: log mean weight of K samples; None where no importance weight exists.
         log_likelihood: Exact log p(x); None where the model doesn't have it.
-        rate: KL(q||p).
+        rate: KL(q||p), of all levels together.
         distortion: -E log p(x|z).
         effective: Mean effective sample size of the K weights.
         active_units: Latent dimensions whose posterior mean varies (variance > 0.01).
@@ -100,6 +100,8 @@ class Evaluation:
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
         codes: Share of each level's codes in use and their perplexity; None without codes.
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
+        rates: KL(q||p) of each level, whose sum is ``rate``; None with fewer than two.
+        units: Active units of each level that has values, and its latents; None with fewer than two levels.
     """
 
     data: str
@@ -122,6 +124,8 @@ class Evaluation:
     fingerprint: str = ""
     codes: Mapping[str, Mapping[str, float]] | None = None
     symbols: Scored | None = None
+    rates: Mapping[str, Figure] | None = None
+    units: Mapping[str, tuple[int, int]] | None = None
 
     @property
     def best(self) -> tuple[str, Figure]:
@@ -169,6 +173,7 @@ class Evaluation:
             "bits_per_dim_from": None if bits is None else self.best[0],
             "rate": _plain(self.rate.value),
             "rate_se": _plain(self.rate.se),
+            **self._levels(),
             "distortion": _plain(self.distortion.value),
             "distortion_se": _plain(self.distortion.se),
             "effective_samples": None if self.effective is None else _plain(self.effective),
@@ -181,6 +186,13 @@ class Evaluation:
             "non_finite": self.non_finite,
             "log_jacobian": self.log_jacobian,
         }
+
+    def _levels(self) -> dict[str, Any]:
+        """Rate, active units and latents of each level, where there are several."""
+        if self.rates is None:
+            return {}
+        units = {name: {"active_units": n, "latent": size} for name, (n, size) in (self.units or {}).items()}
+        return {"rates": {name: value.to_dict() | units.get(name, {}) for name, value in self.rates.items()}}
 
 
 def summarise(
@@ -195,6 +207,7 @@ def summarise(
     log_jacobian: float = 0.0,
     information: Information | None = None,
     counts: Tensor | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> Evaluation:
     """The evaluation of per-example bounds.
 
@@ -209,6 +222,7 @@ def summarise(
         log_jacobian: What to add to a density to have it in the data's own unit, nats.
         information: I_q(x;z).
         counts: The symbols of texts, (N,).
+        sizes: Of each level that has values, its latents: what ``means`` is made of.
     """
     best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
     return Evaluation(
@@ -230,7 +244,16 @@ def summarise(
         log_jacobian=log_jacobian,
         information=information,
         symbols=None if counts is None else scored(best, counts),
+        rates=level_figures(found) or None,
+        units=active_by_level(means, sizes) if sizes and codes is None and len(found.names) > 1 else None,
     )
+
+
+def level_figures(found: Bounds) -> dict[str, Figure]:
+    """The rate of each level, where there are several."""
+    if len(found.names) < 2:
+        return {}
+    return {name: figure(values, found.elbo_kind) for name, values in zip(found.names, found.rates, strict=True)}
 
 
 def _effective(values: Tensor | None) -> float | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,29 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
     if len(means) < 2 or not means.numel():
         return 0
     return int((means.double().flatten(1).var(0) > threshold).sum())
+
+
+def level_sizes(trace: Trace) -> dict[str, int]:
+    """How many latents each level has that has values, in the order of `posterior_means`.
+
+    >>> from lambent.distributions import Normal, StandardNormal
+    >>> q = Normal(torch.zeros(2, 3), torch.zeros(()))
+    >>> z = Latent("z1", torch.zeros(1, 2, 3), StandardNormal((3,)), q)
+    >>> level_sizes(Trace(q, (z,)))
+    {'z1': 3}
+    """
+    levels = [z for z in trace.latents if z.value is not None]
+    return {z.name: _mean(z)[:1].numel() for z in levels}
+
+
+def active_by_level(means: Tensor, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Active units of each level and how many latents it has, of means (N, latents) side by side.
+
+    >>> active_by_level(torch.tensor([[0.0, 1.0, 0.0], [1.0, -1.0, 0.0]]), {"z1": 2, "z2": 1})
+    {'z1': (2, 2), 'z2': (0, 1)}
+    """
+    parts = means.flatten(1).split(list(sizes.values()), 1)
+    return {name: (active_units(part), part.shape[1]) for name, part in zip(sizes, parts, strict=True)}
 
 
 def posterior_means(trace: Trace) -> Tensor:

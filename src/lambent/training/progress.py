@@ -11,7 +11,7 @@ from lambent.training.updates import Phase
 
 @dataclass(frozen=True)
 class Validation:
-    """A bound on held-out data: mean over examples, nats."""
+    """A bound on held-out data: mean over examples, nats; and the rate of each level where there are several."""
 
     bound: float
     se: float
@@ -19,6 +19,14 @@ class Validation:
     rate: float
     distortion: float
     n: int
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, Any]:
+        """For a line of metrics."""
+        found = asdict(self)
+        if not self.rates:
+            del found["rates"]
+        return found
 
 
 @dataclass
