@@ -11,6 +11,7 @@ from lambent.objectives.groups import CIWAE, MIWAE, PIWAE
 from lambent.objectives.iwae import IWAE, effective_samples
 from lambent.objectives.penalties import L1, L2, NoPenalty, PenaltySettings
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
+from lambent.objectives.rates_by_level import Balanced, LevelWarmUp
 from lambent.objectives.sleep import Sleep
 from lambent.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
@@ -25,10 +26,12 @@ __all__ = [
     "MMD",
     "PIWAE",
     "Adversarial",
+    "Balanced",
     "Beta",
     "Capacity",
     "Factor",
     "FreeBits",
+    "LevelWarmUp",
     "LogLikelihood",
     "NoPenalty",
     "Objective",

@@ -23,6 +23,8 @@ class RateFunction(ABC):
 
     one_level: ClassVar[bool] = False
     """It compares the posteriors of a batch, which must have densities and one level of latents."""
+    by_level: ClassVar[bool] = False
+    """It treats the levels of a hierarchy differently."""
 
     @property
     @abstractmethod
@@ -44,6 +46,10 @@ class RateFunction(ABC):
 
     def sized(self, n: int) -> Self:
         """The rate function that knows the training set to have ``n`` examples."""
+        return self
+
+    def over(self, levels: int) -> Self:
+        """The rate function that knows the model to have so many levels of latents."""
         return self
 
 
@@ -115,7 +121,8 @@ class FreeBits(RateFunction):
     Counted per latent dimension where the KL splits into dimensions, else per level.
     """
 
-    nats: float = option(0.1, "nats per dimension that cost nothing to use", minimum=0)
+    nats: float = option(0.1, "nats per dimension, or level, that cost nothing to use", minimum=0)
+    by: str = option("dimension", "what each has its own free nats", choices=("dimension", "level"))
 
     @property
     def is_bound(self) -> bool:
@@ -128,7 +135,7 @@ class FreeBits(RateFunction):
         return charged.expand(trace.px.batch_shape)
 
     def _charge(self, trace: Trace, latent: Latent) -> Tensor:
-        elements = _elements(latent)
+        elements = latent.rate.unsqueeze(-1) if self.by == "level" else _elements(latent)
         drawn = elements.dim() == 3
         means = (trace.average(elements) if drawn else elements).mean(0)
         if trace.followed or not drawn:

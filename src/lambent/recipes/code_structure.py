@@ -36,6 +36,11 @@ class CodeStructure(Structure):
     )
     of_codes: ClassVar[bool] = True
 
+    @property
+    def level_count(self) -> int:
+        """Those above and the lowest."""
+        return 1 + len(self.above)
+
     def assemble(self, config: Config, shapes: Shapes) -> CodeModel:
         """Encoders upwards, a codebook and a prior a level, one decoder that sees all codes."""
         assert isinstance(config.posterior, CodePosterior)

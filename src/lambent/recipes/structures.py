@@ -45,6 +45,11 @@ class Structure(ABC):
     denoising: ClassVar[bool] = False
     """Whether its decoder is a denoiser, which sees a noisy value and how noisy it is."""
 
+    @property
+    def level_count(self) -> int:
+        """Levels of latents, one above the other."""
+        return 1
+
     def build(self, config: Config, shapes: Shapes) -> LatentModel:
         """The model, initialised from torch's current random state."""
         model = self.assemble(config, shapes)
@@ -128,6 +133,11 @@ class ChainStructure(Structure):
     def sizes(self) -> tuple[int, ...]:
         """Of all levels, lowest first."""
         return (self.latent, *self.above)
+
+    @property
+    def level_count(self) -> int:
+        """Those above and the lowest."""
+        return len(self.sizes)
 
     def assemble(self, config: Config, shapes: Shapes) -> MarkovChain:
         """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
