@@ -14,7 +14,7 @@ from lambent.errors import LambentError
 from lambent.evaluation.bounds import _evaluating, mix
 from lambent.evaluation.information import EXAMPLES
 from lambent.models import LatentModel
-from lambent.recipes import Config
+from lambent.recipes import Config, rate_of
 from lambent.recipes.remedies import remedies
 from lambent.run import spread
 from lambent.training.collapse import Alarm, Watch, look
@@ -66,7 +66,8 @@ def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm
     def advice() -> list[str]:
         return [" ".join(remedy.tokens) for remedy in remedies(config, steps)]
 
-    return Alarm(under, lambda step: config.rate.at(step).settled, advice)
+    rate = rate_of(config)
+    return Alarm(under, lambda step: rate.at(step).settled, advice)
 
 
 def _normalised(model: LatentModel, valid: View) -> bool:

@@ -1,6 +1,6 @@
 """The named systems as data, and how a configuration becomes a model."""
 
-from lambent.recipes.check import biases, check, objective_of
+from lambent.recipes.check import biases, check, objective_of, rate_of
 from lambent.recipes.code_structure import CodeStructure
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.recipe import Recipe
@@ -19,5 +19,6 @@ __all__ = [
     "layer_of_tokens",
     "layer_of_values",
     "objective_of",
+    "rate_of",
     "resolve",
 ]

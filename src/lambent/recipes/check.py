@@ -6,7 +6,7 @@ from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
 from lambent.likelihoods import TextFamily
 from lambent.networks import AutoregressiveSettings, DenoiserSettings, NoEncoder, UserDecoder, UserEncoder
-from lambent.objectives import IWAE, LogLikelihood, NoPenalty, ReweightedWakeSleep, Sleep
+from lambent.objectives import IWAE, LogLikelihood, NoPenalty, RateFunction, ReweightedWakeSleep, Sleep
 from lambent.objectives.base import Objective
 from lambent.posteriors import BoundedNormal, NoCorruption, NoPosterior
 from lambent.priors import AR1PriorSettings, NoPrior
@@ -62,7 +62,12 @@ def _unlearnt(config: Config) -> str:
 
 def objective_of(config: Config) -> Objective:
     """The objective with its rate function."""
-    return config.objective.with_rate(config.rate)
+    return config.objective.with_rate(rate_of(config))
+
+
+def rate_of(config: Config) -> RateFunction:
+    """The rate function, told the number of levels."""
+    return config.rate.over(config.model.level_count)
 
 
 def _named(config: Config, *sections: str) -> str:
@@ -167,6 +172,11 @@ def _split(config: Config) -> None:
     if not (config.posterior.normalised and config.posterior.marginals):
         use = "posterior=normal" if config.posterior.latent_kind in SMOOTH else "posterior=bernoulli"
         _refuse(config, "rate posterior", f"the density of each dimension isn't known; use {use}")
+
+
+def _by_level(config: Config) -> None:
+    if config.rate.by_level and config.model.level_count < 2:
+        _refuse(config, "rate model", "there are no levels, one above the other, to tell apart; use rate=warm-up")
 
 
 def _weights(config: Config) -> None:
@@ -293,6 +303,7 @@ RULES = (
     _around_the_encoder,
     _penalised,
     _split,
+    _by_level,
     _weights,
     _drawable,
     _enumerable,
