@@ -5,9 +5,10 @@ from lambent.models.chain import MarkovChain
 from lambent.models.codes import CodeLevel, CodeModel
 from lambent.models.density import Density
 from lambent.models.joint import Joint
-from lambent.models.ladder import Ladder, LadderLevel
+from lambent.models.ladder import Ladder
 from lambent.models.mixture import Mixture
 from lambent.models.vae import VAE
+from lambent.networks.ladder import LadderLevel
 
 __all__ = [
     "VAE",

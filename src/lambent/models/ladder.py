@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,43 +14,11 @@ from torch.distributions import Distribution
 from lambent.draws import Draw, Enumerate, Given
 from lambent.models.base import LatentModel
 from lambent.networks.fold import fold, fold_together
+from lambent.networks.ladder import LadderLevel
 from lambent.posteriors import PosteriorSettings
 from lambent.trace import Latent, Trace
 
-
-class LadderLevel(nn.Module, ABC):
-    """The networks of one level, on flat batches (N, ...); they come down with a state of any shape.
-
-    Args:
-        latent: D, dimensions of the level's latent, which is always flat.
-        width_p: Numbers that its p is made of.
-        width_q: Numbers that its q is made of.
-    """
-
-    def __init__(self, latent: int, width_p: int, width_q: int) -> None:
-        super().__init__()
-        self.latent, self.width_p, self.width_q = latent, width_p, width_q
-
-    @abstractmethod
-    def prior_numbers(self, state: Tensor, condition: Tensor | None) -> Tensor:
-        """Of p(z|levels above), (N, width_p); never called at the top, where the model has a prior."""
-
-    @abstractmethod
-    def posterior_numbers(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
-        """Of q(z|x, levels above), (N, width_q), from what this level sees of x; ``state`` is None at the top."""
-
-    @abstractmethod
-    def next(self, state: Tensor | None, z: Tensor, condition: Tensor | None) -> Tensor:
-        """What the level below starts from, (N, ...), once z (N, D) is known; ``state`` is None at the top."""
-
-    @property
-    @abstractmethod
-    def inference(self) -> Sequence[nn.Module]:
-        """The modules that only q uses; all others are the generative side's."""
-
-    def penalties(self) -> dict[str, Tensor]:
-        """Scalar terms of the training loss by name, which are summed over levels."""
-        return {}
+__all__ = ["Ladder", "LadderLevel"]
 
 
 class Ladder(LatentModel):

@@ -3,6 +3,7 @@
 from lambent.recipes.check import biases, check, objective_of, rate_of
 from lambent.recipes.code_structure import CodeStructure
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
+from lambent.recipes.ladder_structure import LadderStructure
 from lambent.recipes.recipe import Recipe
 from lambent.recipes.table import RECIPES, configure, find_recipe
 
@@ -10,6 +11,7 @@ __all__ = [
     "RECIPES",
     "CodeStructure",
     "Config",
+    "LadderStructure",
     "Recipe",
     "biases",
     "check",

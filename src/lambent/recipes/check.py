@@ -235,6 +235,17 @@ def _levels(config: Config) -> None:
         _refuse(config, "model posterior", "p of a lower level would be a point, without a density; use model=vae")
 
 
+def _laddered(config: Config) -> None:
+    posterior = config.posterior
+    if not config.model.laddered:
+        if posterior.relative:
+            _refuse(config, "model posterior", "only a ladder knows the prior of a level in time; use posterior=normal")
+        return
+    for latent in (config.model.latent, *getattr(config.model, "above", ())):
+        if posterior.own_size(latent):
+            _refuse(config, "model posterior", "a level has no numbers alike for all examples; use posterior=normal")
+
+
 def _samples(config: Config) -> None:
     """Refuses numbers of samples that the objective makes nothing of."""
     objective, samples = config.objective, config.draw.samples
@@ -310,6 +321,7 @@ RULES = (
     _learnable,
     _samples,
     _levels,
+    _laddered,
     _rated,
     _ended,
     updated,
