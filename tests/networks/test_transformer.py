@@ -126,10 +126,10 @@ def written_out(net, x, context=None, vector=0, points=0):
     tokens = [net.start] + [net.inputs.table.weight[int(x[d])] for d in order[:-1]]
     tokens = [h + p for h, p in zip(tokens, net.positions, strict=True)]
     if vector:
-        tokens = [h + net.from_vector.weight @ context[-vector:] for h in tokens]
+        tokens = [h + net.seen.from_vector.weight @ context[-vector:] for h in tokens]
     prefix = [
-        net.from_map.weight @ context[: len(context) - vector].view(-1, points)[:, i] + net.from_map.bias
-        + net.map_positions[i]
+        net.seen.from_map.weight @ context[: len(context) - vector].view(-1, points)[:, i] + net.seen.from_map.bias
+        + net.seen.positions[i]
         for i in range(points)
     ]  # fmt: skip
     h = stacked(net.stack, prefix + tokens, 2, causal=True)[points:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -16,11 +15,10 @@ from lambent.networks.autoregressive import (
     ORDERINGS,
     AutoregressiveSettings,
     ContextShape,
-    context_size,
     input_dropout_option,
-    linear,
 )
-from lambent.networks.base import Encoder, checked
+from lambent.networks.base import Encoder
+from lambent.networks.contexttokens import ContextTokens, positions
 from lambent.networks.mlp import affine
 from lambent.networks.sequence import SequenceNet, Step, Steps, pixel_order
 from lambent.settings import option, part
@@ -183,10 +181,6 @@ class Stack(nn.Module):
         return self.norm(h)
 
 
-def _positions(count: int, width: int) -> nn.Parameter:
-    return nn.Parameter(torch.randn(count, width) * width**-0.5)
-
-
 class TransformerNet(SequenceNet):
     """A causal `Stack` over the elements, at learned positions (Parmar et al. 2018; Chen et al. 2020).
 
@@ -211,26 +205,21 @@ class TransformerNet(SequenceNet):
     ) -> None:
         width, order = settings.width, pixel_order(out_shape[1:], settings.ordering)
         super().__init__(out_shape, order, width, width, symbols, settings.input_dropout)
-        self.positions = _positions(self.elements, width)
-        self.context = context_size(latent) + condition
-        self.map = None if isinstance(latent, int) else latent
-        front = prod(self.map[1:]) if self.map else 0
+        self.positions = positions(self.elements, width)
+        self.seen = ContextTokens(latent, condition, width)
+        self.context = self.seen.size
         sizes = (width, settings.layers, settings.heads, settings.dropout)
-        self.stack = Stack(*sizes, causal=True, windows=settings.windows(), front=front)
-        vector = self.context - (prod(self.map) if self.map else 0)
-        self.from_vector = linear(vector, width) if vector else None
-        self.from_map = affine(self.map[0], width) if self.map else None
-        self.map_positions = _positions(prod(self.map[1:]), width) if self.map else None
+        self.stack = Stack(*sizes, causal=True, windows=settings.windows(), front=self.seen.front)
 
     def features(self, tokens: Tensor, context: Tensor | None) -> Tensor:
         """(N, D, width) of tokens (N, D, width)."""
-        prefix, everywhere = self._context_terms(context, len(tokens))
+        prefix, everywhere = self.seen(context, len(tokens), self.start)
         tokens = tokens + self.positions + everywhere.unsqueeze(1)
         return self.stack(torch.cat([prefix, tokens], 1))[:, prefix.shape[1] :]
 
     def stepper(self, items: int, context: Tensor | None) -> Step:
         """Attention to cached keys and values."""
-        prefix, everywhere = self._context_terms(context, items)
+        prefix, everywhere = self.seen(context, items, self.start)
         before = prefix.shape[1]
         cache = self.stack.cache(items, before + self.elements)
         for place in range(before):
@@ -240,19 +229,6 @@ class TransformerNet(SequenceNet):
             return self.stack.step(token + self.positions[place] + everywhere, cache, before + place)
 
         return step
-
-    def _context_terms(self, context: Tensor | None, items: int) -> tuple[Tensor, Tensor]:
-        """Tokens in front (N, h w, width), and what every other token is moved by, (N, width)."""
-        context, zero = checked(context, items, self.context), self.start.new_zeros(items, len(self.start))
-        if context is None:
-            return zero.unsqueeze(1)[:, :0], zero
-        context = context.to(zero.dtype)
-        vector = context[:, prod(self.map) if self.map else 0 :]
-        everywhere = zero if self.from_vector is None else self.from_vector(vector)
-        if self.map is None or self.from_map is None:
-            return zero.unsqueeze(1)[:, :0], everywhere
-        points = context[:, : prod(self.map)].view(items, self.map[0], -1).transpose(1, 2)
-        return self.from_map(points) + self.map_positions, everywhere
 
 
 @part("decoder", "transformer")
@@ -301,7 +277,7 @@ class TransformerEncoderNet(Encoder):
         super().__init__()
         self.features = settings.width
         self.steps = Steps(in_shape, settings.width, settings.end, condition)
-        self.positions = _positions(self.steps.count, settings.width)
+        self.positions = positions(self.steps.count, settings.width)
         self.stack = Stack(settings.width, settings.layers, settings.heads, settings.dropout, causal=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import torch
 from torch import Tensor, nn
 
-from lambent.networks.autoregressive import ContextShape, context_size, linear
-from lambent.networks.base import checked
-from lambent.networks.mlp import affine
+from lambent.networks.autoregressive import ContextShape
+from lambent.networks.contexttokens import ContextTokens, positions
 from lambent.networks.transformer import Stack
 
 
@@ -48,18 +45,12 @@ class UnmaskingTransformer(nn.Module):
         super().__init__()
         self.symbols = symbols
         self.table = nn.Parameter(torch.randn(symbols + 1, width))
-        self.positions = nn.Parameter(torch.randn(elements, width) * width**-0.5)
+        self.positions = positions(elements, width)
         self.stack = Stack(width, layers, heads, dropout, causal=False)
         self.output = nn.Linear(width, symbols)
         nn.init.zeros_(self.output.weight)  # starts uniform
         nn.init.zeros_(self.output.bias)
-        self.context = context_size(context) + condition
-        self.map = None if isinstance(context, int) else context
-        vector = self.context - (prod(self.map) if self.map else 0)
-        self.from_vector = linear(vector, width) if vector else None
-        self.from_map = affine(self.map[0], width) if self.map else None
-        places = prod(self.map[1:]) if self.map else 0
-        self.map_positions = nn.Parameter(torch.randn(places, width) * width**-0.5)
+        self.seen = ContextTokens(context, condition, width)
 
     def forward(self, x: Tensor, masked: Tensor, context: Tensor | None, at: Tensor | None = None) -> Tensor:
         """Logits (N, G, S) of the elements ``at`` (G,), of all D without it.
@@ -71,18 +62,6 @@ class UnmaskingTransformer(nn.Module):
             at: Which elements.
         """
         tokens = self.table[torch.where(masked, self.symbols, x)] + self.positions
-        before, everywhere = self._context_terms(context, len(x))
-        h = self.stack(torch.cat([before, tokens + everywhere], 1))[:, before.shape[1] :]
+        before, everywhere = self.seen(context, len(x), self.table)
+        h = self.stack(torch.cat([before, tokens + everywhere.unsqueeze(1)], 1))[:, before.shape[1] :]
         return self.output(h if at is None else h[:, at])
-
-    def _context_terms(self, context: Tensor | None, items: int) -> tuple[Tensor, Tensor]:
-        """Tokens in front, (N, h w, width), and what every other token is moved by, (N, 1, width)."""
-        context, zero = checked(context, items, self.context), self.table.new_zeros(items, 1, self.table.shape[1])
-        if context is None:
-            return zero[:, :0], zero
-        context, size = context.to(zero.dtype), prod(self.map) if self.map else 0
-        moved = zero if self.from_vector is None else self.from_vector(context[:, size:]).unsqueeze(1)
-        if self.map is None or self.from_map is None:
-            return zero[:, :0], moved
-        points = context[:, :size].view(items, self.map[0], -1).transpose(1, 2)
-        return self.from_map(points) + self.map_positions, moved
