@@ -6,7 +6,7 @@ latents and observations come out as float tensors on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lambent import levels
 from lambent.data import (
     Dataset,
     Transform,
@@ -28,7 +29,7 @@ from lambent.data import (
 )
 from lambent.data import load as load_data
 from lambent.distributions import central, sample
-from lambent.draws import Ancestral, Detached, Draw, Mode
+from lambent.draws import Ancestral, Detached, Draw, Held, Mode
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import Batch, bounds, mix
 from lambent.evaluation.codes import code_usage
@@ -241,24 +242,65 @@ class Run:
             found.append((central(px) if generator is None else sample(px, (), generator))[0].cpu())
         return torch.cat(found)
 
-    def reconstruct(self, data: Source | View, *, split: str = "test") -> Tensor:
-        """The mean of p(x|z) at the posterior's mode of each example, (N, *event)."""
-        prepared = data if isinstance(data, View) else self.prepare(data, split)
-        return self.decode(self.encode(prepared), prepared.condition(torch.arange(len(prepared))))
-
     @torch.inference_mode()
-    def sample(self, n: int, *, seed: int = 0, condition: Tensor | None = None, mean: bool = False) -> Tensor:
-        """``n`` observations (n, *event): z from the prior, x drawn from p(x|z), or its mean.
-
-        A conditional model without ``condition`` (n, c) takes its classes in turn.
+    def infer(self, data: Source | View, *, split: str = "test") -> dict[str, Tensor]:
+        """Each level's latents by name, lowest first: the posterior's modes, (N, *latent).
 
         Raises:
-            ConfigError: the prior is flat.
+            ConfigError: the model has fewer than two levels.
+        """
+        prepared = data if isinstance(data, View) else self.prepare(data, split)
+        parts = [levels.infer(self.model, x, condition) for x, condition in stretches(prepared)]
+        return {name: torch.cat([part[name].cpu() for part in parts]) for name in parts[0]}
+
+    @torch.inference_mode()
+    def reconstruct(
+        self, data: Source | View, *, top: int | None = None, seed: int | None = None, split: str = "test"
+    ) -> Tensor:
+        """The mean of p(x|z) at the posterior's mode of each example, (N, *event).
+
+        Args:
+            data: The examples.
+            top: Only the so many highest levels are taken from the example; the others follow from p given those.
+            seed: Draws them from p; they are at its modes otherwise.
+            split: "test" or "train".
+
+        Raises:
+            ConfigError: ``top`` of a model with fewer than two levels, or not so many.
+        """
+        prepared = data if isinstance(data, View) else self.prepare(data, split)
+        if top is None:
+            return self.decode(self.encode(prepared), prepared.condition(torch.arange(len(prepared))))
+        noise = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 4))
+        made = [levels.reconstruct(self.model, x, top, c, generator=noise) for x, c in stretches(prepared)]
+        return torch.cat([part.cpu() for part in made])
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        condition: Tensor | None = None,
+        mean: bool = False,
+        held: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """``n`` observations (n, *event): z from the prior, x drawn from p(x|z), or its mean.
+
+        A conditional model without ``condition`` (n, c) takes its classes in turn. Levels in ``held`` have the values
+        given there, (n, *latent) by name as `infer` gives them, and the others are drawn given those above.
+
+        Raises:
+            ConfigError: the prior is flat; ``held`` names a level that doesn't exist.
+            ShapeError: ``held`` has values of another shape.
         """
         condition = self.conditions(n) if condition is None else condition
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
-        px = self.model(None, Ancestral(batch=n, generator=generator), given).px
+        draw: Draw = Ancestral(batch=n, generator=generator)
+        if held is not None:
+            draw = Held(values=levels.held_values(self.model, held, n), batch=n, generator=generator)
+        px = self.model(None, draw, given).px
         if mean and not hasattr(px, "greedy"):
             return px.mean[0].cpu()
         return (central(px) if mean else sample(px, (), generator))[0].cpu()
