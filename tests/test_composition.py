@@ -253,7 +253,7 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=codes with posterior=normal", {"model": "codes"}),
         ("prior=normal with posterior=vq", {"posterior": "vq", "draw": "straight-through", "model": "codes"}),
         ("prior=normal with posterior=von-mises-fisher", {"posterior": "von-mises-fisher"}),
-        ("updates=stages with model=vae", {"updates": "stages"}),
+        ("updates=stages with model=density", {**NOTHING, "updates": "stages"}),
         ("decoder=made with likelihood=columns", {**NOTHING, "likelihood": "columns"}),
         ("model=density with penalty=l1", {**NOTHING, "penalty": "l1"}),
         ("model=density with corruption=gaussian", {**NOTHING, "corruption": "gaussian"}),

@@ -184,8 +184,8 @@ def test_how_many_stages_there_are():
     assert (first.train.freeze, second.train.freeze) == ("none", "autoencoder")
 
 
-def test_a_run_that_is_no_model_of_codes_has_no_stages():
-    with pytest.raises(CombinationError, match="updates=stages with model=vae"):
-        configure("vae", tokens=("updates=stages",))
-    with pytest.raises(CombinationError, match=r"train\.freeze=autoencoder with model=vae"):
+def test_what_has_no_encoder_or_no_prior_to_learn_has_no_stages():
+    with pytest.raises(CombinationError, match="updates=stages with model=mixture"):
+        configure("gmm", tokens=("updates=stages",))
+    with pytest.raises(CombinationError, match=r"train\.freeze=autoencoder with prior=normal: nothing would be left"):
         configure("vae", tokens=("train.freeze=autoencoder",))

@@ -39,6 +39,11 @@ class LatentModel(nn.Module, ABC):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by group, so that an objective can give each its own loss; groups are disjoint."""
 
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Those of p over the latents that no other latent generates: what a second stage trains by itself."""
+        prior = getattr(self, "prior", None)
+        return [] if prior is None else list(prior.parameters())
+
     def group_buffers(self) -> dict[str, list[Tensor]]:
         """Buffers that belong to a group, beside those of modules whose parameters all do."""
         return {}

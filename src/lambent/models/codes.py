@@ -214,8 +214,12 @@ class CodeModel(LatentModel):
         """Parameters of codebooks and decoder ("generative"), of encoders ("inference"), and of priors ("prior")."""
         inference = [p for level in self.levels for part in (level.encoder, level.head) for p in part.parameters()]
         codebooks = [p for level in self.levels for p in level.quantiser.parameters()]
-        prior = [p for level in self.levels for p in level.prior.parameters()]
-        return {"generative": [*codebooks, *self.likelihood.parameters()], "inference": inference, "prior": prior}
+        generative = [*codebooks, *self.likelihood.parameters()]
+        return {"generative": generative, "inference": inference, "prior": self.prior_parameters()}
+
+    def prior_parameters(self) -> list[nn.Parameter]:
+        """Those of the priors of all levels."""
+        return [p for level in self.levels for p in level.prior.parameters()]
 
     def group_buffers(self) -> dict[str, list[Tensor]]:
         """Those of the codebooks, which are the generative side's however they learn."""

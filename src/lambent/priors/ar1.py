@@ -43,6 +43,11 @@ class SequenceSettings:
 class AR1PriorSettings(SequenceSettings, PriorSettings):
     """Steps of a stationary AR(1) process, which no factorised posterior fits: its rate is never 0 (delta-VAE)."""
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
         return AR1Prior(self.process(shapes.latent))

@@ -21,6 +21,11 @@ class PriorSettings(ABC):
     estimated: ClassVar[bool] = False
     """Whether training sees an unbiased estimate of a bound on log p(z) in its place."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters."""
+        return True
+
     def states(self, latent: int) -> int | None:
         """How many values ``latent`` dimensions take; None where they are continuous."""
         return None

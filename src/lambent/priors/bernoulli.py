@@ -22,6 +22,11 @@ class BernoulliPrior(PriorSettings):
     latent_kind: ClassVar[LatentKind] = "binary"
     learned: bool = option(True, "whether the logits are learned; else the coins stay fair")  # noqa: FBT003
 
+    @property
+    def learns(self) -> bool:
+        """As asked."""
+        return self.learned
+
     def states(self, latent: int) -> int:
         """2 to the power of ``latent``."""
         return int(2**latent)

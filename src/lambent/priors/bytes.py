@@ -36,6 +36,11 @@ class BytePrior(PriorSettings):
     )
     spread: float = option(2.0, "bytes: the standard deviation at which a learned Normal starts", above=0)
 
+    @property
+    def learns(self) -> bool:
+        """As asked."""
+        return self.learned != "none"
+
     def states(self, latent: int) -> int:
         """256 to the power of ``latent``."""
         return int(BYTES**latent)

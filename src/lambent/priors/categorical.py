@@ -23,6 +23,11 @@ class CategoricalPriorSettings(PriorSettings):
     classes: int | None = option(None, "classes of each variable; none makes all dimensions one variable", minimum=2)
     learned: bool = option(True, "whether the weights are learned; else they stay uniform")  # noqa: FBT003
 
+    @property
+    def learns(self) -> bool:
+        """As asked."""
+        return self.learned
+
     def states(self, latent: int) -> int:
         """Classes to the power of the number of variables."""
         return latent if self.classes is None else int(self.classes ** (latent // self.classes))

@@ -20,6 +20,11 @@ class FlatPriorSettings(PriorSettings):
 
     normalised: ClassVar[bool] = False
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
         return FlatPrior(shapes.latent)

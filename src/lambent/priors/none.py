@@ -20,6 +20,11 @@ class NoPrior(PriorSettings):
 
     latent_kind: ClassVar[LatentKind] = "none"
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def build(self, shapes: Shapes) -> nn.Module:
         """Refused."""
         raise CombinationError("prior=none builds no prior; use model=density")

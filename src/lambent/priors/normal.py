@@ -18,6 +18,11 @@ from lambent.shapes import Shapes
 class NormalPrior(PriorSettings):
     """N(0, I)."""
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
         return StandardNormalPrior(shapes.latent)

@@ -22,6 +22,11 @@ class SpherePriorSettings(PriorSettings):
 
     latent_kind: ClassVar[LatentKind] = "sphere"
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
         check_dimensions(shapes.latent, "prior=sphere")

@@ -18,6 +18,11 @@ from lambent.settings import part
 class UniformPriorSettings(CodePriorSettings):
     """Every code as probable as any other: an example of P codes costs P log S nats."""
 
+    @property
+    def learns(self) -> bool:
+        """No."""
+        return False
+
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
     ) -> UniformCodes:

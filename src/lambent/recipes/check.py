@@ -6,11 +6,20 @@ from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
 from lambent.likelihoods import TextFamily
 from lambent.networks import AutoregressiveSettings, DenoiserSettings, NoEncoder, UserDecoder, UserEncoder
-from lambent.objectives import IWAE, LogLikelihood, NoPenalty, RateFunction, ReweightedWakeSleep, Sleep
+from lambent.objectives import (
+    IWAE,
+    LogLikelihood,
+    NoPenalty,
+    RateFunction,
+    ReweightedWakeSleep,
+    Sleep,
+    SumOfRates,
+)
 from lambent.objectives.base import Objective
 from lambent.posteriors import BoundedNormal, NoCorruption, NoPosterior
 from lambent.priors import AR1PriorSettings, NoPrior
 from lambent.recipes.config import USER, Config
+from lambent.recipes.diffusion_structure import noised
 from lambent.recipes.turns import updated
 from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
@@ -66,8 +75,9 @@ def objective_of(config: Config) -> Objective:
 
 
 def rate_of(config: Config) -> RateFunction:
-    """The rate function, told the number of levels."""
-    return config.rate.over(config.model.level_count)
+    """The rate function, told the number of levels; a prior that learns by itself is charged what it costs."""
+    alone = config.train.freeze == AUTOENCODER
+    return SumOfRates() if alone else config.rate.over(config.model.level_count)
 
 
 def _named(config: Config, *sections: str) -> str:
@@ -194,7 +204,8 @@ def _drawable(config: Config) -> None:
     if kind not in draw.kinds:
         use = USUAL_DRAW.get(kind, "enumerate")
         _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
-    if config.model.latents and not config.model.amortised and not isinstance(draw, Enumerate):
+    summed = config.model.latents and not config.model.amortised and not config.model.denoising
+    if summed and not isinstance(draw, Enumerate):
         _refuse(config, "draw model", "its posterior is the exact one, summed; use draw=enumerate")
     if draw.learning in ("score", "control") and not config.posterior.normalised:
         _refuse(config, "draw posterior", "a point has no log q to score, so that q would not learn; use draw=pathwise")
@@ -274,11 +285,6 @@ def _codes(config: Config) -> None:
         _refuse(config, "model posterior", "its latents are grids of codes; use posterior=vq")
     if of_codes and not config.model.of_codes and config.model.latents:
         _refuse(config, "model posterior", "codes come in a grid that only a model of codes knows; use model=codes")
-    if config.updates.staged and not config.model.of_codes:
-        _refuse(config, "updates model", "its stages are an autoencoder and a prior over codes; use updates=together")
-    if config.train.freeze == AUTOENCODER and not config.model.of_codes:
-        named = _named(config, "model")
-        raise CombinationError(f"train.freeze=autoencoder with {named}: nothing would be left; use train.freeze=none")
 
 
 def _denoising(config: Config) -> None:
@@ -305,6 +311,7 @@ def _ended(config: Config) -> None:
 RULES = (
     _codes,
     _denoising,
+    noised,
     _latents_or_none,
     _in_order,
     _exact_density,

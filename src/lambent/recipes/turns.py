@@ -7,6 +7,7 @@ from lambent.errors import CombinationError
 from lambent.objectives import ELBO, IWAE, LogLikelihood, NoPenalty, Sleep, SumOfRates
 from lambent.recipes.config import Config
 from lambent.settings import registry
+from lambent.training.freeze import AUTOENCODER
 from lambent.training.updates import GENERATIVE, INFERENCE, NOBODY
 
 TOGETHER = "use updates=together"
@@ -20,6 +21,7 @@ def updated(config: Config) -> None:
     """
     _encoder_to_train(config)
     _sides_to_alternate(config)
+    _prior_alone(config)
     _information(config)
     if config.updates.closed_form:
         _solved(config)
@@ -61,6 +63,17 @@ def _sides_to_alternate(config: Config) -> None:
         _refuse(config, "updates objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
     if config.train.freeze != "none":
         _refuse(config, "updates freeze", f"a frozen side has no turn; {TOGETHER}")
+
+
+def _prior_alone(config: Config) -> None:
+    """Two stages need an encoder to be frozen, and the second one a prior that learns, and from inferred latents."""
+    staged, alone = config.updates.staged, config.train.freeze == AUTOENCODER
+    if staged and not config.model.amortised:
+        _refuse(config, "updates model", f"its stages need an encoder to freeze; {TOGETHER}")
+    if alone and not config.prior.learns:
+        _refuse(config, "freeze prior", "nothing would be left to train; use train.freeze=none")
+    if (alone or staged) and isinstance(config.objective, Sleep):
+        _refuse(config, "updates objective", "the sleep phase teaches no prior; use objective=elbo")
 
 
 def _information(config: Config) -> None:

@@ -20,9 +20,11 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
 
 
 def frozen_parameters(model: LatentModel, what: str) -> list[nn.Parameter]:
-    """The parameters that ``what`` (a key of `FROZEN`) stands for."""
+    """The parameters that ``what`` (a key of `FROZEN`) stands for; a prior is no part of an autoencoder."""
     groups = model.groups()
-    return [parameter for group in FROZEN.get(what, ()) for parameter in groups.get(group, [])]
+    spared = {id(parameter) for parameter in model.prior_parameters()} if what == AUTOENCODER else set()
+    named = [parameter for group in FROZEN.get(what, ()) for parameter in groups.get(group, [])]
+    return [parameter for parameter in named if id(parameter) not in spared]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -20,12 +20,14 @@ from lambent.evaluation.bounds import mix
 from lambent.models import LatentModel
 from lambent.objectives import Objective
 from lambent.settings import registry
-from lambent.trace import Estimate, Trace
+from lambent.trace import Estimate
+from lambent.training import terms
 from lambent.training.average import MovingAverage
 from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.collapse import Watch
 from lambent.training.engine import Engine
-from lambent.training.freeze import FROZEN, frozen
+from lambent.training.freeze import frozen, frozen_parameters
+from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
 from lambent.training.schedules import learning_rate
@@ -53,11 +55,12 @@ class TrainingBatches(Protocol):
 
 
 class Done(NamedTuple):
-    """A step that was done: sums of rate, distortion, examples (None where nobody asked), and the norm."""
+    """A step that was done: its sums (`terms.sums`; None where nobody asked), its levels, and the norm."""
 
     terms: Tensor | None
     estimate: Estimate
     norm: float
+    levels: tuple[str, ...] = ()
 
 
 class Listener(Protocol):
@@ -91,9 +94,9 @@ class Trainer:
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        held = FROZEN[self.options.freeze]
-        groups = {name: params for name, params in self.model.groups().items() if name not in held}
-        free = {name: [p for p in params if p.requires_grad] for name, params in groups.items()}
+        held = {id(p) for p in frozen_parameters(self.model, self.options.freeze)}
+        groups = {name: [p for p in params if id(p) not in held] for name, params in self.model.groups().items()}
+        free = {name: [p for p in params if p.requires_grad] for name, params in groups.items() if params}
         self._require_sides(free)
         if self.updates.closed_form:
             require_closed_form(self.model, self.batches.steps_per_epoch, self.engine.world)
@@ -183,14 +186,15 @@ class Trainer:
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
         resting = self.updates.resting(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.awake[resting])
-        norm = float(nn.utils.get_total_norm(_gradients(self.groups["all"]))) if logged else math.nan
-        if self._finite_and_clipped(total):
+        measured = logged or self.options.skip_above is not None
+        norm = float(norm_of(self.groups["all"])) if measured else math.nan
+        if not self._finite_and_clipped(total, norm):
+            self._skip(estimate)
+        elif not self._outlying(norm, resting):
             self.optimizer.step()
             self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
             self._taken(estimate, len(x) if fraction > 0 else 0)
-        else:
-            self._skip(estimate)
-        return Done(_terms(trace, x) if logged else None, estimate, norm)
+        return Done(terms.sums(trace, x) if logged else None, estimate, norm, terms.levels(trace))
 
     def _precision(self) -> torch.autocast:
         """The number type of a step's products, as asked."""
@@ -200,17 +204,17 @@ class Trainer:
     @torch.no_grad()
     def _maximise(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
         """An EM iteration on the whole training set; rate and distortion, where logged, are of the model before it."""
-        terms = self._terms_of(x, condition) if logged else None
+        logged_sums = self._sums_of(x, condition) if logged else None
         log_p, self.progress.phase = em_step(self.model, x, condition, self.progress.phase)
         estimate = Estimate(log_p, {}, "exact")
         self._taken(estimate, len(x))
-        return Done(terms, estimate, math.nan)
+        return Done(logged_sums, estimate, math.nan)
 
-    def _terms_of(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """What `_terms` gives of the whole training set, in memory that doesn't grow with it."""
+    def _sums_of(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """What `terms.sums` gives of the whole training set, in memory that doesn't grow with it."""
         conditions = [None] * len(x) if condition is None else condition.split(STRETCH)
         traces = ((self.model(part, self.draw, c), part) for part, c in zip(x.split(STRETCH), conditions, strict=False))
-        return torch.stack([_terms(trace, part) for trace, part in traces]).sum(0)
+        return torch.stack([terms.sums(trace, part) for trace, part in traces]).sum(0)
 
     def _taken(self, estimate: Estimate, examples: int) -> None:
         """What follows a step that was taken."""
@@ -268,16 +272,23 @@ class Trainer:
         for part, summed in zip(parts, flat.split([part.numel() for part in parts]), strict=True):
             part.copy_(summed.view_as(part))
 
-    def _finite_and_clipped(self, total: Tensor) -> bool:
+    def _finite_and_clipped(self, total: Tensor, norm: float) -> bool:
         """Whether the loss and every gradient are finite; clips each group's gradient, if asked to."""
-        if self.options.clip is None:
-            return _finite([total, *_gradients(self.groups["all"])])
-        norms = [total]
-        for name in [n for n in self.groups if n != "all"]:
-            norm = nn.utils.get_total_norm(_gradients(self.groups[name]))
-            nn.utils.clip_grads_with_norm_(self.groups[name], self.options.clip, norm)
-            norms.append(norm)
-        return _finite(norms)
+        if self.options.clip is not None:
+            return finite([total, *clipped((g for n, g in self.groups.items() if n != "all"), self.options.clip)])
+        if self.options.skip_above is not None:
+            return math.isfinite(norm) and finite([total])
+        return finite([total, *gradients(self.groups["all"])])
+
+    def _outlying(self, norm: float, resting: str) -> bool:
+        """Whether the step's gradient is far longer than others where the same side rests; counts it if so."""
+        if self.options.skip_above is None:
+            return False
+        progress = self.progress
+        found = outlying(norm, progress.norms.setdefault(resting, []), self.options.skip_above)
+        progress.outliers += found
+        progress.skipped_in_a_row = 0
+        return found
 
     def _skip(self, estimate: Estimate) -> None:
         progress = self.progress
@@ -295,16 +306,16 @@ class Trainer:
         progress = self.progress
         assert done.terms is not None
         counted = torch.stack([self._sum, self._sum.new_tensor(float(progress.examples))])
-        bound, examples, rates, distortions, n = self.engine.sum(torch.cat([counted, done.terms])).tolist()
+        bound, examples, *found = self.engine.sum(torch.cat([counted, done.terms])).tolist()
         train = {
             "bound": bound / examples if examples else float("nan"),
             "kind": done.estimate.kind,
-            "rate": rates / n,
-            "distortion": distortions / n,
+            **terms.means(found, done.levels),
         }
         row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": done.norm}
         row = {**row, **self.updates.report(progress.phase)}
-        progress.offset = self.listener.record({**row, "skipped": progress.skipped})
+        outliers = {} if self.options.skip_above is None else {"outliers": progress.outliers}
+        progress.offset = self.listener.record({**row, "skipped": progress.skipped, **outliers})
         progress.examples = 0
         self._sum.zero_()
 
@@ -346,7 +357,7 @@ class Trainer:
         else:
             progress.since_best += 1
         known = self._known if self.average is None else None  # it is of the weights themselves
-        valid = asdict(found) | self.watch.entries(self.measured, known)
+        valid = found.entries() | self.watch.entries(self.measured, known)
         valid |= self.model.epoch()
         row = {"step": progress.step, "epoch": self._epoch(), "valid": valid, "best_step": progress.best_step}
         warning = self.watch.hear(progress, found, early=early)
@@ -357,26 +368,9 @@ class Trainer:
             progress.stopped = f"no better bound in {progress.since_best} validations"
 
 
-@torch.no_grad()
-def _terms(trace: Trace, x: Tensor) -> Tensor:
-    """Sums over examples of rate and distortion, nats, and the number of examples, (3,) float64."""
-    distortion = trace.average(trace.distortion(x)).sum(dtype=torch.float64)
-    rate = trace.average(trace.rate.to(distortion.device).expand(trace.px.batch_shape)).sum(dtype=torch.float64)
-    return torch.stack([rate, distortion, distortion.new_tensor(float(len(x)))])
-
-
 def _grouped(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
     """The groups, and all of them together."""
     return {**groups, "all": [p for params in groups.values() for p in params]}
-
-
-def _gradients(parameters: list[nn.Parameter]) -> list[Tensor]:
-    return [p.grad for p in parameters if p.grad is not None]
-
-
-def _finite(tensors: list[Tensor]) -> bool:
-    """Whether every number is finite: a sum is not if any term is not, and reads memory once, faster than a norm."""
-    return math.isfinite(float(torch.stack([t.sum() for t in tensors]).sum()))
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -26,6 +26,12 @@ class TrainOptions:
     eps: float = option(1e-8, "Adam's epsilon", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", minimum=0)
     clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
+    skip_above: float | None = option(
+        None,
+        "a step is left out whose gradient norm, before clipping, is more than so many times the median of the last 100; "
+        "none leaves out none",
+        above=1,
+    )
     precision: str = option(
         "float32",
         "numbers that products and convolutions of a training step are done in; bfloat16 is faster where the processor "
@@ -56,7 +62,7 @@ class TrainOptions:
     checkpoint_every: int = option(1000, "steps between checkpoints (one is written at each validation too)", minimum=1)
     freeze: str = option(
         "none",
-        "the side whose parameters keep their values; autoencoder is both, all but a prior over codes",
+        "the side whose parameters keep their values; autoencoder is both, all but the prior",
         choices=("none", "generative", "inference", "autoencoder"),
     )
     init: str = option("", "run folder to take the weights of matching names from; none if empty")

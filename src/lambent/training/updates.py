@@ -54,7 +54,7 @@ class Updates:
     informed: ClassVar[bool] = False
     """It asks for the mutual information I_q(x;z)."""
     staged: ClassVar[bool] = False
-    """It trains twice: the autoencoder under a uniform prior over its codes, then the prior."""
+    """It trains twice: the autoencoder under a simple prior, then the prior."""
 
     def resting(self, step: int, phase: Phase) -> str:
         """The group that keeps its parameters at ``step``; "" where none does."""
@@ -176,13 +176,17 @@ class ClosedForm(Updates):
 @part("updates", "stages")
 @dataclass(frozen=True)
 class Stages(Updates):
-    """The autoencoder first, under a uniform prior over its codes; then the prior, the autoencoder frozen.
+    """The autoencoder first, under a simple prior; then the prior on draws of q(z|x), the autoencoder frozen.
 
     The first stage is a run of its own, in the folder ``autoencoder`` of the run, and is trained as the second is but
-    for ``autoencoder_epochs``. A uniform prior has nothing to learn, so that there is one stage then.
+    for ``autoencoder_epochs``. The second maximises the ELBO itself, whatever the rate function. A prior that has
+    nothing to learn, or is the first stage's, makes one stage.
     """
 
     staged: ClassVar[bool] = True
     autoencoder_epochs: int | None = option(
         None, "passes over the training set in the first stage; none: as many as in the second", minimum=1
+    )
+    autoencoder_prior: str | None = option(
+        None, "prior of the first stage, at its defaults; none: normal, or over codes uniform"
     )
