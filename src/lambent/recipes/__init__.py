@@ -3,6 +3,8 @@
 from lambent.recipes.check import biases, check, objective_of, rate_of
 from lambent.recipes.code_structure import CodeStructure
 from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
+from lambent.recipes.diffusion_structure import DiffusionStructure
+from lambent.recipes.image_ladder_structure import ImageLadderStructure
 from lambent.recipes.ladder_structure import LadderStructure
 from lambent.recipes.recipe import Recipe
 from lambent.recipes.table import RECIPES, configure, find_recipe
@@ -11,6 +13,8 @@ __all__ = [
     "RECIPES",
     "CodeStructure",
     "Config",
+    "DiffusionStructure",
+    "ImageLadderStructure",
     "LadderStructure",
     "Recipe",
     "biases",
