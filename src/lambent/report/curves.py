@@ -84,7 +84,9 @@ def _has_rate(run: Run) -> bool:
 def _course(run: Run) -> str:
     last = run.history[-1]
     skipped = max((row.get("skipped", 0) for row in run.history), default=0)
+    outliers = max((row.get("outliers", 0) for row in run.history), default=0)
     lost = f" {skipped} steps were skipped because their gradient was not finite." if skipped else ""
+    lost += f" {outliers} were left out because theirs was far longer than usual." if outliers else ""
     noisy = run.config.values()["corruption"]["name"] != "none"
     seen = f" Training values are of the batches just seen{', corrupted' if noisy else ''}." if _has_train(run) else ""
     return (

@@ -28,7 +28,7 @@ class TrainOptions:
     clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
     skip_above: float | None = option(
         None,
-        "a step is left out whose gradient norm, before clipping, is more than so many times the median of the last 100; "
+        "a step is left out whose gradient norm, before clipping, is above so many times the median of the last 100; "
         "none leaves out none",
         above=1,
     )

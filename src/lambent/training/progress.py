@@ -34,6 +34,8 @@ class Progress:
     """Where a training stands; all of it goes into the checkpoint.
 
     Attributes:
+        outliers: Steps left out because their gradient was far longer than the median of those before them.
+        norms: The latest gradient norms, oldest first, by the side that rested.
         low: The last validation's rate was under the alarm's.
         alarms: How often it fell under it.
     """
@@ -50,6 +52,8 @@ class Progress:
     offset: int = 0
     low: bool = False
     alarms: int = 0
+    outliers: int = 0
+    norms: dict[str, list[float]] = field(default_factory=dict)
     phase: Phase = field(default_factory=Phase)
 
     def to_state(self) -> dict[str, Any]:

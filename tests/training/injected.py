@@ -1,0 +1,123 @@
+"""Trainings with faults injected at chosen steps, and what is remembered of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lambent.draws import Pathwise
+from lambent.models import LatentModel
+from lambent.objectives import ELBO
+from lambent.objectives.base import Objective
+from lambent.trace import Estimate, Trace
+from lambent.training.engine import Engine
+from lambent.training.loop import Trainer
+from lambent.training.options import TrainOptions
+from lambent.training.progress import Validation
+
+NAN, INF, SPIKE, HUGE = "NaN in the gradient", "infinite loss", "gradient times 1e6", "huge values"
+HUGE_VALUE = 1e4
+
+
+class Scaled(torch.autograd.Function):
+    """The identity, its gradient multiplied: a finite loss whose gradient is not what it should be."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+@dataclass(frozen=True)
+class Faulty(Objective):
+    """An objective whose loss, or its gradient, is multiplied at some steps."""
+
+    inner: Objective = field(default_factory=ELBO)
+    losses: Mapping[int, float] = field(default_factory=dict)
+    gradients: Mapping[int, float] = field(default_factory=dict)
+    always: float = 1.0
+    since: int = 10**9
+    step: int = 0
+
+    def __call__(self, trace: Trace, x: Tensor) -> Estimate:
+        estimate = self.inner(trace, x)
+        factor = self.gradients.get(self.step, 1.0) * (self.always if self.step >= self.since else 1.0)
+        spoilt = {n: self.losses.get(self.step, 1.0) * Scaled.apply(v, factor) for n, v in estimate.losses.items()}
+        return dataclasses.replace(estimate, losses=spoilt)
+
+    def at(self, step: int) -> Faulty:
+        return dataclasses.replace(self, inner=self.inner.at(step), step=step)
+
+
+def faults(kinds: Mapping[int, str], inner: Objective) -> Faulty:
+    """The objective with the faults of loss and gradient among ``kinds`` by step."""
+    gradients = {step: math.nan if kind == NAN else 1e6 for step, kind in kinds.items() if kind in (NAN, SPIKE)}
+    return Faulty(inner, {step: math.inf for step, kind in kinds.items() if kind == INF}, gradients)
+
+
+class Rows:
+    """Batches of a fixed set, in its order; all values huge at some steps."""
+
+    def __init__(self, x: Tensor, batch: int, huge: frozenset[int] = frozenset()) -> None:
+        self.x, self.batch, self.huge = x, batch, huge
+        self.steps_per_epoch = len(x) // batch
+
+    def at(self, step: int) -> tuple[Tensor, None]:
+        start = step % self.steps_per_epoch * self.batch
+        x = self.x[start : start + self.batch]
+        return (torch.full_like(x, HUGE_VALUE) if step in self.huge else x), None
+
+    def global_size(self, step: int) -> int:
+        return self.batch
+
+
+class Witness:
+    """Looks at the weights after every step, so that what a fault did to them can't heal unseen."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.moved: list[float] = []
+        self.broken: list[int] = []
+        self.model: nn.Module | None = None
+        self.before = torch.zeros(0)
+
+    def follow(self, model: nn.Module) -> None:
+        self.model, self.before = model, self.weights(model)
+
+    @staticmethod
+    def weights(model: nn.Module) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    def interrupted(self) -> int:
+        now = self.weights(self.model)
+        self.moved.append(float((now - self.before).norm()))
+        if not math.isfinite(self.moved[-1]):
+            self.broken.append(len(self.moved) - 1)
+        self.before = now
+        return 0
+
+    def record(self, row: Mapping[str, Any]) -> int:
+        self.rows.append(dict(row))
+        return 0
+
+    def save(self, progress: Any) -> None:
+        """Nothing is kept."""
+
+
+def trainer_of(model: LatentModel, objective: Objective, batches: Any, **options: Any) -> Trainer:
+    """The real trainer on one process, validated by nothing."""
+    witness, train = Witness(), TrainOptions(**options)
+    witness.follow(model)
+    validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, 1)
+    engine = Engine(torch.device("cpu"))
+    return Trainer(model, objective, Pathwise(), batches, train, engine, lambda m: validation, witness)
