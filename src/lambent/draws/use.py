@@ -17,9 +17,15 @@ from lambent.trace import Latent
 
 @dataclass(frozen=True)
 class Ancestral(Draw):
-    """z from the prior: generation. ``batch`` is B where the prior doesn't fix it."""
+    """z from the prior: generation. ``batch`` is B where the prior doesn't fix it.
+
+    A diffusion visits ``steps`` of its levels (none: as many as it wants to), and adds fresh noise at each: 1 is the
+    chain itself, 0 its deterministic double (DDIM).
+    """
 
     batch: int = 1
+    steps: int | None = None
+    noise: float = 1.0
     from_posterior: ClassVar[bool] = False
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:

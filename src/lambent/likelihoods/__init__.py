@@ -5,6 +5,7 @@ from lambent.likelihoods.base import Family, Likelihood
 from lambent.likelihoods.bernoulli import BernoulliFamily
 from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
 from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily, LogisticMixtureFamily
+from lambent.likelihoods.noisy import NoisyLikelihood
 from lambent.likelihoods.normal import NormalFamily
 from lambent.likelihoods.table import ColumnsFamily
 from lambent.likelihoods.text import TextFamily
@@ -19,6 +20,7 @@ __all__ = [
     "Likelihood",
     "LogisticMixtureFamily",
     "NegativeBinomialFamily",
+    "NoisyLikelihood",
     "NormalFamily",
     "PoissonFamily",
     "TextFamily",

@@ -51,6 +51,23 @@ class Family(ABC):
         """``x`` as floats of about unit size for the encoder."""
         return x.float()
 
+    def centred(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """``x`` as floats of about unit size around 0, an element each, for a diffusion to add noise to."""
+        return self.as_input(x, shapes)
+
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """Numbers (..., *out_shape) at which p(x|noisy) fits ``noisy`` = `centred` x + exp(log_noise) eps.
+
+        Without a better way the first number is ``noisy`` (..., *event) itself and all others are 0.
+        """
+        numbers = noisy.new_zeros(*noisy.shape[: noisy.dim() - len(shapes.event)], *self.out_shape(shapes))
+        numbers.select(-1 - len(shapes.event), 0).copy_(noisy)
+        return numbers
+
+    def own_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
+        """What the family learns beside the decoder's numbers, (*own_shape), where it starts so; None for zeros."""
+        return None
+
     def as_numbers(self, x: Tensor, shapes: Shapes) -> Tensor:
         """``x`` as one float an element, for networks that go element by element."""
         return self.as_input(x, shapes)

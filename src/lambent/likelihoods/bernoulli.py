@@ -31,6 +31,14 @@ class BernoulliFamily(Family):
         dims = len(shapes.event)
         return Bernoulli(parameters.squeeze(-1 - dims), dims)
 
+    def centred(self, x: Tensor, shapes: Shapes) -> Tensor:
+        """-1 and 1."""
+        return 2 * x.float() - 1
+
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """Log odds of 1 against -1, 2 noisy / exp(log_noise)^2."""
+        return (2 * torch.exp(-2 * log_noise) * noisy).unsqueeze(-1 - len(shapes.event))
+
     def symbols(self, shapes: Shapes) -> int:
         """2."""
         return 2

@@ -20,10 +20,14 @@ from lambent.distributions import (
 from lambent.errors import ConfigError
 from lambent.likelihoods.base import Family
 from lambent.likelihoods.scale import (
+    INSIDE,
+    LOGISTIC,
     SCALE_HELP,
     SCALES,
     location_and_log_scale,
     location_bias,
+    noisy_numbers,
+    noisy_own,
     numbers,
     own_scale_shape,
 )
@@ -84,6 +88,14 @@ class DiscretisedLogisticFamily(Family):
         """Levels on -1..1."""
         return _centred(x, _levels(self.bits, shapes))
 
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """The noisy value, and the scale of a logistic as wide as the noise where scales are per element."""
+        return noisy_numbers(noisy, log_noise + LOGISTIC, self.scale, self.sigma, len(shapes.event))
+
+    def own_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
+        """The scale of a logistic as wide as the noise, where scales are per model or dimension."""
+        return noisy_own(log_noise + LOGISTIC, self.scale, self.sigma, shapes.event)
+
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Means and deviations of the centred data."""
         return location_bias(self.as_input(x, shapes), self.scale, self.sigma)
@@ -137,6 +149,15 @@ class LogisticMixtureFamily(Family):
         """Levels on -1..1."""
         return _centred(x, _levels(self.bits, shapes))
 
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """All components at the noisy value, as wide as the noise."""
+        dims = len(shapes.event)
+        like = noisy.unsqueeze(-1 - dims)
+        loc = like - self._centres.to(noisy).view(-1, *[1] * dims)
+        wanted = unbounded_log_scale((log_noise + LOGISTIC).clamp(*INSIDE))
+        raw = wanted - unbounded_log_scale(like.new_tensor(self._log_scale))
+        return torch.cat([torch.zeros_like(loc), loc, raw.to(loc).expand_as(loc)], -1 - dims)
+
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Weights of the components by EM at their first locations and scales, which stay as they are."""
         x = x[:_START]
@@ -176,6 +197,12 @@ class CategoricalFamily(Family):
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Levels on -1..1."""
         return _centred(x, _levels(self.bits, shapes))
+
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """Log density at ``noisy`` of each level with noise (VDM: Kingma et al. 2021, section 3.3)."""
+        dims, count = len(shapes.event), self.symbols(shapes)
+        levels = _centred(torch.arange(count, device=noisy.device), count).view(-1, *[1] * dims)
+        return -0.5 * ((noisy.unsqueeze(-1 - dims) - levels) * torch.exp(-log_noise)).square()
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Log frequencies (smoothed by half a count) of each level."""

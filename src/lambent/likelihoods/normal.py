@@ -14,6 +14,8 @@ from lambent.likelihoods.scale import (
     SCALES,
     location_and_log_scale,
     location_bias,
+    noisy_numbers,
+    noisy_own,
     numbers,
     own_scale_shape,
 )
@@ -45,6 +47,14 @@ class NormalFamily(Family):
         """Diagonal over the event."""
         dims = len(shapes.event)
         return Normal(*location_and_log_scale(parameters, own, self.scale, self.sigma, dims), dims)
+
+    def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
+        """The noisy value, and the noise's scale where scales are per element."""
+        return noisy_numbers(noisy, log_noise, self.scale, self.sigma, len(shapes.event))
+
+    def own_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
+        """The noise's scale, where scales are per model or dimension."""
+        return noisy_own(log_noise, self.scale, self.sigma, shapes.event)
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """The data's means, and log deviations where scales are per element."""

@@ -13,6 +13,8 @@ from lambent.distributions import bounded_log_scale, unbounded_log_scale
 Scale = Literal["fixed", "model", "dimension", "element"]
 INSIDE = (-6.99, 4.99)
 """The log scales that a finite number gives: the bounds are reached by none."""
+LOGISTIC = 0.5 * math.log(3) - math.log(math.pi)
+"""Log scale of a logistic of standard deviation 1."""
 SCALES = ("fixed", "model", "dimension", "element")
 SCALE_HELP = "the scale: fixed (sigma), one learned per model, per dimension, or per element of each example (decoder)"
 
@@ -63,3 +65,18 @@ def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
         return mean.unsqueeze(0).float()
     deviation = (x.double() - mean).square().mean(0).sqrt().clamp(1e-2, 1e2)
     return torch.stack([mean, unbounded_log_scale(deviation.log()) - start(sigma)]).float()
+
+
+def noisy_numbers(noisy: Tensor, log_scale: Tensor, scale: str, sigma: float, event_dims: int) -> Tensor:
+    """Numbers of which ``noisy`` (..., *event) is the location and ``log_scale`` the log scale, where that is asked."""
+    loc = noisy.unsqueeze(-1 - event_dims)
+    if scale != "element":
+        return loc
+    raw = unbounded_log_scale(log_scale.clamp(*INSIDE)) - start(sigma)
+    return torch.cat([loc, raw.to(loc).expand_as(loc)], -1 - event_dims)
+
+
+def noisy_own(log_scale: float, scale: str, sigma: float, event: tuple[int, ...]) -> Tensor | None:
+    """The learned numbers of that log scale, where one is learned per model or dimension."""
+    shape = own_scale_shape(scale, event)
+    return None if shape is None else torch.full(shape, start(math.exp(log_scale)) - start(sigma))

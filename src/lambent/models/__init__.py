@@ -4,6 +4,7 @@ from lambent.models.base import LatentModel, Penalty
 from lambent.models.chain import MarkovChain
 from lambent.models.codes import CodeLevel, CodeModel
 from lambent.models.density import Density
+from lambent.models.diffusion import Diffusion
 from lambent.models.joint import Joint
 from lambent.models.ladder import Ladder
 from lambent.models.mixture import Mixture
@@ -15,6 +16,7 @@ __all__ = [
     "CodeLevel",
     "CodeModel",
     "Density",
+    "Diffusion",
     "Joint",
     "Ladder",
     "LadderLevel",

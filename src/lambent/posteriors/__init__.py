@@ -8,6 +8,7 @@ from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption,
 from lambent.posteriors.delta import DeltaPosterior
 from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
 from lambent.posteriors.exact import ExactPosterior
+from lambent.posteriors.noising import NoisingPosterior
 from lambent.posteriors.none import NoPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
 from lambent.posteriors.relative import MergedNormal, RelativeNormal, ResidualNormal
@@ -34,6 +35,7 @@ __all__ = [
     "MergedNormal",
     "NoCorruption",
     "NoPosterior",
+    "NoisingPosterior",
     "PosteriorSettings",
     "RelativeNormal",
     "ResidualNormal",

@@ -1,0 +1,50 @@
+"""The fixed posterior of a diffusion: noise added along a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NoReturn
+
+from torch import Tensor
+
+from lambent.errors import CombinationError, ConfigError
+from lambent.networks.schedules import SCHEDULES, Schedule, schedule
+from lambent.posteriors.base import PosteriorSettings
+from lambent.settings import option, part
+
+
+@part("posterior", "noising")
+@dataclass(frozen=True)
+class NoisingPosterior(PosteriorSettings):
+    """q(z_t|x) = N(a_t y, s_t^2), y = x around 0, with gamma = log s_t^2/a_t^2 rising from t = 0 to 1.
+
+    Nothing of it is inferred; only the schedule can learn (VDM: Kingma et al. 2021).
+    """
+
+    marginals: ClassVar[bool] = False
+    amortised: ClassVar[bool] = False
+    schedule: str = option("linear", "gamma(t): linear, cosine, ddpm (linear beta) or learned", choices=SCHEDULES)
+    minimum: float = option(-13.3, "gamma at t=0, log noise to signal; where a learned one starts")
+    maximum: float = option(5.0, "gamma at t=1, log noise to signal; where a learned one starts")
+    units: int = option(1024, "learned: sigmoids that the schedule is made of", minimum=1)
+
+    def build(self) -> Schedule:
+        """The schedule.
+
+        Raises:
+            ConfigError: it would not rise.
+        """
+        if self.minimum >= self.maximum:
+            raise ConfigError(
+                f"posterior.minimum={self.minimum:g} is not below posterior.maximum={self.maximum:g}: "
+                "noise grows from the one to the other; exchange them"
+            )
+        return schedule(self.schedule, self.minimum, self.maximum, self.units)
+
+    def width(self, latent: int) -> NoReturn:
+        """No head: refused."""
+        raise CombinationError("posterior=noising has no encoder; use model=diffusion")
+
+    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> NoReturn:
+        """No head: refused."""
+        raise CombinationError("posterior=noising has no encoder; use model=diffusion")
