@@ -21,6 +21,7 @@ from lambent.networks.nade import NADE, NADEDecoder
 from lambent.networks.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
 from lambent.networks.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
 from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
+from lambent.networks.unet import UNet
 from lambent.networks.unmasking import UnmaskingTransformer
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
@@ -61,6 +62,7 @@ __all__ = [
     "TransformerDecoder",
     "TransformerEncoder",
     "TransformerNet",
+    "UNet",
     "UnmaskingTransformer",
     "UserDecoder",
     "UserEncoder",

@@ -76,7 +76,7 @@ class Modulation(nn.Module):
         """``h`` (N, channels, ...) changed by ``embedding`` (N, width)."""
         numbers = self.map(embedding).to(h.dtype)
         scale, shift = numbers.view(*numbers.shape, *[1] * (h.dim() - 2)).chunk(2, dim=1)
-        return torch.addcmul(shift, h, 1 + scale)
+        return h * (1 + scale) + shift
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
