@@ -29,7 +29,7 @@ from lambent.data import (
 )
 from lambent.data import load as load_data
 from lambent.distributions import central, sample
-from lambent.draws import Ancestral, Detached, Draw, Held, Mode
+from lambent.draws import Detached, Draw, Held, Mode
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import Batch, bounds, mix
 from lambent.evaluation.codes import code_usage
@@ -39,6 +39,7 @@ from lambent.evaluation.summary import Evaluation, summarise
 from lambent.evaluation.units import level_sizes, posterior_means
 from lambent.likelihoods import Family
 from lambent.models import LatentModel
+from lambent.models.diffusion import ancestral
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
@@ -284,20 +285,24 @@ class Run:
         condition: Tensor | None = None,
         mean: bool = False,
         held: Mapping[str, Tensor] | None = None,
+        steps: int | None = None,
+        noise: float | None = None,
     ) -> Tensor:
         """``n`` observations (n, *event): z from the prior, x drawn from p(x|z), or its mean.
 
         A conditional model without ``condition`` (n, c) takes its classes in turn. Levels in ``held`` have the values
-        given there, (n, *latent) by name as `infer` gives them, and the others are drawn given those above.
+        given there, (n, *latent) by name as `infer` gives them, and the others are drawn given those above. A diffusion
+        visits ``steps`` levels and adds ``noise`` times the chain's own at each (1, as it is; 0, none: DDIM).
 
         Raises:
-            ConfigError: the prior is flat; ``held`` names a level that doesn't exist.
+            ConfigError: the prior is flat; ``held`` names a level that doesn't exist; ``steps`` or ``noise`` of a model
+                that is no diffusion, or out of range.
             ShapeError: ``held`` has values of another shape.
         """
         condition = self.conditions(n) if condition is None else condition
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
-        draw: Draw = Ancestral(batch=n, generator=generator)
+        draw: Draw = ancestral(self.model, n, generator, steps, noise)
         if held is not None:
             draw = Held(values=levels.held_values(self.model, held, n), batch=n, generator=generator)
         px = self.model(None, draw, given).px

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from lambent.data import Dataset, View
-from lambent.draws import Ancestral
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import mix
+from lambent.models.diffusion import ancestral
 from lambent.report.images import is_picture, png, sheet, to_bytes
 from lambent.run import CHUNK, Run, Source, dataset_of
 from lambent.training.files import atomic_write, make_folder, storage_errors
@@ -30,10 +30,20 @@ MOST_BYTES = 4 * 2**30
 MOST_CELLS = 10_000
 """Images on one sheet."""
 MOST_PIXELS = 100_000_000
+Visit = tuple[int | None, float | None]
+"""How many levels a sample of a diffusion visits, and with how much noise."""
 
 
 def write_samples(
-    run: Run, number: int, out: str | Path, *, seed: int = 0, label: str | None = None, mean: bool = False
+    run: Run,
+    number: int,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    label: str | None = None,
+    mean: bool = False,
+    steps: int | None = None,
+    noise: float | None = None,
 ) -> None:
     """Draws ``number`` examples from the model and writes them.
 
@@ -47,9 +57,11 @@ def write_samples(
         seed: Of the draws; the first examples of a longer file are those of a shorter one.
         label: The class, for conditional models; all in turn without it.
         mean: The mean of p(x|z) (the most probable category or symbol) instead of a draw.
+        steps: Levels of a diffusion that are visited.
+        noise: Share of a diffusion's noise added at each.
 
     Raises:
-        ConfigError: a number, label or kind of file that can't be used, or a flat prior.
+        ConfigError: a number, label or kind of file that can't be used, a flat prior, or steps without levels.
         StorageError: the file can't be written.
 
     >>> import tempfile
@@ -65,12 +77,11 @@ def write_samples(
     path = _checked(run, Path(out), (".npz", ".png", ".csv", ".txt"))
     _check_number(run, number, path, "number")
     condition = run.conditions(number, label)
-    x = torch.cat(
-        [
-            _draw(run, stop - start, seed if start == 0 else mix(seed, start), _rows(condition, start, stop), mean=mean)
-            for start, stop in _stretches(number)
-        ]
-    )
+    parts = []
+    for start, stop in _stretches(number):
+        own, given = seed if start == 0 else mix(seed, start), _rows(condition, start, stop)
+        parts.append(_draw(run, stop - start, own, given, mean=mean, visit=(steps, noise)))
+    x = torch.cat(parts)
     if path.suffix.lower() == ".csv":
         _write(path, _csv(run, x))
     elif path.suffix.lower() == ".txt":
@@ -172,7 +183,7 @@ def write_interpolations(
         StorageError: the file can't be written.
     """
     path = _checked(run, Path(out), (".npz", ".png", ".txt"))
-    if run.config.model.latents and not run.config.model.amortised:
+    if run.config.model.latents and not (run.config.model.amortised or run.config.model.denoising):
         raise ConfigError(
             "between the states of a mixture there is nothing to decode; use a model with continuous latents"
         )
@@ -264,13 +275,13 @@ def _examples(view: View) -> tuple[Tensor, Tensor | None]:
 
 
 @torch.inference_mode()
-def _draw(run: Run, n: int, seed: int, condition: Tensor | None, *, mean: bool) -> Tensor:
+def _draw(run: Run, n: int, seed: int, condition: Tensor | None, *, mean: bool, visit: Visit) -> Tensor:
     """As `Run.sample`, but the mean of a category is its most probable one."""
     if not mean or not _categorical(run):
-        return run.sample(n, seed=seed, condition=condition, mean=mean)
+        return run.sample(n, seed=seed, condition=condition, mean=mean, steps=visit[0], noise=visit[1])
     generator = torch.Generator(run.device).manual_seed(mix(seed, 3))
     given = None if condition is None else condition.to(run.device)
-    return _centre(run, run.model(None, Ancestral(batch=n, generator=generator), given).px)
+    return _centre(run, run.model(None, ancestral(run.model, n, generator, *visit), given).px)
 
 
 @torch.inference_mode()

@@ -148,12 +148,14 @@ def sample(
     seed: Annotated[int, Parameter(help="of the draws")] = 0,
     label: Annotated[str | None, Parameter(help="class to draw, for conditional models; else all in turn")] = None,
     mean: Annotated[bool, Parameter(help="the mean of p(x|z) instead of a draw")] = False,
+    steps: Annotated[int | None, Parameter(help="levels of a diffusion to visit")] = None,
+    noise: Annotated[float | None, Parameter(help="fresh noise at each: 1 the chain's own, 0 none (DDIM)")] = None,
 ) -> None:
     """Draw from the model: z from the prior, x from the likelihood; to .npz, .png, .csv (a table) or .txt (text)."""
     from lambent.run import load
     from lambent.use import write_samples
 
-    write_samples(load(run), number, out, seed=seed, label=label, mean=mean)
+    write_samples(load(run), number, out, seed=seed, label=label, mean=mean, steps=steps, noise=noise)
 
 
 @app.command

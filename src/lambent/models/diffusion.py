@@ -15,6 +15,7 @@ from lambent.distributions import Normal, StandardNormal
 from lambent.distributions.diffusion import Noising, scales
 from lambent.distributions.normal import standard_noise
 from lambent.draws import Ancestral, Draw, Mode
+from lambent.errors import ConfigError
 from lambent.models.base import LatentModel
 from lambent.networks.noise_levels import REPORTED, LevelLosses, spread, stratified
 from lambent.networks.schedules import Schedule
@@ -244,6 +245,23 @@ class Diffusion(LatentModel):
     def group_buffers(self) -> dict[str, list[Tensor]]:
         """What levels cost depends on the denoiser."""
         return {"generative": list(self.losses.buffers())}
+
+
+def ancestral(
+    model: LatentModel, n: int, generator: torch.Generator, steps: int | None = None, noise: float | None = None
+) -> Ancestral:
+    """The draw that generates ``n`` examples, visiting ``steps`` levels with ``noise`` at each (none: the model's own).
+
+    Raises:
+        ConfigError: steps or noise of a model that is no diffusion, or out of range.
+    """
+    if (steps, noise) != (None, None) and not isinstance(model, Diffusion):
+        raise ConfigError("steps and noise of a sample: only a diffusion has levels to visit; leave both out")
+    if steps is not None and steps < 1:
+        raise ConfigError(f"steps={steps}: expected at least 1")
+    if noise is not None and not 0 <= noise <= 1:
+        raise ConfigError(f"noise={noise:g}: expected 0 (DDIM) to 1 (the chain itself)")
+    return Ancestral(batch=n, generator=generator, steps=steps, noise=1.0 if noise is None else noise)
 
 
 def _repeated(rows: Tensor, samples: int) -> Tensor:
