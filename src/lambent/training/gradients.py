@@ -20,6 +20,17 @@ def gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
+def set_gradients(parameters: Iterable[nn.Parameter], grads: Iterable[Tensor | None]) -> None:
+    """Hands each parameter its gradient, in the parameter's own memory layout.
+
+    A convolution of channels_last input gives its weight a gradient laid out like that, and sums give expanded ones;
+    autograd.grad leaves them so, and the fused optimiser walks both memories side by side without looking.
+    """
+    for parameter, grad in zip(parameters, grads, strict=True):
+        alike = grad is None or grad.stride() == parameter.stride()
+        parameter.grad = grad if alike or grad is None else torch.empty_like(parameter).copy_(grad)
+
+
 def norm_of(parameters: Iterable[nn.Parameter]) -> Tensor:
     """The Euclidean norm of all gradients together, a scalar."""
     return nn.utils.get_total_norm(gradients(parameters))

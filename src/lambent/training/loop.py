@@ -27,7 +27,7 @@ from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.collapse import Watch
 from lambent.training.engine import Engine
 from lambent.training.freeze import frozen, frozen_parameters
-from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying
+from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying, set_gradients
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
 from lambent.training.schedules import learning_rate
@@ -256,8 +256,7 @@ class Trainer:
                 continue
             kept = i + 1 < len(losses)
             grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
-            for parameter, grad in zip(params, grads, strict=True):
-                parameter.grad = grad
+            set_gradients(params, grads)
         total = torch.stack([loss.detach() for _, loss in losses]).sum()
         if self.engine.world > 1:
             self._sum_over_processes(total, share)
