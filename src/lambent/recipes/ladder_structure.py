@@ -71,7 +71,7 @@ class LadderStructure(Structure):
 
     def _style(self, config: Config) -> VectorStyle:
         name = getattr(config.encoder, "activation", "elu")
-        looks = not isinstance(config.posterior, MergedNormal)
+        looks = self.skip or not isinstance(config.posterior, MergedNormal)
         return VectorStyle(name, self.layers, self.skip, looks, 1 / math.sqrt(len(self.sizes)))
 
     def _between(self, features: int) -> tuple[int, ...]:
