@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import central
-from lambent.draws import Held, Mode
+from lambent.draws import Ancestral, Held, Mode
 from lambent.errors import ConfigError, ShapeError
 from lambent.models import LatentModel
 
@@ -52,15 +52,35 @@ def reconstruct(
     if not 1 <= top <= len(names):
         raise ConfigError(f"top={top}: expected 1 to {len(names)}, the levels of this model ({', '.join(names)})")
     values = infer(model, x, condition)
-    held = {name: values[name].unsqueeze(0) for name in names[len(names) - top :]}
+    return complete(model, {name: values[name] for name in names[len(names) - top :]}, condition, generator=generator)
+
+
+def complete(
+    model: LatentModel,
+    values: Mapping[str, Tensor],
+    condition: Tensor | None = None,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The mean of p(x|z) with some levels at ``values`` (B, *latent) and the others below as `reconstruct` has them."""
+    held = {name: value.unsqueeze(0) for name, value in values.items()}
     draw = Held(values=held, mode=generator is None, generator=generator)
     try:
         px = model(None, draw, condition).px
     except NotImplementedError:
         if generator is not None:
             raise
-        px = model(None, Held(values=held, generator=torch.Generator(x.device).manual_seed(0)), condition).px
+        device = next(iter(values.values())).device
+        px = model(None, Held(values=held, generator=torch.Generator(device).manual_seed(0)), condition).px
     return central(px)[0]
+
+
+def generate(
+    model: LatentModel, n: int, condition: Tensor | None = None, *, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """``n`` draws of all levels from the prior, (n, *latent) by name."""
+    latents = model(None, Ancestral(batch=n, generator=generator), condition).latents
+    return {z.name: z.value[0] for z in latents if z.value is not None}
 
 
 def require_levels(model: LatentModel) -> tuple[str, ...]:

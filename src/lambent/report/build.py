@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambent.errors import ConfigError, DataError
-from lambent.report import codes, collapse, curves, generated, latents, numbers, tables, texts, vectors
+from lambent.report import codes, collapse, curves, generated, latents, levels, numbers, tables, texts, vectors
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
@@ -22,6 +22,7 @@ def build(run: Run, data: Source | None = None) -> str:
         curves.training(run),
         *([] if (used := collapse.section(run)) is None else [used]),
         *_made(run, held),
+        *([] if (several := levels.section(run, held, found)) is None else [several]),
         *([] if held is None or not run.config.model.latents else [_latent_space(held)]),
         *(_walks(run, held) if run.config.model.latents else []),
         numbers.settings(run),

@@ -21,6 +21,7 @@ UNREMARKABLE = {
     "data.source",
     *(f"train.{key}" for key in ("threads", "device", "validate_every", "log_every", "keep")),
 }
+MOST_LEVELS = 8
 BUDGET = 20_000
 """Samples in all that a report spends on bounds of its own."""
 
@@ -210,7 +211,20 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
     return [
         ("rate", with_error(found["rate"], found["rate_se"]), "nats", rate),
+        *_levels(found.get("rates", {})),
         ("distortion", with_error(found["distortion"], found["distortion_se"]), "nats", "−E log p(x|z)"),
+    ]
+
+
+def _levels(rates: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """The rate of each of a few levels; of many the bars tell."""
+
+    def units(level: Mapping[str, Any]) -> str:
+        return f"; {level['active_units']} of {level['latent']} units active" if "latent" in level else ""
+
+    return [
+        (f"rate of {name}", with_error(level["value"], level["se"]), "nats", f"its part of the rate{units(level)}")
+        for name, level in (rates.items() if len(rates) <= MOST_LEVELS else ())
     ]
 
 
