@@ -76,9 +76,13 @@ class Noising:
 
     def first(self, y: Tensor, noise: Tensor) -> Tensor:
         """z_0 = a_0 y + s_0 noise, in ``y``'s shape."""
-        start, _ = self.schedule.ends(widened(y.new_zeros(())))
-        signal, spread = scales(start)
-        return signal.to(y.dtype) * y + spread.to(y.dtype) * noise
+        return _noisy(y, noise, self.schedule.ends(widened(y.new_zeros(())))[0].expand(len(y)))
+
+    def at(self, y: Tensor, position: float, noise: Tensor) -> Tensor:
+        """z_t = a_t y + s_t noise at t = ``position``, in ``y``'s shape."""
+        t = widened(y.new_full((len(y),), position))
+        low, high = self.schedule.ends(t)
+        return _noisy(y, noise, low + (high - low) * self.schedule.interior(t)[0])
 
     def emit(self, z: Tensor, noise: Tensor) -> Tensor:
         """A draw of N(z_0/a_0, s_0^2/a_0^2)."""
@@ -160,16 +164,19 @@ class Noising:
             return output, (z - signal * output) / spread
         return signal * z - spread * output, spread * z + signal * output
 
-    def visited(self, steps: int) -> Tensor:
-        """So many levels t spread over the chain, from 0 to 1, (steps + 1,) float64.
+    def visited(self, steps: int, top: float = 1.0) -> Tensor:
+        """So many levels t spread from 0 to ``top``, (steps + 1,) float64; fewer where the chain has fewer under it.
 
         Raises:
-            ConfigError: the chain has fewer levels.
+            ConfigError: the whole chain has fewer levels.
         """
-        if self.steps is not None and steps > self.steps:
+        if self.steps is None:
+            return top * torch.arange(steps + 1, dtype=torch.float64) / steps
+        if steps > self.steps:
             raise ConfigError(f"steps={steps}: the model has {self.steps} levels to visit; give at most {self.steps}")
-        at = torch.arange(steps + 1, dtype=torch.float64) / steps
-        return at if self.steps is None else (at * self.steps).round() / self.steps
+        levels = round(top * self.steps)
+        steps = max(1, min(steps, levels))
+        return (torch.arange(steps + 1, dtype=torch.float64) * (levels / steps)).round() / self.steps
 
     @torch.no_grad()
     def generate(
@@ -178,23 +185,25 @@ class Noising:
         *,
         steps: int,
         stochasticity: float = 1.0,
+        top: float = 1.0,
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """z_0 from z_1, (N, *event), visiting so many levels.
+        """z_0 from z_1 (or the level ``top``), (N, *event), visiting so many levels.
 
         With c = -expm1(gamma(s) - gamma(t)) and e the stochasticity, z_s = a_s y_hat + s_s (sqrt(1 - e^2 c) eps_hat +
         e sqrt(c) noise): at e = 1 a draw of the exact p(z_s|z_t) (VDM, appendix A), at e = 0 DDIM (Song et al. 2021,
         ICLR, eq. 12, whose eta is e).
 
         Args:
-            z: z_1.
+            z: z_top.
             steps: Levels visited; T of them (or many, in continuous time) make the model's own chain.
             stochasticity: From 0 to 1.
+            top: The level of ``z``, a multiple of 1/T.
             condition: (N, c) or None.
             generator: Of the noise.
         """
-        for s, t in reversed(list(self._pairs(z, steps))):
+        for s, t in reversed(list(self._pairs(z, steps, top))):
             clean, noise = self.split(z, t.expand(len(z)), condition)
             signal, spread = (scale.to(z.dtype) for scale in scales(s))
             fresh = -torch.expm1(s - t) * stochasticity**2
@@ -212,15 +221,15 @@ class Noising:
             steps: Levels visited.
             condition: (N, c) or None.
         """
-        for s, t in self._pairs(z, steps):
+        for s, t in self._pairs(z, steps, 1.0):
             clean, noise = self.split(z, s.expand(len(z)), condition)
             signal, spread = (scale.to(z.dtype) for scale in scales(t))
             z = signal * clean + spread * noise
         return z
 
-    def _pairs(self, z: Tensor, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _pairs(self, z: Tensor, steps: int, top: float) -> Iterator[tuple[Tensor, Tensor]]:
         """Gamma of each level visited and of the next higher one, from the bottom."""
-        at = self.visited(steps).to(widened(z.new_zeros(())))
+        at = self.visited(steps, top).to(widened(z.new_zeros(())))
         low, high = self.schedule.ends(at)
         gammas = low + (high - low) * self.schedule.interior(at)[0]
         yield from itertools.pairwise(gammas)

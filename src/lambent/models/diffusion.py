@@ -19,6 +19,7 @@ from lambent.errors import ConfigError
 from lambent.models.base import LatentModel
 from lambent.networks.noise_levels import REPORTED, LevelLosses, spread, stratified
 from lambent.networks.schedules import Schedule
+from lambent.priors.diffusion import DiffusionPrior
 from lambent.trace import Latent, Trace
 
 NUMBERS = 2**18
@@ -197,6 +198,22 @@ class Diffusion(LatentModel):
         """p(x|z_0) at the end of DDIM from codes z_1 (K, B, D)."""
         return self._px(self._down(code, condition))
 
+    def from_level(self, x: Tensor, top: float, draw: Ancestral, condition: Tensor | None = None) -> Distribution:
+        """p(x|z_0), (1, B), of z_0 generated from x with the noise of level ``top`` in 0..1."""
+        y = self.as_input(x)
+        most = self.levels.steps
+        top = top if most is None else max(1, round(top * most)) / most
+        z = self.chain.at(y, top, standard_noise(y.shape, y, draw.generator))
+        start = self.chain.generate(
+            z,
+            steps=self._visited(draw.steps),
+            stochasticity=draw.noise,
+            top=top,
+            condition=condition,
+            generator=draw.generator,
+        )
+        return self._px(start.unsqueeze(0))
+
     def loss_at(
         self,
         x: Tensor,
@@ -253,9 +270,10 @@ def ancestral(
     """The draw that generates ``n`` examples, visiting ``steps`` levels with ``noise`` at each (none: the model's own).
 
     Raises:
-        ConfigError: steps or noise of a model that is no diffusion, or out of range.
+        ConfigError: steps or noise of a model that is no diffusion and has no such prior, or out of range.
     """
-    if (steps, noise) != (None, None) and not isinstance(model, Diffusion):
+    diffuses = isinstance(model, Diffusion) or isinstance(getattr(model, "prior", None), DiffusionPrior)
+    if (steps, noise) != (None, None) and not diffuses:
         raise ConfigError("steps and noise of a sample: only a diffusion has levels to visit; leave both out")
     if steps is not None and steps < 1:
         raise ConfigError(f"steps={steps}: expected at least 1")
