@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from lambent.networks.activations import activation
 from lambent.networks.base import checked, flat_items
-from lambent.networks.conv import channels_last, strided
-from lambent.networks.image_blocks import Block, Style
+from lambent.networks.conv import Size, channels_last, strided
+from lambent.networks.image_blocks import Block, Style, conv
 from lambent.networks.mlp import affine
 from lambent.networks.spectral import SpectralPenalty
 
@@ -45,7 +45,7 @@ class Place:
 
 
 class BottomUp(nn.Module):
-    """Residual blocks at each place, from the image's side on, and a convolution to each from the one before.
+    """Residual blocks at each place, from the image's side on; to each by strides, between bottlenecks by means.
 
     Args:
         image: (channels, height, width) of what it sees.
@@ -74,11 +74,9 @@ class BottomUp(nn.Module):
         steps: list[nn.Module] = []
         shifts: list[nn.Module] = []
         for place in places:
-            halve = (place.height, place.width) != size
-            entry = strided(before, place.channels, style.activation, halve=halve)
-            first = [] if not steps else [activation(style.activation)]
+            entry = _entry(before, size, place, style, first=not steps)
             inner = [Block(style, place.channels, place.side, gain) for _ in range(blocks)]
-            steps.append(nn.ModuleList([nn.Sequential(*first, entry), nn.Sequential(*inner)]))
+            steps.append(nn.ModuleList([entry, nn.Sequential(*inner)]))
             shifts += [affine(condition, place.channels)] if condition else []
             before, size = place.channels, (place.height, place.width)
         self.steps: Any = nn.ModuleList(steps)
@@ -101,3 +99,14 @@ class BottomUp(nn.Module):
     def penalties(self) -> dict[str, Tensor]:
         """The weighted sum of singular values, where it is asked for."""
         return {} if self.penalty is None else {"spectral": self.spectral * self.penalty()}
+
+
+def _entry(channels: int, size: Size, place: Place, style: Style, *, first: bool) -> nn.Module:
+    """From the image (``first``), or the place before, to a place: from ``channels`` and ``size`` to its own."""
+    halve = (place.height, place.width) != size
+    if first:
+        return strided(channels, place.channels, style.activation, halve=halve)
+    if style.block == "bottleneck":
+        mix = [conv(channels, place.channels, 1)] if channels != place.channels else []
+        return nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), *mix)
+    return nn.Sequential(activation(style.activation), strided(channels, place.channels, style.activation, halve=True))

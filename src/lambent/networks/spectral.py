@@ -45,7 +45,8 @@ class SpectralPenalty(nn.Module):
         with torch.autocast(self.steps.device.type, enabled=False):
             if self.training:
                 self.iterate(_STEPS if self.steps else _START)
-            return torch.stack([torch.linalg.vector_norm(weight @ v) for weight, v in self._pairs()]).sum()
+            # of copies: another step may come before the gradient of this one
+            return torch.stack([torch.linalg.vector_norm(weight @ v.clone()) for weight, v in self._pairs()]).sum()
 
     @torch.no_grad()
     def iterate(self, steps: int) -> None:

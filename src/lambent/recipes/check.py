@@ -5,7 +5,16 @@ from __future__ import annotations
 from lambent.draws import Draw, Enumerate, NoDraw
 from lambent.errors import CombinationError
 from lambent.likelihoods import TextFamily
-from lambent.networks import AutoregressiveSettings, DenoiserSettings, NoEncoder, UserDecoder, UserEncoder
+from lambent.networks import (
+    AutoregressiveSettings,
+    CanvasSettings,
+    ConvEncoder,
+    DenoiserSettings,
+    NoEncoder,
+    ReaderSettings,
+    UserDecoder,
+    UserEncoder,
+)
 from lambent.objectives import (
     IWAE,
     LogLikelihood,
@@ -16,8 +25,8 @@ from lambent.objectives import (
     SumOfRates,
 )
 from lambent.objectives.base import Objective
-from lambent.posteriors import BoundedNormal, NoCorruption, NoPosterior
-from lambent.priors import AR1PriorSettings, NoPrior
+from lambent.posteriors import BoundedNormal, DiagonalNormal, NoCorruption, NoPosterior, RelativeNormal
+from lambent.priors import AR1PriorSettings, CodeDiffusionSettings, LatentDiffusion, NoPrior
 from lambent.recipes.config import USER, Config
 from lambent.recipes.diffusion_structure import noised
 from lambent.recipes.turns import updated
@@ -40,6 +49,8 @@ SUMMED = {"prior": "categorical", "posterior": "exact", "draw": "enumerate"}
 SMOOTH = ("continuous", "sphere")
 """Kinds of latents whose values a gradient can move."""
 PRIOR_FOR = {"one-hot": "categorical", "binary": "bernoulli", "codes": "uniform", "bytes": "bytes", "sphere": "sphere"}
+DIFFUSIONS = (CodeDiffusionSettings, LatentDiffusion)
+DIFFUSION_FOR = {"codes": "diffusion", "continuous": "latent-diffusion"}
 DRAW_FOR = {"path": "pathwise", "none": "detached", "sum": "enumerate", "score": "score"}
 
 
@@ -130,7 +141,8 @@ def _posterior_of_model(config: Config) -> None:
 def _same_latents(config: Config) -> None:
     prior, posterior = config.prior.latent_kind, config.posterior.latent_kind
     if prior != posterior:
-        use = PRIOR_FOR.get(posterior, "normal")
+        use = DIFFUSION_FOR.get(posterior) if isinstance(config.prior, DIFFUSIONS) else None
+        use = use or PRIOR_FOR.get(posterior, "normal")
         _refuse(config, "prior posterior", f"{prior} against {posterior} latents; use prior={use}")
     classes, others = getattr(config.prior, "classes", None), getattr(config.posterior, "classes", None)
     if classes != others:
@@ -257,6 +269,15 @@ def _laddered(config: Config) -> None:
             _refuse(config, "model posterior", "a level has no numbers alike for all examples; use posterior=normal")
 
 
+def _mapped(config: Config) -> None:
+    if not config.model.mapped:
+        return
+    if not isinstance(config.encoder, ConvEncoder):
+        _refuse(config, "model encoder", "its levels are maps at the resolutions of convolutions; use encoder=conv")
+    if not isinstance(config.posterior, DiagonalNormal | RelativeNormal):
+        _refuse(config, "model posterior", "its numbers come as maps, a few for each of z; use posterior=normal")
+
+
 def _samples(config: Config) -> None:
     """Refuses numbers of samples that the objective makes nothing of."""
     objective, samples = config.objective, config.draw.samples
@@ -298,6 +319,24 @@ def _denoising(config: Config) -> None:
         _refuse(config, "model decoder", why)
 
 
+def _recurrent(config: Config) -> None:
+    """A reader, a canvas and a model that goes step by step are of no use without each other."""
+    for section, own in (("encoder", ReaderSettings), ("decoder", CanvasSettings)):
+        found = isinstance(getattr(config, section), own)
+        if found and not config.model.recurrent:
+            _refuse(config, f"model {section}", f"it goes step by step; use model=draw, or {section}=mlp")
+        if config.model.recurrent and not found:
+            use = "reader" if section == "encoder" else "canvas"
+            _refuse(config, f"model {section}", f"it needs a network that goes step by step; use {section}={use}")
+    if not config.model.recurrent:
+        return
+    if config.posterior.latent_kind not in SMOOTH:
+        _refuse(config, "model posterior", "its steps have continuous latents; use posterior=normal")
+    if isinstance(config.likelihood, TextFamily) or not config.likelihood.elementwise:
+        why = "its canvas is compared with an example, element by element; use likelihood=bernoulli"
+        _refuse(config, "model likelihood", why)
+
+
 def _ended(config: Config) -> None:
     """Refuses an encoder that stops at an END which the text doesn't have."""
     marked = getattr(config.encoder, "end", None) is not None
@@ -311,6 +350,7 @@ def _ended(config: Config) -> None:
 RULES = (
     _codes,
     _denoising,
+    _recurrent,
     noised,
     _latents_or_none,
     _in_order,
@@ -329,6 +369,7 @@ RULES = (
     _samples,
     _levels,
     _laddered,
+    _mapped,
     _rated,
     _ended,
     updated,

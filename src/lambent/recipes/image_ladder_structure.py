@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 class ImageLadderStructure(Structure):
     """Levels of maps at several resolutions, both sides coming down: NVAE, VDVAE, ladders of convolutions.
 
-    Channels, residual blocks upwards, activation and the smallest map are the encoder's (conv); the decoder sees the
-    state after the lowest level, a map of the largest resolution that has levels.
+    Channels (of each resolution of the ladder, the largest first), residual blocks upwards, activation and the smallest
+    map are the encoder's (conv). The decoder sees the state after the lowest level, a map of the largest resolution
+    that has levels, from which decoder=conv starts.
     """
 
     laddered: ClassVar[bool] = True
+    mapped: ClassVar[bool] = True
     latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
     levels: tuple[int, ...] = option(
         (2, 3, 4), "levels at each resolution, from the smallest map (encoder.smallest) up", minimum=0

@@ -42,6 +42,10 @@ class Structure(ABC):
     """Whether its latents are grids of codes."""
     laddered: ClassVar[bool] = False
     """Whether its posterior comes down level by level, in the light of the prior there."""
+    mapped: ClassVar[bool] = False
+    """Whether its levels are maps, of which only a convolutional encoder tells the sizes."""
+    recurrent: ClassVar[bool] = False
+    """Whether its networks are a reader and a canvas, which go step by step."""
     denoising: ClassVar[bool] = False
     """Whether its decoder is a denoiser, which sees a noisy value and how noisy it is."""
 
