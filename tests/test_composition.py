@@ -27,6 +27,7 @@ USUAL = {"prior": "normal", "posterior": "normal", "objective": "elbo", "draw": 
 USUAL_DRAWS = ("pathwise", "enumerate", "mixed", "straight-through")
 COINS = {"prior": "bernoulli", "posterior": "bernoulli"}
 NOTHING = {"model": "density", "prior": "none", "posterior": "none", "draw": "none", "objective": "log-likelihood"}
+NOISE = {"model": "diffusion", "posterior": "noising"}
 COLUMNS = (
     Column("a", "numeric"),
     Column("b", "numeric"),
@@ -47,6 +48,7 @@ SMALL_DECODERS = {
     "pixelcnn": {"channels": 4, "layers": 2},
     "gated-pixelcnn": {"channels": 4, "layers": 2},
     "transformer": {"width": 8, "layers": 1, "heads": 2},
+    "denoising-mlp": {"width": 8, "blocks": 1},
 }
 SMALL = {
     "vq": {"codes": 6, "dim": 2},
@@ -102,7 +104,9 @@ def config_of(**names):
         parts["encoder"] = ConvEncoder(channels=(3,), smallest=2)
     if parts["model"].mapped:
         parts["encoder"] = ConvEncoder(channels=(3,), smallest=1)
-    if parts["model"].latents:
+    if parts["model"].denoising:
+        parts = {"decoder": part_of("decoder", "denoising-mlp"), "encoder": NoEncoder(), **parts}
+    elif parts["model"].latents:
         parts["model"] = dataclasses.replace(parts["model"], latent=LATENT)
     else:
         parts = {"decoder": MADEDecoder(hidden=(4,)), **parts, "encoder": NoEncoder()}
@@ -162,7 +166,8 @@ def assert_ordered(model, config, x, condition):
         assert (found.elbo_kind, found.rate.abs().max().item(), found.iwae) == ("exact", 0.0, None)
         return 0
     if found.iwae is None:
-        assert found.elbo_kind == ("lower bound" if config.prior.estimated else "not a bound")
+        bound = config.prior.estimated or config.model.denoising
+        assert found.elbo_kind == ("lower bound" if bound else "not a bound")
         return 0
     assert_below(found.elbo, found.iwae)
     if config.posterior.deterministic:
@@ -258,6 +263,18 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=density with decoder=mlp", {**NOTHING, "decoder": "mlp"}),
         ("model=vae with decoder=denoising-mlp", {"decoder": "denoising-mlp"}),
         ("model=density with decoder=denoising-mlp", {**NOTHING, "decoder": "denoising-mlp"}),
+        ("model=diffusion with decoder=mlp", {**NOISE, "decoder": "mlp"}),
+        ("model=diffusion with posterior=normal", {"model": "diffusion"}),
+        ("model=vae with posterior=noising", {"posterior": "noising"}),
+        ("model=diffusion with prior=sphere", {**NOISE, "prior": "sphere"}),
+        ("model=diffusion with encoder=mlp", {**NOISE, "encoder": "mlp"}),
+        ("model=diffusion with draw=detached", {**NOISE, "draw": "detached"}),
+        ("model=diffusion with objective=iwae", {**NOISE, "objective": "iwae"}),
+        ("model=diffusion with likelihood=text", {**NOISE, "likelihood": "text"}),
+        ("model=diffusion with likelihood=columns", {**NOISE, "likelihood": "columns"}),
+        ("model=diffusion with rate=split", {**NOISE, "rate": "split"}),
+        ("model=diffusion with penalty=l1", {**NOISE, "penalty": "l1"}),
+        ("updates=alternate with model=diffusion", {**NOISE, "updates": "alternate"}),
         ("model=vae with posterior=vq", {"prior": "uniform", "posterior": "vq", "draw": "straight-through"}),
         ("model=codes with posterior=normal", {"model": "codes"}),
         ("prior=normal with posterior=vq", {"posterior": "vq", "draw": "straight-through", "model": "codes"}),
@@ -310,7 +327,7 @@ def test_every_legal_combination_trains_and_its_bounds_are_ordered(place):
             continue
         names = {**names, "likelihood": likelihood}
         if refusal(**names) is not None:
-            assert names["model"] == "density"
+            assert names["model"] in ("density", "diffusion")
             continue
         if likelihood in FLAT and names["prior"] == "pixelcnn":  # codes come in a row then
             continue

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lambent.beginning import build_model, initialise, initialise_prior
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds, mix
@@ -20,12 +21,12 @@ from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
 from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
-from lambent.shapes import Shapes
 from lambent.stages import stages_of
 from lambent.training import checkpoint
 from lambent.training.console import Console
 from lambent.training.engine import Engine, choose_threads, start_engine
 from lambent.training.files import probe_writable
+from lambent.training.freeze import AUTOENCODER
 from lambent.training.loop import Trainer
 from lambent.training.metrics import LogWriter, MetricsWriter
 from lambent.training.optimizer_state import restore_optimizer
@@ -172,22 +173,6 @@ def _data(config: Config, data: Source, valid: Source | None) -> tuple[Dataset, 
     return split_off(dataset_of(data, config, "train"), config.data.valid_fraction, config.data.split_seed)
 
 
-def build_model(config: Config, shapes: Shapes) -> LatentModel:
-    """The model of a configuration, its weights from ``train.seed``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.train.seed, 0))
-        return config.model.build(config, shapes)
-
-
-def initialise(model: LatentModel, view: View, seed: int, most: int = 10_000) -> None:
-    """Lets the model start from the data's own means, as far as its parts can."""
-    order = torch.randperm(len(view), generator=torch.Generator().manual_seed(mix(seed, 4)))[:most].sort().values
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, 5))
-        condition = view.condition(order)
-        model.begin(view.batch(order).cpu(), None if condition is None else condition.cpu())
-
-
 class TrainingData:
     """Batches of the training set on the engine's device: a function of (seed, step, rank) alone."""
 
@@ -234,6 +219,7 @@ def _train(
 ) -> Run:
     if not (resume and folder is not None and checkpoint.steps(folder.path)):
         _start_from_init(job, console, start)
+        initialise_prior(job.run.model, job.train, job.config.train.seed)
     recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
@@ -287,6 +273,11 @@ def _start_from_init(job: Job, console: Console, start: Run | None) -> None:
         raise ConfigError(
             "train.freeze=generative would hold a generator of random weights; give train.init=RUN, a trained run, "
             "or, in Python, decoder=MODULE, a generator of yours"
+        )
+    elif train.freeze == AUTOENCODER:
+        raise ConfigError(
+            "train.freeze=autoencoder would hold an autoencoder of random weights; give train.init=RUN, a trained run, "
+            "or updates=stages, which trains it first"
         )
     elif train.freeze == INFERENCE and job.engine.leader:
         own = isinstance(job.config.encoder, UserEncoder)
@@ -365,8 +356,9 @@ def _validation(job: Job) -> Any:
             threads=torch.get_num_threads() if engine.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
         ).summed(engine.sum)
-        values, kind = (found.iwae, found.iwae_kind) if weighted else (found.elbo, found.elbo_kind)
-        assert values is not None
+        values, kind = found.elbo, found.elbo_kind
+        if weighted and found.iwae is not None:  # of one sample without weights, the bound is an ELBO
+            values, kind = found.iwae, found.iwae_kind
         bound, rate, distortion = (figure(v, kind) for v in (values, found.rate, found.distortion))
         rates = {name: level.value for name, level in level_figures(found).items()}
         return Validation(bound.value, bound.se, kind, rate.value, distortion.value, len(job.valid), rates)

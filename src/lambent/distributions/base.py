@@ -61,6 +61,14 @@ class Distribution(torch.distributions.Distribution):
         value = self.rsample(sample_shape, generator)
         return value, self.log_prob(value)
 
+    def estimating(self, generator: torch.Generator | None, start: int = 0, total: int | None = None) -> Self:
+        """The same; where ``log_prob`` is an estimate, its noise is from ``generator``.
+
+        Its values are then samples ``start`` on of ``total`` of each example (None: all there are), in their first
+        dimension, so that what is drawn once for each can be spread evenly over all.
+        """
+        return self
+
     @property
     def mode(self) -> Tensor:
         """The most probable value (the mean, for symmetric families)."""

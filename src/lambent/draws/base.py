@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.errors import CombinationError, ShapeError
 from lambent.settings import option
 from lambent.trace import Latent
@@ -54,6 +55,8 @@ class Draw(ABC):
         if posterior is not None and len(posterior.batch_shape) not in (1, 2):
             found = tuple(posterior.batch_shape)
             raise ShapeError(f"latent {name!r}: q has batch shape {found}, expected (B,) or (K, B); declare event dims")
+        if isinstance(prior, OwnDistribution):
+            prior = prior.estimating(self.generator, self.start, self.total)
         return self.draw(name, prior, posterior)
 
     @abstractmethod

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Distribution
 
+from lambent.distributions.diffused import Diffused
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
 from lambent.errors import ConfigError, ShapeError
@@ -19,8 +20,8 @@ from lambent.trace import Latent
 class Ancestral(Draw):
     """z from the prior: generation. ``batch`` is B where the prior doesn't fix it.
 
-    A diffusion visits ``steps`` of its levels (none: as many as it wants to), and adds fresh noise at each: 1 is the
-    chain itself, 0 its deterministic double (DDIM).
+    A diffusion, of x or of a prior's z, visits ``steps`` of its levels (none: as many as it wants to), and adds fresh
+    noise at each: 1 is the chain itself, 0 its deterministic double (DDIM).
     """
 
     batch: int = 1
@@ -31,7 +32,8 @@ class Ancestral(Draw):
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """A draw of p, outside the graph."""
         shape = (self.samples, self.batch)[: 2 - len(prior.batch_shape)]
-        return Latent(name, sample(prior, shape, self.generator), prior, posterior)
+        visited = prior.visiting(self.steps, self.noise) if isinstance(prior, Diffused) else prior
+        return Latent(name, sample(visited, shape, self.generator), prior, posterior)
 
 
 @dataclass(frozen=True)

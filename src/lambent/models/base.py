@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lambent.draws import Draw
+from lambent.draws import Detached, Draw
 from lambent.trace import Latent, Trace
 
 Penalty = Callable[[Latent], Tensor]
@@ -54,10 +55,26 @@ class LatentModel(nn.Module, ABC):
         if start is not None:
             start(x)
 
+    @torch.no_grad()
+    def begin_prior(self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None) -> None:
+        """Lets the prior start from draws of q(z|x) at some examples ``x`` (N, *event), if it has a ``start``."""
+        start = getattr(getattr(self, "prior", None), "start", None)
+        if start is not None:
+            start(self._under_prior(self(x, Detached(generator=generator), condition)))
+
+    @staticmethod
+    def _under_prior(trace: Trace) -> Tensor:
+        """Values of the level that the prior generates, the last one, (K, B, *latent)."""
+        value = trace.latents[-1].value
+        assert value is not None
+        return value
+
     def absorb(
         self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
     ) -> None:
         """Learns from a step that was taken what no gradient teaches (codebooks that are moving averages).
+
+        A prior that has an ``absorb`` follows the values of its level, unless all of q is frozen.
 
         Args:
             trace: Of that step.
@@ -65,6 +82,10 @@ class LatentModel(nn.Module, ABC):
             leader: Whether this process decides where one must.
             counted: Whether its examples are part of the batch, or only fill a place.
         """
+        follow = getattr(getattr(self, "prior", None), "absorb", None)
+        if follow is not None and any(p.requires_grad for p in self.groups().get("inference", [])):
+            value = self._under_prior(trace)
+            follow(value if counted else value[:, :0], total)
 
     def epoch(self) -> dict[str, Any]:
         """What the model counted since the last call, for the metrics; called at each validation."""

@@ -7,6 +7,7 @@ from lambent.priors.bytes import ByteFrequencies, BytePrior, RoundedNormalPrior
 from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
 from lambent.priors.code_diffusion import CodeDiffusion, CodeDiffusionSettings
 from lambent.priors.codes import OrderedCodes, PixelCNNPriorSettings, TransformerPriorSettings
+from lambent.priors.diffusion import DiffusionPrior, LatentDiffusion
 from lambent.priors.flat import FlatPrior, FlatPriorSettings
 from lambent.priors.flow import AutoregressiveFlowPrior, FlowPrior
 from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
@@ -31,9 +32,11 @@ __all__ = [
     "CoinPrior",
     "ConditionalNormal",
     "ConditionalNormalPrior",
+    "DiffusionPrior",
     "FlatPrior",
     "FlatPriorSettings",
     "FlowPrior",
+    "LatentDiffusion",
     "LatentKind",
     "LearnedMixturePrior",
     "MixturePrior",

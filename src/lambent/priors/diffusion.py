@@ -1,0 +1,113 @@
+"""A prior over vectors of latents, learned by a diffusion: latent diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions.diffused import Diffused, Visits
+from lambent.distributions.diffusion import Noising
+from lambent.errors import ConfigError
+from lambent.networks.denoiser import MLPDenoiser
+from lambent.networks.schedules import Schedule, schedule
+from lambent.priors.base import PriorSettings
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+KEPT = 0.99
+"""Share of the running moments that a batch leaves, once there have been many."""
+LEAST = 1e-6
+"""Variance of the latents that is never gone under."""
+
+
+@part("prior", "latent-diffusion")
+@dataclass(frozen=True)
+class LatentDiffusion(PriorSettings):
+    """A diffusion in the space of latents (Vahdat et al. 2021, NeurIPS; Rombach et al. 2022, CVPR), by v-prediction.
+
+    Latents are standardised first. The ELBO stays a bound, with an estimate of a bound on log p(z) in it, and has no
+    importance weights. Learned together with the encoder (updates=together), or for itself (updates=stages).
+    """
+
+    estimated: ClassVar[bool] = True
+    width: int = option(256, "units of each layer of the denoiser", minimum=1)
+    blocks: int = option(3, "residual blocks of the denoiser", minimum=0)
+    dropout: float = option(0.0, "share of a block's units dropped in training", minimum=0.0, maximum=0.99)
+    schedule: str = option("linear", "gamma(t), log noise to signal", choices=("linear", "ddpm", "cosine"))
+    minimum: float = option(-10.0, "gamma at t=0: finer than exp(gamma/2) deviations of a latent nothing is resolved")
+    maximum: float = option(5.0, "gamma at t=1")
+    levels: int = option(
+        32, "noise levels at which an example is looked at in evaluation, over all its samples", minimum=1
+    )
+    steps: int = option(200, "noise levels visited by a sample", minimum=1)
+
+    def build(self, shapes: Shapes) -> nn.Module:
+        """Starts at N(0, I).
+
+        Raises:
+            ConfigError: gamma would not rise.
+        """
+        if self.minimum >= self.maximum:
+            raise ConfigError(
+                f"prior.minimum={self.minimum:g} is not below prior.maximum={self.maximum:g}: noise grows from the "
+                "one to the other; exchange them"
+            )
+        net = MLPDenoiser(self.width, self.blocks, self.dropout).build_denoiser((shapes.latent,), shapes.condition)
+        visits = Visits(self.levels, self.steps)
+        noise = schedule(self.schedule, self.minimum, self.maximum)
+        return DiffusionPrior(net, noise, shapes.latent, visits, conditioned=shapes.condition > 0)
+
+
+class DiffusionPrior(nn.Module):
+    """p(z), or p(z|c) where the denoiser takes a condition: `Diffused`, about latents of running mean and scale.
+
+    Args:
+        denoiser: ``net(u (N, D), gamma (N,), condition (N, c) or None) -> v (N, D)``.
+        noise: Its schedule.
+        latent: D.
+        visits: Levels of an estimate in evaluation (in training, one a sample), and of a sample.
+        conditioned: Whether the denoiser takes a condition.
+    """
+
+    centre: Tensor
+    square: Tensor
+    seen: Tensor
+
+    def __init__(
+        self, denoiser: nn.Module, noise: Schedule, latent: int, visits: Visits, *, conditioned: bool = False
+    ) -> None:
+        super().__init__()
+        self.denoiser, self.noise, self.visits, self.conditioned = denoiser, noise, visits, conditioned
+        self.register_buffer("centre", torch.zeros(latent, dtype=torch.float64))
+        self.register_buffer("square", torch.ones(latent, dtype=torch.float64))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, condition: Tensor | None = None) -> Diffused:
+        """The prior, of batch shape (), or that of the condition (*batch, c) if the denoiser takes one."""
+        like = next(self.denoiser.parameters())
+        given = condition.to(like) if condition is not None and self.conditioned else None
+        visits = Visits(1, self.visits.steps) if self.training else self.visits
+        variance = (self.square - self.centre.square()).clamp_min(LEAST)
+        chain = Noising(self.noise, self.denoiser, "v")
+        return Diffused(chain, self.centre.to(like), 0.5 * variance.log().to(like), given, visits)
+
+    def start(self, z: Tensor) -> None:
+        """Takes mean and scale of latents (..., D) as they are."""
+        self.seen.zero_()
+        self.absorb(z, lambda sums: sums)
+
+    @torch.no_grad()
+    def absorb(self, z: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+        """Moves mean and scale towards those of a batch of latents (..., D); ``total`` sums over processes."""
+        rows = z.detach().reshape(-1, z.shape[-1]).to(self.centre)
+        count, first, second = total(
+            torch.stack([torch.full_like(self.centre, len(rows)), rows.sum(0), rows.square().sum(0)])
+        )
+        self.seen += 1
+        share = (1 / self.seen).clamp_min(1 - KEPT)
+        self.centre += share * (first / count - self.centre)
+        self.square += share * (second / count - self.square)
