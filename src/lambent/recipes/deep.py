@@ -13,6 +13,8 @@ _BURDA_2: Settings = {
 }
 """784-200-200-100 and 100-100-100-50 units, tanh, upwards and downwards."""
 
+_MERGED: Settings = {**BINARY, "posterior": {"name": "merged-normal"}}
+
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "iwae-2layer",
@@ -42,5 +44,39 @@ RECIPES: tuple[Recipe, ...] = (
             "train": {"batch_size": 50, "lr": 1.5e-3, "schedule": "cosine", "final_lr": 0.0, "epochs": 160},
         },
         "MNIST, dynamic binarisation, K = 5: 83.89 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
+    ),
+    Recipe(
+        "lvae",
+        "ladder VAE of five stochastic layers, of the published sizes; layer normalisation instead of batch norm",
+        "Sonderby et al. 2016, NeurIPS",
+        {
+            **_MERGED,
+            "model": {
+                "name": "ladder",
+                "latent": 64,
+                "above": [32, 16, 8, 4],
+                "widths": [256, 128, 64, 32],
+                "layers": 2,
+                "skip": False,
+            },
+            "encoder": {"hidden": [512, 512], "activation": "leaky-relu"},
+            "decoder": {"hidden": [512, 512], "activation": "leaky-relu"},
+            "rate": {"name": "warm-up", "steps": 42_000},
+            "train": {"epochs": 2000, "batch_size": 256, "validate_every": 10},
+        },
+        "MNIST, dynamic binarisation, after fine-tuning with K = 10: 81.74 nats, IWAE-5000 (Sonderby et al. 2016)",
+    ),
+    Recipe(
+        "lvae-small",
+        "a ladder VAE of three levels that all lower ones and the decoder see",
+        "Sonderby et al. 2016, NeurIPS",
+        {
+            **_MERGED,
+            "model": {"name": "ladder", "latent": 32, "above": [16, 8], "widths": [100, 50]},
+            "encoder": {"hidden": [200, 200], "activation": "leaky-relu"},
+            "decoder": {"hidden": [200, 200], "activation": "leaky-relu"},
+            "rate": {"name": "warm-up", "steps": 2000},
+            "train": {"lr": 2e-3, "batch_size": 64, "schedule": "cosine", "final_lr": 0.0, "epochs": 100},
+        },
     ),
 )
