@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from lambent.errors import ConfigError
 from lambent.networks.activations import activation, initialise
+from lambent.networks.base import flat_items
 from lambent.networks.conv import Size, image_shape, size_ladder
 from lambent.networks.denoiser import DenoiserSettings, GammaEmbedding, Modulation, zeroed
 from lambent.networks.mlp import affine
@@ -51,12 +53,12 @@ class FourierFeatures(nn.Module):
 
     def __init__(self, exponents: tuple[int, ...]) -> None:
         super().__init__()
-        scales = [math.pi * 2.0**n for n in exponents]
-        self.register_buffer("frequencies", torch.tensor(scales), persistent=False)
+        self.register_buffer("frequencies", torch.tensor([2.0**n for n in exponents]), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """``z`` (N, C, H, W) and its features, (N, C (1 + 2 F), H, W), in the numbers of ``z``."""
-        angles = (z[:, None] * self.frequencies.to(z.dtype)[:, None, None, None]).flatten(1, 2)
+        turns = z[:, None] * self.frequencies.to(z.dtype)[:, None, None, None]
+        angles = math.pi * turns.flatten(1, 2)
         return torch.cat((z, angles.sin(), angles.cos()), dim=1)
 
 
@@ -194,7 +196,7 @@ class UNetNet(nn.Module):
     def forward(self, z: Tensor, gamma: Tensor, condition: Tensor | None = None) -> Tensor:
         """(N, *event) from ``z`` (N, *event) at the noise levels ``gamma`` (N,)."""
         embedding = self.embedding(gamma, condition)
-        kept = [self.entry(self.features(z.reshape(-1, *self.image)))]
+        kept = [self.entry(self.features(flat_items(z, prod(self.image)).view(-1, *self.image)))]
         for module in self.down:
             kept.append(module(kept[-1], embedding))
         h = kept[-1]

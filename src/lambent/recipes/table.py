@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from lambent.errors import ConfigError
-from lambent.recipes import aggregated, alternating, autoregressive, codes, deep, discrete, reparameterised, text, toy
+from lambent.recipes import (
+    aggregated,
+    alternating,
+    autoregressive,
+    codes,
+    deep,
+    diffusion,
+    discrete,
+    reparameterised,
+    text,
+    toy,
+)
 from lambent.recipes.check import check
 from lambent.recipes.config import Config, Layer, layer_of_tokens, resolve
 from lambent.recipes.recipe import Recipe
@@ -19,6 +30,7 @@ RECIPES = {
         *autoregressive.RECIPES,
         *codes.RECIPES,
         *deep.RECIPES,
+        *diffusion.RECIPES,
         *text.RECIPES,
         *toy.RECIPES,
     )

@@ -1,0 +1,121 @@
+"""Recipes of diffusions, bounds of log p(x) on grey levels; each ``-small`` one is sized for a CPU core."""
+
+from __future__ import annotations
+
+from lambent.recipes.recipe import Recipe, Settings
+
+_DIFFUSION: Settings = {
+    "model": {"name": "diffusion"},
+    "posterior": {"name": "noising"},
+    "encoder": {"name": "none"},
+    "likelihood": {"name": "categorical"},
+}
+_PUBLISHED = {
+    "batch_size": 128,
+    "lr": 2e-4,
+    "ema": 887_000,
+    "precision": "bfloat16",
+    "validate_every": 50,
+    "panel": 0,
+}
+"""A half-life of 6,931 steps of 128 is a decay of 0.9999 a step."""
+_SMALL: Settings = {
+    "decoder": {"name": "unet", "channels": [24, 48, 64], "blocks": 1, "smallest": 7, "attention": 1},
+    "train": {
+        "batch_size": 32,
+        "lr": 2e-3,
+        "lr_warmup": 200,
+        "schedule": "cosine",
+        "ema": 10_000,
+        "beta2": 0.99,
+        "precision": "bfloat16",
+        "epochs": 5,
+        "panel": 0,
+    },
+}
+_DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 10.1177}
+"""Noise of the first and the last of 1,000 levels of which beta rises from 1e-4 to 0.02."""
+_COSINE = {"name": "noising", "schedule": "cosine", "minimum": -11.526, "maximum": 15.0}
+"""Noise of the first of 4,000 levels; where the published rule caps beta, signal is gone all the same."""
+_VDM = {"name": "noising", "schedule": "learned", "minimum": -13.3, "maximum": 5.0}
+_UNET = {"name": "unet", "channels": [128, 256, 256, 256], "smallest": 4, "attention": 16}
+"""32 x 32, 16 x 16, 8 x 8 and 4 x 4, with attention at 16 x 16 and below."""
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe(
+        "ddpm",
+        "denoising diffusion, T = 1,000, for CIFAR-10: 39.9 million weights",
+        "Ho, Jain & Abbeel 2020, NeurIPS",
+        {
+            **_DIFFUSION,
+            "model": {"name": "diffusion", "steps": 1000, "predict": "eps"},
+            "posterior": _DDPM,
+            "decoder": {**_UNET, "blocks": 2, "dropout": 0.1},
+            "train": {**_PUBLISHED, "steps": 800_000, "lr_warmup": 5000},
+        },
+        "CIFAR-10: <= 3.75 bits/dim, 35.7 million weights (Ho et al. 2020, Table 1)",
+    ),
+    Recipe(
+        "ddpm-small",
+        "denoising diffusion, T = 1,000, for 28 x 28 grey levels",
+        "Ho, Jain & Abbeel 2020, NeurIPS",
+        {**_DIFFUSION, **_SMALL, "model": {"name": "diffusion", "steps": 1000, "predict": "v"}, "posterior": _DDPM},
+    ),
+    Recipe(
+        "cosine-diffusion",
+        "cosine schedule, T = 4,000, noise levels drawn by what they cost, for CIFAR-10: 53.3 million weights",
+        "Nichol & Dhariwal 2021, ICML",
+        {
+            **_DIFFUSION,
+            "model": {"name": "diffusion", "steps": 4000, "predict": "eps", "importance": "always"},
+            "posterior": _COSINE,
+            "decoder": {**_UNET, "blocks": 3, "dropout": 0.3},
+            "train": {**_PUBLISHED, "lr": 1e-4, "steps": 500_000},
+        },
+        "CIFAR-10: <= 2.94 bits/dim, trained for the bound (Nichol & Dhariwal 2021, Table 2)",
+    ),
+    Recipe(
+        "cosine-diffusion-small",
+        "cosine schedule, T = 4,000, for 28 x 28 grey levels",
+        "Nichol & Dhariwal 2021, ICML",
+        {
+            **_DIFFUSION,
+            **_SMALL,
+            "model": {"name": "diffusion", "steps": 4000, "predict": "v", "importance": "always"},
+            "posterior": _COSINE,
+        },
+    ),
+    Recipe(
+        "vdm",
+        "variational diffusion: continuous, schedule learned, Fourier features; for CIFAR-10: 34.9 million weights",
+        "Kingma, Salimans, Poole & Ho 2021, NeurIPS",
+        {
+            **_DIFFUSION,
+            "model": {"name": "diffusion", "predict": "eps"},
+            "posterior": _VDM,
+            "decoder": {
+                "name": "unet",
+                "channels": [128],
+                "blocks": 32,
+                "smallest": 32,
+                "attention": 1,
+                "dropout": 0.1,
+                "fourier": [7, 8],
+            },
+            "train": {**_PUBLISHED, "steps": 10_000_000, "lr_warmup": 100, "beta2": 0.99, "weight_decay": 0.01},
+        },
+        "CIFAR-10, no augmentation: <= 2.65 bits/dim (Kingma et al. 2021, Table 1)",
+    ),
+    Recipe(
+        "vdm-small",
+        "variational diffusion: continuous time, learned schedule, Fourier features, for 28 x 28 grey levels",
+        "Kingma, Salimans, Poole & Ho 2021, NeurIPS",
+        {
+            **_DIFFUSION,
+            **_SMALL,
+            "model": {"name": "diffusion", "predict": "v"},
+            "posterior": _VDM,
+            "decoder": {**_SMALL["decoder"], "fourier": [7, 8]},
+        },
+    ),
+)
