@@ -15,7 +15,7 @@ from lambent.evaluation.bounds import _evaluating, mix
 from lambent.evaluation.information import EXAMPLES
 from lambent.models import LatentModel
 from lambent.recipes import Config, rate_of
-from lambent.recipes.remedies import remedies
+from lambent.recipes.remedies import level_remedies, remedies
 from lambent.run import spread
 from lambent.training.collapse import Alarm, Watch, look
 from lambent.training.information import information
@@ -66,8 +66,11 @@ def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm
     def advice() -> list[str]:
         return [" ".join(remedy.tokens) for remedy in remedies(config, steps)]
 
+    def level_advice() -> list[str]:
+        return [" ".join(remedy.tokens) for remedy in level_remedies(config, steps)]
+
     rate = rate_of(config)
-    return Alarm(under, lambda step: rate.at(step).settled, advice)
+    return Alarm(under, lambda step: rate.at(step).settled, advice, level_advice)
 
 
 def _normalised(model: LatentModel, valid: View) -> bool:

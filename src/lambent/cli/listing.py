@@ -61,7 +61,7 @@ def _limits(metadata: Any) -> str:
 def evaluation_text(found: Evaluation) -> str:
     """An evaluation for people: each number with its error and what it is."""
     rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
-    lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent else "")]
+    lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     lines += [f"  {'rate':<16} {_figure(found.rate)}", *_levels(found)]
     lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]

@@ -21,7 +21,7 @@ FIGURES = {
 
 def runs_text(found: RunTable) -> str:
     """A table of the runs, how each differs from the first, and what the marks mean."""
-    drawn = f", K = {found.samples}" if any(row.found["latent"] for row in found.rows) else ""
+    drawn = f", K = {found.samples}" if any(row.found["latent"] or row.found.get("rates") for row in found.rows) else ""
     columns = [column for column in table(found) if any(cell for cell in column[1:])]
     widths = [max(map(len, column)) for column in columns]
     lines = [
@@ -47,7 +47,9 @@ def table(found: RunTable) -> list[list[str]]:
 def cell(row: Row, key: str) -> str:
     """A number with its kind's mark and its standard error."""
     known = row.figure(key)
-    absent = key == "rate" and not (row.found["latent"] and (row.bound or row.found["rate"]))
+    absent = key == "rate" and not (
+        (row.found["latent"] or row.found.get("rates")) and (row.bound or row.found["rate"])
+    )
     if known is None or absent:
         return ""
     value, error, kind = known

@@ -203,6 +203,23 @@ class Noising:
             condition: (N, c) or None.
             generator: Of the noise.
         """
+        way = self.path(z, steps=steps, stochasticity=stochasticity, top=top, condition=condition, generator=generator)
+        for state, _ in way:
+            z = state
+        return z
+
+    @torch.no_grad()
+    def path(
+        self,
+        z: Tensor,
+        *,
+        steps: int,
+        stochasticity: float = 1.0,
+        top: float = 1.0,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The states of `generate` on their way: z_s and the y_hat(z_t) it was made from, at each level visited."""
         for s, t in reversed(list(self._pairs(z, steps, top))):
             clean, noise = self.split(z, t.expand(len(z)), condition)
             signal, spread = (scale.to(z.dtype) for scale in scales(s))
@@ -210,7 +227,7 @@ class Noising:
             z = signal * clean + spread * torch.sqrt(1 - fresh).to(z.dtype) * noise
             if stochasticity > 0:
                 z = z + spread * fresh.sqrt().to(z.dtype) * standard_noise(z.shape, z, generator)
-        return z
+            yield z, clean
 
     @torch.no_grad()
     def invert(self, z: Tensor, *, steps: int, condition: Tensor | None = None) -> Tensor:

@@ -37,6 +37,14 @@ REMEDIES = (
     Remedy("delta-VAE", ("prior=ar1", "posterior=bounded-normal"), "Razavi et al. 2019"),
 )
 
+LEVEL_REMEDIES = (
+    Remedy("warm-up level by level", ("rate=level-warm-up",), "Sonderby et al. 2016"),
+    Remedy("balanced rates", ("rate=balanced",), "Vahdat & Kautz 2020"),
+    Remedy("free bits", ("rate=free-bits",), "Kingma et al. 2016"),
+)
+"""Against a level that falls idle while others are in use."""
+TIMED = ("rate=warm-up", "rate=level-warm-up", "rate=balanced")
+
 
 def with_tokens(config: Config, tokens: tuple[str, ...]) -> Config:
     """``config`` with ``key=value`` settings laid over it, a user's own networks kept.
@@ -68,9 +76,20 @@ def remedies(config: Config, steps: int) -> list[Remedy]:
     return [remedy for remedy in found if possible(config, remedy)]
 
 
+def level_remedies(config: Config, steps: int) -> list[Remedy]:
+    """Those of `LEVEL_REMEDIES` that this configuration can be given and has not got yet, as `remedies` gives them.
+
+    >>> from lambent.recipes import configure
+    >>> level_remedies(configure("iwae-2layer"), 4000)[0].tokens
+    ('rate=level-warm-up', 'rate.steps=1000')
+    """
+    found = [_fitted(remedy, steps) for remedy in LEVEL_REMEDIES if not in_force(config, remedy)]
+    return [remedy for remedy in found if possible(config, remedy)]
+
+
 def _fitted(remedy: Remedy, steps: int) -> Remedy:
     """The remedy with what depends on the training's length."""
-    if remedy.tokens == ("rate=warm-up",):
+    if len(remedy.tokens) == 1 and remedy.tokens[0] in TIMED:
         return replace(remedy, tokens=(*remedy.tokens, f"rate.steps={max(1, steps // 4)}"))
     return remedy
 

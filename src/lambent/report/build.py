@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambent.errors import ConfigError, DataError
-from lambent.report import codes, collapse, curves, generated, latents, levels, numbers, tables, texts, vectors
+from lambent.report import (
+    codes,
+    collapse,
+    curves,
+    generated,
+    latents,
+    levels,
+    noise_levels,
+    numbers,
+    tables,
+    texts,
+    vectors,
+)
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
@@ -22,9 +34,10 @@ def build(run: Run, data: Source | None = None) -> str:
         curves.training(run),
         *([] if (used := collapse.section(run)) is None else [used]),
         *_made(run, held),
+        *([] if (noisy := noise_levels.section(run, held)) is None else [noisy]),
         *([] if (several := levels.section(run, held, found)) is None else [several]),
-        *([] if held is None or not run.config.model.latents else [_latent_space(held)]),
-        *(_walks(run, held) if run.config.model.latents else []),
+        *([] if held is None or not _has_code(run) else [_latent_space(held)]),
+        *(_walks(run, held) if _has_code(run) else []),
         numbers.settings(run),
     ]
     title = run.folder.path.resolve().name if run.folder is not None else run.config.recipe
@@ -40,12 +53,19 @@ def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
         return None, f"Figures of examples are left out: {error}."
 
 
+def _has_code(run: Run) -> bool:
+    """Whether encodings are there to be shown: those of a diffusion are noise, and dear to find."""
+    return run.config.model.latents and not noise_levels.is_diffusion(run)
+
+
 def _made(run: Run, held: Held | None) -> list[Section]:
     """Samples and reconstructions, as the kind of data wants to be seen."""
     if run.transform.alphabet is not None:
         return texts.sections(run, held)
     sampled = run.config.prior.normalised
     if is_picture(run.transform):
+        if noise_levels.is_diffusion(run):  # shown by number of steps
+            return []
         panels = generated.samples(run, held) if sampled else []
         made = [Section("Samples", panels)] if panels else [_no_samples()]
         return (

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from lambent.recipes.remedies import level_remedies
 from lambent.report.curves import Curve
-from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number
+from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number
 from lambent.report.page import Panel, Section
 from lambent.run import Run
+from lambent.training.collapse import idle_levels
 
 Row = dict[str, Any]
 
@@ -24,7 +26,23 @@ def section(run: Run) -> Section | None:
         return None
     panels = [_nats(run, rows), _units(run, rows)] if len(rows) > 1 else []
     alone = "" if panels else f" {_nats_words(run, rows)} {_units_words(run, rows)}"
-    return Section("Collapse", panels, text=f"{_alarm(run, rows)}{alone}".strip())
+    return Section("Collapse", panels, text=f"{_alarm(run, rows)}{_idle(run, rows)}{alone}".strip())
+
+
+def _idle(run: Run, rows: Sequence[Row]) -> str:
+    """The levels of several that carry next to nothing, and what may help them."""
+    row, under = _in_use(run, rows), run.config.train.alarm_rate
+    rates = row["valid"].get("rates", {})
+    names = idle_levels(rates, under)
+    if not names or len(names) == len(rates):
+        return ""
+    advice = "; ".join(" ".join(remedy.tokens) for remedy in level_remedies(run.config, run.history[-1]["step"]))
+    what = "Level" if len(names) == 1 else "Levels"
+    help_ = f" What may help in a new run, each by itself: {advice}." if advice else ""
+    return (
+        f" {what} {listed(names)} of {len(rates)} {'carries' if len(names) == 1 else 'carry'} under {number(under)} "
+        f"nats at step {row['step']:,}.{help_}"
+    )
 
 
 def raised(rows: Sequence[Row]) -> list[int]:

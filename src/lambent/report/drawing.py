@@ -202,6 +202,15 @@ def percent(fraction: float) -> str:
     return f"{fraction:.1%}".replace("-", "−")
 
 
+def listed(names: Sequence[str]) -> str:
+    """Words in a row.
+
+    >>> listed(["a", "b", "c"])
+    'a, b and c'
+    """
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def spread(heights: list[float], apart: float = 0.07) -> list[float]:
     """Ascending heights moved as little as keeps them ``apart``, from 0 up.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lambent import levels
-from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, number, percent
+from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, listed, number, percent
 from lambent.report.generated import unit_scored
 from lambent.report.images import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
@@ -87,13 +87,9 @@ def _share(rate: float, total: float) -> str:
 def _idle(names: Sequence[str], count: int, under: float) -> str:
     if not names or not under:
         return ""
-    which = f"{len(names)} of {count} levels carry" if len(names) > 4 else f"{_listed(names)} carr"
+    which = f"{len(names)} of {count} levels carry" if len(names) > 4 else f"{listed(names)} carr"
     which += "" if len(names) > 4 else "y" if len(names) > 1 else "ies"
     return f"{which} less than {number(under)} nats: next to nothing of x is told there."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _bars(by_level: Mapping[str, float], total: float) -> Paint:
@@ -170,7 +166,7 @@ def reconstructions(held: Held, names: Sequence[str]) -> Panel:
     layers = [raw_to_bytes(held.raw(rows), run.transform)] if binarised else []
     layers += [to_bytes(part, run.transform) for part in (held.x[rows], *made)]
     first = "data, the same binarised" if binarised else "data"
-    count = _listed([str(top) for top in tops])
+    count = listed([str(top) for top in tops])
     return Panel(
         "Reconstructions from the top levels",
         f"Columns: {first}, then the mean of p(x|z) with the top {count} levels at the posterior's modes; the levels "
@@ -244,7 +240,7 @@ class _Bases:
 
 def samples(run: Run, held: Held | None, names: Sequence[str]) -> list[Panel]:
     """Samples with the top levels held, and with the lowest ones held where that leaves anything open."""
-    bases = _Bases.draw(run, PAIRS, _conditions(run, held, PAIRS))
+    bases = _Bases.draw(run, PAIRS, conditions(run, held, PAIRS))
     if not bool((bases.redrawn(names[:1], torch.arange(PAIRS)) - bases.means).abs().max() > 1e-6 * _size(bases)):
         only = f" p(x|z) sees {names[0]} alone: with {names[0]} held, whatever the levels above are, x stays the same."
         return [_top_held(bases, names, only)]
@@ -286,15 +282,13 @@ def _low_held(bases: _Bases, names: Sequence[str]) -> Panel:
 
 def _left(bases: _Bases, sets: Sequence[Sequence[str]]) -> str:
     shares = [f"{bases.left(kept):.0%} once {_range(kept)} {'is' if len(kept) == 1 else 'are'} known" for kept in sets]
-    return (
-        f"Of the variance of a pixel's mean over samples there stays {_listed(shares)} (by {PAIRS} pairs of samples)."
-    )
+    return f"Of the variance of a pixel's mean over samples there stays {listed(shares)} (by {PAIRS} pairs of samples)."
 
 
 def _counted(side: str, cuts: Sequence[int]) -> str:
     if cuts == [1]:
         return f"the {side} level is"
-    return f"the {side} {_listed([str(cut) for cut in cuts])} levels are"
+    return f"the {side} {listed([str(cut) for cut in cuts])} levels are"
 
 
 def _blocks(cuts: Sequence[int]) -> str:
@@ -302,7 +296,7 @@ def _blocks(cuts: Sequence[int]) -> str:
 
 
 def _range(names: Sequence[str]) -> str:
-    return _listed(names) if len(names) < 3 else f"{names[0]} to {names[-1]}"
+    return listed(names) if len(names) < 3 else f"{names[0]} to {names[-1]}"
 
 
 def _picture(bases: _Bases, sets: Sequence[Sequence[str]]) -> np.ndarray:
@@ -314,7 +308,7 @@ def _picture(bases: _Bases, sets: Sequence[Sequence[str]]) -> np.ndarray:
     return beside(sheet(own, 1, group=lines), sheet(made, COLUMNS - 1, group=lines))
 
 
-def _conditions(run: Run, held: Held | None, n: int) -> Tensor | None:
+def conditions(run: Run, held: Held | None, n: int) -> Tensor | None:
     """Classes in turn, or those of examples."""
     if not run.shapes.condition:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from math import log
+from math import log, prod
 from typing import Any
 
 from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
@@ -22,6 +22,7 @@ UNREMARKABLE = {
     *(f"train.{key}" for key in ("threads", "device", "validate_every", "log_every", "keep")),
 }
 MOST_LEVELS = 8
+MEANINGS = {"levels": "what taking the noise away costs, level by level", "end": "KL(q(z|x)‖p(z)) where noise ends"}
 BUDGET = 20_000
 """Samples in all that a report spends on bounds of its own."""
 
@@ -60,7 +61,7 @@ def headline(run: Run, found: Mapping[str, Any] | None) -> str:
         return f"{title}."
     name, value, _, meaning = _bounds(found)[-1]
     units = f"; {found['active_units']} of {found['latent']} latent dimensions active"
-    units = f"; {codes.in_use(found)}" if found.get("codes") else "" if _exact(found) else units
+    units = f"; {codes.in_use(found)}" if found.get("codes") else "" if _exact(found) or not found["latent"] else units
     return f"{title}: {name} {value} nats ({meaning}) on {found['data']}{units}."
 
 
@@ -97,7 +98,12 @@ def changed(run: Run) -> list[str]:
 
 def _exact(found: Mapping[str, Any]) -> bool:
     """Whether nothing was drawn: there are no latents, or all of their states were summed."""
-    return not found["latent"] or _enumerated(found)
+    return not _latents(found) or _enumerated(found)
+
+
+def _latents(found: Mapping[str, Any]) -> bool:
+    """Whether there are any, with values or (the levels of a diffusion) without."""
+    return bool(found["latent"] or found.get("rates"))
 
 
 def _enumerated(found: Mapping[str, Any]) -> bool:
@@ -114,6 +120,8 @@ def _latent(run: Run) -> str:
         return "no latents"
     if run.config.model.of_codes:
         return codes.sizes(run)
+    if run.config.model.denoising:
+        return f"{prod(run.shapes.event):,} latent dimensions on each noise level"
     what = "states" if not run.config.model.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
@@ -167,7 +175,7 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
     seen = " Training learnt from these examples." if held is not None and held.seen else ""
-    drawn = f", K = {found['samples']:,} draws of the posterior for each" if found["latent"] else ""
+    drawn = f", K = {found['samples']:,} draws of the posterior for each" if _latents(found) else ""
     drawn = ", one pass each, as the posterior is a point" if found.get("codes") else drawn
     lead = f"{found['data']}: all {found['n']:,} examples{drawn}."
     lost = (
@@ -186,7 +194,7 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     named = [
         *(
             []
-            if not found["latent"]
+            if not _latents(found)
             else [("elbo", "ELBO" if proper else "log p(x|z) − rate" if found["rate"] else "log p(x|z)")]
         ),
         *(
@@ -206,7 +214,7 @@ def _bounds(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     proper = found["elbo"]["kind"] != "not a bound"
-    if not found["latent"] or (not proper and not found["rate"]):
+    if not _latents(found) or (not proper and not found["rate"]):
         return []
     rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
     return [
@@ -222,8 +230,11 @@ def _levels(rates: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     def units(level: Mapping[str, Any]) -> str:
         return f"; {level['active_units']} of {level['latent']} units active" if "latent" in level else ""
 
+    def meaning(name: str, level: Mapping[str, Any]) -> str:
+        return MEANINGS.get(name) or f"its part of the rate{units(level)}"
+
     return [
-        (f"rate of {name}", with_error(level["value"], level["se"]), "nats", f"its part of the rate{units(level)}")
+        (f"rate of {name}", with_error(level["value"], level["se"]), "nats", meaning(name, level))
         for name, level in (rates.items() if len(rates) <= MOST_LEVELS else ())
     ]
 
@@ -254,6 +265,8 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found.get("codes"):
         return [*rows, ("codes", codes.in_use(found), "", "share of the codes that occur; exp of their entropy")]
     rows += _information(found)
+    if not found["latent"]:
+        return rows
     active = f"{found['active_units']} of {found['latent']}"
     return [*rows, ("active units", active, "", "latent dimensions whose posterior mean has a variance above 0.01")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,20 +56,24 @@ def look(
 
 @dataclass(frozen=True, eq=False)
 class Alarm:
-    """Warns of a posterior that has become the prior.
+    """Warns of a posterior that has become the prior, on all levels together or on one of several.
 
     Attributes:
         under: Nats of validation rate.
         settled: Whether the loss charges for the rate in full at a step (a warm-up is over).
         advice: Settings that may help.
+        level_advice: Those against a single idle level.
     """
 
     under: float
     settled: Callable[[int], bool]
     advice: Callable[[], Sequence[str]]
+    level_advice: Callable[[], Sequence[str]] = tuple
 
     def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
         """The warning, where a validation's rate fell under `under` since the one before; "" where not.
+
+        A level whose own rate is under it while the whole rate is not is warned of once.
 
         Args:
             progress: Remembers whether the rate was low, and counts.
@@ -79,15 +83,42 @@ class Alarm:
         low = math.isfinite(found.rate) and found.rate < self.under and self.settled(progress.step) and not early
         fell, progress.low = low and not progress.low, low
         progress.alarms += fell
-        return self._text(progress.step, found.rate) if fell else ""
+        if fell:
+            return self._text(progress.step, found.rate)
+        tell = self.settled(progress.step) and not early and not low
+        return self._idle(progress, found) if tell else ""
 
     def _text(self, step: int, rate: float) -> str:
-        advice = "; ".join(self.advice())
-        help_ = f"; what may help, each by itself in a new run: {advice}" if advice else ""
         return (
             f"warning: step {step:,}: the posterior has collapsed: the validation rate is {rate:.2g} nats, under "
-            f"train.alarm_rate={self.under:g}, so that p(x|z) hardly uses z{help_}"
+            f"train.alarm_rate={self.under:g}, so that p(x|z) hardly uses z{_help(self.advice())}"
         )
+
+    def _idle(self, progress: Progress, found: Validation) -> str:
+        """The warning of levels that fell idle and were not warned of before."""
+        low = idle_levels(found.rates, self.under)
+        fresh = [name for name in low if name not in progress.idle]
+        progress.idle += fresh
+        if not fresh:
+            return ""
+        each = ", ".join(f"{name} {found.rates[name]:.2g}" for name in fresh)
+        return (
+            f"warning: step {progress.step:,}: a level has collapsed: of {found.rate:.4g} nats of validation rate "
+            f"there are {each}, under train.alarm_rate={self.under:g}{_help(self.level_advice())}"
+        )
+
+
+def idle_levels(rates: Mapping[str, float], under: float) -> list[str]:
+    """The levels whose rate is under so many nats.
+
+    >>> idle_levels({"z1": 3.0, "z2": 0.01}, 0.1)
+    ['z2']
+    """
+    return [name for name, rate in rates.items() if math.isfinite(rate) and rate < under]
+
+
+def _help(advice: Sequence[str]) -> str:
+    return f"; what may help, each by itself in a new run: {'; '.join(advice)}" if advice else ""
 
 
 @dataclass(frozen=True, eq=False)

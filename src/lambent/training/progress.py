@@ -38,6 +38,7 @@ class Progress:
         norms: The latest gradient norms, oldest first, by the side that rested.
         low: The last validation's rate was under the alarm's.
         alarms: How often it fell under it.
+        idle: Levels of several whose own rate fell under it, each warned of once.
     """
 
     step: int = 0
@@ -52,6 +53,7 @@ class Progress:
     offset: int = 0
     low: bool = False
     alarms: int = 0
+    idle: list[str] = field(default_factory=list)
     outliers: int = 0
     norms: dict[str, list[float]] = field(default_factory=dict)
     phase: Phase = field(default_factory=Phase)
