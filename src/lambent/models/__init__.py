@@ -8,6 +8,7 @@ from lambent.models.diffusion import Diffusion
 from lambent.models.joint import Joint
 from lambent.models.ladder import Ladder
 from lambent.models.mixture import Mixture
+from lambent.models.recurrent import Recurrent
 from lambent.models.vae import VAE
 from lambent.networks.ladder import LadderLevel
 
@@ -24,4 +25,5 @@ __all__ = [
     "MarkovChain",
     "Mixture",
     "Penalty",
+    "Recurrent",
 ]

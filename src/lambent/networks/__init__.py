@@ -12,6 +12,7 @@ from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSett
 from lambent.networks.codebook import Codebook, Learning, Quantiser
 from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.denoiser import DenoiserSettings, MLPDenoiser
+from lambent.networks.draw import CanvasSettings, ReaderSettings
 from lambent.networks.finite_scalar import FiniteScalar
 from lambent.networks.fold import fold
 from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
@@ -30,6 +31,7 @@ __all__ = [
     "NADE",
     "AutoregressiveNet",
     "AutoregressiveSettings",
+    "CanvasSettings",
     "Codebook",
     "ConstantEncoder",
     "ConvDecoder",
@@ -58,6 +60,7 @@ __all__ = [
     "PixelCNN",
     "PixelCNNDecoder",
     "Quantiser",
+    "ReaderSettings",
     "Stack",
     "TransformerDecoder",
     "TransformerEncoder",

@@ -7,6 +7,7 @@ from lambent.recipes.diffusion_structure import DiffusionStructure
 from lambent.recipes.image_ladder_structure import ImageLadderStructure
 from lambent.recipes.ladder_structure import LadderStructure
 from lambent.recipes.recipe import Recipe
+from lambent.recipes.recurrent_structure import RecurrentStructure
 from lambent.recipes.table import RECIPES, configure, find_recipe
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "ImageLadderStructure",
     "LadderStructure",
     "Recipe",
+    "RecurrentStructure",
     "biases",
     "check",
     "configure",
