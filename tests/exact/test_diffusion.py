@@ -263,6 +263,22 @@ def test_interior_learns_from_the_bound_of_finitely_many_levels():
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
 
 
+def test_ends_learn_from_the_bound():
+    """With the best denoiser, d bound/d ends is that of the limit in closed form, untouched by the interior's rule."""
+    curve = learned()
+    chain = Noising(curve, truth.best("eps"))
+    ends = [curve.start, curve.log_span]
+    slopes = torch.autograd.grad(bound(chain, DATA, *truth.nodes(200)).mean(), ends)
+
+    def limit(start, log_span):
+        return truth.limit(start, start + math.exp(log_span))
+
+    start, log_span = (p.item() for p in ends)
+    along = (limit(start + 1e-4, log_span) - limit(start - 1e-4, log_span)) / 2e-4
+    apart = (limit(start, log_span + 1e-4) - limit(start, log_span - 1e-4)) / 2e-4
+    assert [s.item() for s in slopes] == pytest.approx([along, apart], rel=1e-5)
+
+
 def moments_agree(z, mean, covariance):
     """Z-scores of the sample's mean and covariance, all within 5."""
     n = len(z)
