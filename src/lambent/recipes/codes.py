@@ -10,7 +10,7 @@ _CODES: Settings = {
     "posterior": {"name": "vq"},
     "encoder": {"name": "conv", "smallest": 7},
     "decoder": {"name": "conv", "smallest": 7},
-    "likelihood": {"name": "discretised-logistic"},
+    "likelihood": {"name": "logistic-mixture"},
     "draw": {"name": "straight-through"},
     "updates": {"name": "stages"},
     "train": {"epochs": 50},
