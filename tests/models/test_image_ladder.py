@@ -12,7 +12,7 @@ from lambent.evaluation.bounds import bounds
 from lambent.networks.image_blocks import BLOCKS, Block, Style
 from lambent.networks.image_ladder import MapLevels
 from lambent.networks.spectral import SpectralPenalty, matrix
-from lambent.recipes import check, resolve
+from lambent.recipes import check, configure, resolve
 from lambent.shapes import Shapes
 
 TINY = {
@@ -296,6 +296,24 @@ def test_the_last_map_may_be_read_by_an_autoregressive_decoder():
     moved = {name: value + 1 for name, value in values.items()}
     near, far = (model(x, Given(values=given)).log_px(x) for given in (values, moved))
     assert (near != far).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shapes", "levels", "millions"),
+    [
+        ("vdvae", Shapes((3, 32, 32), 16, levels=256), 43, (39, 42)),  # published: 39 million
+        ("nvae", Shapes((1, 28, 28), 20), 15, (25, 30)),
+        ("vdvae-small", Shapes((1, 28, 28), 4), 15, (0.1, 1)),
+        ("nvae-small", Shapes((1, 28, 28), 4), 8, (0.5, 1.5)),
+    ],
+)
+def test_recipes_build_at_the_sizes_they_name(recipe, shapes, levels, millions):
+    config = configure(recipe)
+    with torch.device("meta"):
+        model = config.model.build(config, shapes)
+    assert len(model.levels) == config.model.level_count == levels
+    low, high = millions
+    assert low <= sum(p.numel() for p in model.parameters()) / 1e6 <= high
 
 
 def test_what_does_not_fit_is_refused():
