@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambent.recipes.recipe import Recipe, Settings
+from lambent.recipes.recipe import Recipe
 from lambent.recipes.reparameterised import BINARY
 
 _SMALL_TRAIN = {
