@@ -59,7 +59,7 @@ RECIPES: tuple[Recipe, ...] = (
         "ddpm-small",
         "denoising diffusion, T = 1,000, for 28 x 28 grey levels",
         "Ho, Jain & Abbeel 2020, NeurIPS",
-        {**_DIFFUSION, **_SMALL, "model": {"name": "diffusion", "steps": 1000, "predict": "v"}, "posterior": _DDPM},
+        {**_DIFFUSION, **_SMALL, "model": {"name": "diffusion", "steps": 1000, "predict": "eps"}, "posterior": _DDPM},
     ),
     Recipe(
         "cosine-diffusion",
@@ -81,7 +81,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_DIFFUSION,
             **_SMALL,
-            "model": {"name": "diffusion", "steps": 4000, "predict": "v", "importance": "always"},
+            "model": {"name": "diffusion", "steps": 4000, "predict": "eps", "importance": "always"},
             "posterior": _COSINE,
         },
     ),
@@ -113,9 +113,9 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_DIFFUSION,
             **_SMALL,
-            "model": {"name": "diffusion", "predict": "v"},
+            "model": {"name": "diffusion", "predict": "eps"},
             "posterior": _VDM,
-            "decoder": {**_SMALL["decoder"], "fourier": [7, 8]},
+            "decoder": {**_SMALL["decoder"], "fourier": [4, 5, 6, 7, 8]},
         },
     ),
 )
