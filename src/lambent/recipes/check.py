@@ -206,7 +206,9 @@ def _weights(config: Config) -> None:
         if not getattr(config, section).normalised:
             why = f"no log q(z|x) or log p(z) exists without a density; use {section}=normal, or objective=elbo"
             _refuse(config, f"objective {section}", why)
-    if config.objective.multi_sample and config.draw.samples > 1 and config.prior.estimated:
+    several = config.draw.samples > 1 or config.draw.learning == "sum"
+    joint = config.objective.multi_sample or isinstance(config.objective, LogLikelihood)
+    if joint and several and config.prior.estimated:
         _refuse(config, "objective prior", "its log p(z) is estimated, which weights don't forgive; use objective=elbo")
 
 
