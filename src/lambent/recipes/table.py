@@ -12,6 +12,7 @@ from lambent.recipes import (
     diffusion,
     discrete,
     image_ladders,
+    latent_diffusion,
     reparameterised,
     text,
     toy,
@@ -33,6 +34,7 @@ RECIPES = {
         *deep.RECIPES,
         *image_ladders.RECIPES,
         *diffusion.RECIPES,
+        *latent_diffusion.RECIPES,
         *text.RECIPES,
         *toy.RECIPES,
     )
