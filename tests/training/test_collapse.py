@@ -22,7 +22,7 @@ from lambent.evaluation.information import of_posteriors, spread_out
 from lambent.fitting import build_model
 from lambent.objectives.rates import Capacity, FreeBits, WarmUp
 from lambent.recipes import check, configure
-from lambent.recipes.remedies import REMEDIES, Remedy, remedies, with_tokens
+from lambent.recipes.remedies import REMEDIES, Remedy, level_remedies, remedies, with_tokens
 from lambent.recipes.table import RECIPES
 from lambent.run import stretch
 from lambent.shapes import Shapes
@@ -284,6 +284,50 @@ def heard_of(rates, *, settled=lambda step: True, under=0.1):
         if alarm.hear(progress, found, early=step == 1 and len(rates) > 1):
             spoken.append(step)
     return spoken, progress.alarms
+
+
+def level_warnings(rates, total=5.0):
+    """What is said over validations of two levels' rates."""
+    alarm, progress = Alarm(0.1, lambda step: step != 2, lambda: ["a=b"], lambda: ["c=d"]), Progress()
+    spoken = {}
+    for step, (low, high) in enumerate(rates, 1):
+        progress.step = step
+        found = Validation(-1.0, 0.1, "lower bound", total, 1.0, 10, {"z1": low, "z2": high})
+        spoken[step] = alarm.hear(progress, found, early=step == 1)
+    return {step: text for step, text in spoken.items() if text}
+
+
+def test_it_warns_of_a_level_that_falls_idle_once():
+    """Not at the first validation, not while a warm-up lasts (step 2), and never twice of one level."""
+    spoken = level_warnings([(5.0, 0.0), (5.0, 0.0), (5.0, 0.05), (5.0, 0.2), (5.0, 0.01), (0.02, 0.01), (0.1, 3.0)])
+    assert list(spoken) == [3, 6]
+    assert spoken[3].endswith(
+        "of 5 nats of validation rate z2 0.05, under train.alarm_rate=0.1; what may help, each by itself in a new run: "
+        "c=d"
+    )
+    assert "z1 0.02, under" in spoken[6]
+    assert "z2" not in spoken[6]
+    assert not level_warnings([(5.0, 0.5), (5.0, 0.5), (0.1, math.nan)])
+
+
+def test_a_whole_collapse_is_told_instead_of_its_levels():
+    spoken = level_warnings([(1.0, 1.0), (1.0, 1.0), (0.01, 0.01)], total=0.02)
+    assert list(spoken) == [3]
+    assert "the posterior has collapsed" in spoken[3]
+
+
+def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
+    """Six numbers need no two levels: the top falls idle; the metrics say when, and the advice passes the check."""
+    heard, longer = Heard(), LONGER | {"epochs": 10, "lr": 0.02}
+    run = trained(x=X, console=heard, **REAL, **longer, model="chain", above=(2,), alarm_rate=0.5)
+    fell = [row["step"] for row in rows(run)[1:] if row["valid"]["rates"]["z2"] < 0.5]
+    (line,) = heard.warnings
+    assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
+    advised = level_remedies(run.config, 200)
+    assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=balanced", "rate=free-bits"]
+    for remedy in advised:
+        assert " ".join(remedy.tokens) in line
+        check(with_tokens(run.config, remedy.tokens))
 
 
 def test_it_speaks_once_a_fall_and_never_at_the_first_of_several_validations():

@@ -37,7 +37,8 @@ class Bounds:
     Attributes:
         elbo: Mean over K of log p(x|z), minus the rate (closed form where there is one).
         rate: KL(q||p) of all levels together: the sum of ``rates``.
-        rates: Of each level, (L, N), in the order of ``names``; (0, N) without latents.
+        rates: E_q[log q - log p] of each level, (L, N), in the order of ``names``; (0, N) without latents. That of a
+            single level may be below 0 in a chain that is inferred upwards: p knows the level above, q the one below.
         names: The levels' names, lowest first in chains and ladders.
         distortion: -E log p(x|z).
         iwae: Log mean weight; None where no importance weight exists.

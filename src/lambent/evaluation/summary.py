@@ -100,7 +100,7 @@ class Evaluation:
         log_jacobian: What to add to a density to have it in the data's own unit, nats per example (0 if unscaled).
         codes: Share of each level's codes in use and their perplexity; None without codes.
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
-        rates: KL(q||p) of each level, whose sum is ``rate``; None with fewer than two.
+        rates: E_q[log q - log p] of each level, whose sum is ``rate``; None with fewer than two.
         units: Active units of each level that has values, and its latents; None with fewer than two levels.
     """
 

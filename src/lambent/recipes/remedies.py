@@ -80,7 +80,7 @@ def level_remedies(config: Config, steps: int) -> list[Remedy]:
     """Those of `LEVEL_REMEDIES` that this configuration can be given and has not got yet, as `remedies` gives them.
 
     >>> from lambent.recipes import configure
-    >>> level_remedies(configure("iwae-2layer"), 4000)[0].tokens
+    >>> level_remedies(configure("vae", {"model": {"name": "chain"}}), 4000)[0].tokens
     ('rate=level-warm-up', 'rate.steps=1000')
     """
     found = [_fitted(remedy, steps) for remedy in LEVEL_REMEDIES if not in_force(config, remedy)]

@@ -62,16 +62,21 @@ def rates(run: Run, found: Mapping[str, Any]) -> Panel:
     """Bars of each level's rate, lowest level first, with its share of all."""
     by_level = {name: float(level["value"]) for name, level in found["rates"].items()}
     total, under = sum(by_level.values()), run.config.train.alarm_rate
+    below = " By itself a level's rate may be below 0 in a chain inferred upwards: the sum may not."
     words = (
         f"{number(total)} nats an example in all: {_most_and_least(by_level, total)}. "
         f"{_idle([name for name, rate in by_level.items() if rate < under], len(by_level), under)}"
+        f"{below if min(by_level.values()) < 0 else ''}"
     )
     return Panel("Rate of each level", words.strip(), svg=draw(_bars(by_level, total), "Rate of each level, nats"))
 
 
 def _most_and_least(by_level: Mapping[str, float], total: float) -> str:
     def share(name: str) -> str:
-        return f"{name} carries {number(by_level[name])} ({_share(by_level[name], total)})"
+        of_all = "" if below_zero else f" ({_share(by_level[name], total)})"
+        return f"{name} carries {number(by_level[name])}{of_all}"
+
+    below_zero = min(by_level.values()) < 0
 
     if len(by_level) <= 4:
         return ", ".join(map(share, by_level))
@@ -89,7 +94,7 @@ def _idle(names: Sequence[str], count: int, under: float) -> str:
         return ""
     which = f"{len(names)} of {count} levels carry" if len(names) > 4 else f"{listed(names)} carr"
     which += "" if len(names) > 4 else "y" if len(names) > 1 else "ies"
-    return f"{which} less than {number(under)} nats: next to nothing of x is told there."
+    return f"{which} less than {number(under)} nats: next to nothing beyond what the levels above tell of x."
 
 
 def _bars(by_level: Mapping[str, float], total: float) -> Paint:
@@ -102,7 +107,8 @@ def _bars(by_level: Mapping[str, float], total: float) -> Paint:
         if few:
             for place, height in zip(at, heights, strict=True):
                 top = (place, max(height, 0.0))
-                axes.annotate(_share(height, total), top, (0, 2), textcoords="offset points", ha="center", color=INK)
+                label = number(height) if min(heights) < 0 else _share(height, total)
+                axes.annotate(label, top, (0, 2), textcoords="offset points", ha="center", color=INK)
             axes.set_xticks(at, list(by_level))
         axes.set_xlabel("level, the lowest first")
         axes.set_ylabel("rate, nats an example")

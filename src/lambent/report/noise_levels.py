@@ -25,7 +25,8 @@ STEPS = (5, 10, 50)
 MOST_STEPS = 1000
 PATHS, STATIONS = 3, 10
 EXAMPLES = 6
-LEVELS = (0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+GAMMAS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0)
+"""Log noise-to-signal ratios from which examples are taken back, and from the end of the chain."""
 SEED = 0
 
 
@@ -192,17 +193,25 @@ def from_levels(held: Held) -> Panel:
     assert isinstance(model, Diffusion)
     x = held.x[rows].to(run.device)
     given = None if held.condition is None else held.condition[rows].to(run.device)
-    made = []
-    for level in LEVELS:
+    made, levels = [], _levels_at(model)
+    for level in levels:
         draw_ = Ancestral(generator=torch.Generator(run.device).manual_seed(SEED))
         made.append(central(model.from_level(x, level, draw_, given))[0].cpu())
     cells = to_bytes(torch.stack(made, 1).flatten(0, 1), run.transform)
     left = [float((part - held.x[rows]).double().square().mean().sqrt()) for part in made]
     return Panel(
         "Examples taken back from a noise level",
-        f"Left: data. To its right the example with the noise of level {listed([f'{level:g}' for level in LEVELS])}, "
-        "denoised by the chain from there: what has changed was not known at that level. Root mean square difference "
+        f"Left: data. To its right the example with the noise of level {listed([f'{at:.3g}' for at in levels])}, "
+        f"denoised by the chain from there: what has changed was not known at that level. Root mean square difference "
         f"to the example: {listed([number(value, 3) for value in left])}.",
-        picture=beside(sheet(to_bytes(held.x[rows], run.transform), 1), sheet(cells, len(LEVELS))),
+        picture=beside(sheet(to_bytes(held.x[rows], run.transform), 1), sheet(cells, len(levels))),
         alt=f"{len(rows)} rows of images: an example, and what is made of ever noisier copies of it",
     )
+
+
+def _levels_at(model: Diffusion) -> list[float]:
+    """The levels of `GAMMAS`, as far as the schedule has them, and the last."""
+    grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    gammas = model.schedule(grid.to(next(model.parameters()).device))[0].cpu()
+    inside = [gamma for gamma in GAMMAS if float(gammas[0]) < gamma < float(gammas[-1])]
+    return [*grid[torch.searchsorted(gammas, torch.tensor(inside, dtype=gammas.dtype))].tolist(), 1.0]

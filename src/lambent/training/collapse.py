@@ -103,8 +103,9 @@ class Alarm:
             return ""
         each = ", ".join(f"{name} {found.rates[name]:.2g}" for name in fresh)
         return (
-            f"warning: step {progress.step:,}: a level has collapsed: of {found.rate:.4g} nats of validation rate "
-            f"there are {each}, under train.alarm_rate={self.under:g}{_help(self.level_advice())}"
+            f"warning: step {progress.step:,}: levels tell next to nothing beyond those above them: of "
+            f"{found.rate:.4g} nats of validation rate {each}, under train.alarm_rate={self.under:g}"
+            f"{_help(self.level_advice())}"
         )
 
 
