@@ -323,7 +323,7 @@ def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     fell = [row["step"] for row in rows(run)[1:] if row["valid"]["rates"]["z2"] < 0.5]
     (line,) = heard.warnings
     assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
-    advised = level_remedies(run.config, 200)
+    advised = level_remedies(run.config, run.history[-1]["step"])
     assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=balanced", "rate=free-bits"]
     for remedy in advised:
         assert " ".join(remedy.tokens) in line
