@@ -58,15 +58,24 @@ def _limits(metadata: Any) -> str:
     return "".join(f", {sign} {limit:g}" for sign, limit in limits if limit is not None)
 
 
+MOST_PARTS = 4
+
+
 def evaluation_text(found: Evaluation) -> str:
     """An evaluation for people: each number with its error and what it is."""
     rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
     lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
+    if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
+        lines.append(
+            f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights"
+        )
     lines += [f"  {'rate':<16} {_figure(found.rate)}", *_levels(found)]
     lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
-        lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f}  (from {found.best[0]})")
+        parts = " + ".join(f"{name} {bits:.5f}" for name, bits in (found.parts_in_bits or {}).items())
+        source = f"from {found.best[0]}" + (f": {parts}" if parts and len(found.rates or {}) <= MOST_PARTS else "")
+        lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f}  ({source})")
     if found.log_jacobian:
         lines.append(
             f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit"

@@ -41,7 +41,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "latent-diffusion-small",
-        "the same with 16 latents and a small denoiser, for a training in minutes",
+        "VAE of 16 latents, then a small diffusion over them as their prior, in minutes",
         "Rombach et al. 2022, CVPR (two stages); Vahdat, Kreis & Kautz 2021, NeurIPS (the bound, v = 0 the Normal)",
         {
             **_STAGES,
