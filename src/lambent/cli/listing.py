@@ -67,9 +67,7 @@ def evaluation_text(found: Evaluation) -> str:
     lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
-        lines.append(
-            f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights"
-        )
+        lines.append(f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights")
     lines += [f"  {'rate':<16} {_figure(found.rate)}", *_levels(found)]
     lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:

@@ -244,7 +244,8 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if found["bits_per_dim"] is not None:
         symbols = found.get("symbols")
         by = f"{found['dims']:,}" if symbols is None else f"{symbols:,.4g} symbols scored an example ·"
-        bound = "ELBO" if found.get("codes") else found["bits_per_dim_from"].replace("_", "-").replace("iwae", "IWAE").replace("elbo", "ELBO")
+        named = found["bits_per_dim_from"].replace("_", "-").replace("iwae", "IWAE").replace("elbo", "ELBO")
+        bound = "ELBO" if found.get("codes") else named
         what = f"−{bound} / ({by} ln 2)"
         rows.append(
             (
