@@ -160,7 +160,8 @@ class VectorSizes:
 class VectorLevel(LadderLevel):
     """One level of fully connected networks: affine maps from the state to p, and from what is seen to q.
 
-    P starts nearly the same for all states: a scale too small by chance costs thousands of nats.
+    P starts nearly the same for all states: a scale too small by chance costs thousands of nats. Q does not start so:
+    a level that tells nothing of x at first is soon given up.
     """
 
     def __init__(self, sizes: VectorSizes, style: VectorStyle) -> None:
@@ -169,7 +170,7 @@ class VectorLevel(LadderLevel):
         self.prior = affine(sizes.state, sizes.p, gain=0.1) if sizes.state else None
         joined = sizes.state if style.looks else 0
         self.reader = hidden(sizes.seen + joined, sizes.seen, style.activation) if joined else nn.Identity()
-        self.head = affine(sizes.seen, sizes.q, gain=0.1 if sizes.state else 1.0)
+        self.head = affine(sizes.seen, sizes.q)
         kept = sizes.state if style.skip else 0
         self.step = style.step(kept, sizes.latent + sizes.condition, sizes.below) if sizes.below else None
 

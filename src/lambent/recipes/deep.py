@@ -73,8 +73,8 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_MERGED,
             "model": {"name": "ladder", "latent": 32, "above": [16, 8], "widths": [100, 50]},
-            "encoder": {"hidden": [200, 200], "activation": "leaky-relu"},
-            "decoder": {"hidden": [200, 200], "activation": "leaky-relu"},
+            "encoder": {"hidden": [200, 200], "activation": "elu"},
+            "decoder": {"hidden": [200, 200], "activation": "elu"},
             "rate": {"name": "warm-up", "steps": 2000},
             "train": {"lr": 2e-3, "batch_size": 64, "schedule": "cosine", "final_lr": 0.0, "epochs": 100},
         },
