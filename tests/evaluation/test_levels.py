@@ -176,6 +176,19 @@ def test_levels_without_values_have_rates_too():
     assert list(summary.to_dict()["rates"]) == ["levels", "end"]
 
 
+def test_the_parts_of_a_bound_without_weights_add_up_in_bits():
+    x = torch.full((200, 1), 2.0, dtype=torch.float64)
+    settings = {"data": "d", "exact": None, "means": torch.zeros(200, 0), "dims": 3}
+    summary = summarise(evaluated(RateOnly(), x), **settings, discrete=True)
+    parts = summary.to_dict()["bits_per_dim_parts"]
+    assert list(parts) == ["levels", "end", "distortion"]
+    assert sum(parts.values()) == pytest.approx(summary.bits_per_dim, rel=1e-12)
+    assert parts["end"] == pytest.approx(2.0 / (3 * math.log(2)), rel=1e-12)
+    assert f"from elbo: levels {parts['levels']:.5f} + end {parts['end']:.5f}" in evaluation_text(summary)
+    assert summarise(evaluated(RateOnly(), x), **settings, discrete=False).parts_in_bits is None
+    assert summarise(evaluated(chain(), x), **settings, discrete=True).parts_in_bits is None  # the IWAE bound is better
+
+
 def test_one_level_needs_no_split():
     found = evaluated(VAE(Prior(), Line(0.5, 0.5), Seen(1.0, 1.0)), torch.ones(5, 1, dtype=torch.float64))
     assert torch.equal(found.rates[0], found.rate)

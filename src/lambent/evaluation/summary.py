@@ -153,6 +153,13 @@ class Evaluation:
         return 1 / ((self.dims if self.symbols is None else self.symbols.mean) * math.log(2))
 
     @property
+    def parts_in_bits(self) -> dict[str, float] | None:
+        """Each level's rate and the distortion in bits, as parts of `bits_per_dim`; None unless it is of the ELBO."""
+        if self.rates is None or self.bits_per_dim is None or self.best[0] != "elbo":
+            return None
+        return {name: part.value * self._bits for name, part in {**self.rates, "distortion": self.distortion}.items()}
+
+    @property
     def _bits_se(self) -> float:
         return self.best[1].se * self._bits if self.symbols is None else self.symbols.bits_se
 
@@ -171,6 +178,7 @@ class Evaluation:
             "bits_per_dim": None if bits is None else _plain(bits),
             "bits_per_dim_se": None if bits is None else _plain(self._bits_se),
             "bits_per_dim_from": None if bits is None else self.best[0],
+            **({} if self.parts_in_bits is None else {"bits_per_dim_parts": _words(self.parts_in_bits)}),
             "rate": _plain(self.rate.value),
             "rate_se": _plain(self.rate.se),
             **self._levels(),
