@@ -17,7 +17,8 @@ from lambent.fitting import fit
 from lambent.recipes import Config, check
 from lambent.recipes.config import layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.estimators import estimators, trusted
-from lambent.run import ARRAYS, Run, Source, load
+from lambent.run import Run, load
+from lambent.sources import ARRAYS, Source
 from lambent.training.console import Console
 
 OF_THE_GRADIENT = ("draw", "objective", "rate")

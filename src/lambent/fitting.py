@@ -20,7 +20,8 @@ from lambent.evaluation.summary import figure, level_figures
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
-from lambent.run import ARRAYS, Run, Source, check_support, dataset_of, load, stretch, with_modules
+from lambent.run import Run, load, stretch, with_modules
+from lambent.sources import ARRAYS, Source, check_support, dataset_of
 from lambent.stages import stages_of
 from lambent.training import checkpoint
 from lambent.training.console import Console

@@ -21,13 +21,8 @@ from lambent.data import (
     Dataset,
     Transform,
     View,
-    evaluation_set,
-    from_arrays,
     one_hot,
-    splits_of,
-    training_sets,
 )
-from lambent.data import load as load_data
 from lambent.distributions import central, sample
 from lambent.draws import Detached, Draw, Held, Mode
 from lambent.errors import ConfigError
@@ -43,14 +38,12 @@ from lambent.models.diffusion import ancestral
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
+from lambent.sources import Source, check_support, dataset_of, held_out
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
 
-Source = str | Path | np.ndarray | Tensor | Dataset
-ARRAYS = "(arrays)"
-"""The source's name in a run that was trained on arrays."""
 CHUNK = 1000
 
 
@@ -337,41 +330,6 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
-
-
-def dataset_of(source: Source, config: Config, split: str) -> Dataset:
-    """A source's name, an array or a tensor as a data set."""
-    if isinstance(source, Dataset):
-        return source
-    if not isinstance(source, str | Path):
-        return from_arrays(source, options=config.data)
-    if split == "train":
-        return load_data(str(source), options=config.data, split=split)
-    return evaluation_set(str(source), options=config.data)
-
-
-def held_out(config: Config) -> Dataset:
-    """What the training source keeps from training: its test split, else the part held out for validation.
-
-    Raises:
-        ConfigError: the run was trained on arrays, or nothing was held out.
-    """
-    source = config.data.source
-    if source == ARRAYS:
-        raise ConfigError("this run was trained on arrays; give the data to measure it on")
-    if "test" in splits_of(source, config.data):
-        return evaluation_set(source, options=config.data)
-    valid = training_sets(source, options=config.data)[1]
-    if valid is None:
-        raise ConfigError(f"{source} has no test split and nothing was held out of it; name the data to use")
-    return valid
-
-
-def check_support(model: LatentModel, view: View) -> None:
-    """Refuses data that the likelihood can't score, with the fix in the message."""
-    support = getattr(model.likelihood, "support", None)
-    if support is not None:
-        view.check(support)
 
 
 def load(

@@ -10,8 +10,9 @@ from typing import Any
 from lambent.data import View
 from lambent.errors import CombinationError, ConfigError, StorageError
 from lambent.recipes.config import ONE_OF_A_KIND, SECTIONS, USER, Config
-from lambent.run import Run, Source, load
+from lambent.run import Run, load
 from lambent.settings import options_of, to_values
+from lambent.sources import Source
 from lambent.training.metrics import numbers, words
 
 UNREMARKABLE = ("train.threads", "train.device", "train.keep", "train.log_every", "train.checkpoint_every")

@@ -25,8 +25,8 @@ from lambent.likelihoods import (
 from lambent.models.diffusion import Diffusion, DrawnLevels, Levels
 from lambent.networks.noise_levels import BINS, LevelLosses
 from lambent.networks.schedules import schedule
-from lambent.run import dataset_of
 from lambent.shapes import Shapes
+from lambent.sources import dataset_of
 from lambent.training.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "exact"))

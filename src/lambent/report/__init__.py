@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lambent.run import Run, Source
+    from lambent.run import Run
+    from lambent.sources import Source
 
 __all__ = ["write_report"]
 

@@ -21,7 +21,8 @@ from lambent.report import (
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
-from lambent.run import Run, Source
+from lambent.run import Run
+from lambent.sources import Source
 
 
 def build(run: Run, data: Source | None = None) -> str:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lambent.data import Dataset, View, splits_of, training_sets
 from lambent.errors import DataError
-from lambent.run import ARRAYS, Run, Source, dataset_of, held_out
+from lambent.run import Run
+from lambent.sources import ARRAYS, Source, dataset_of, held_out
 
 MOST = 10_000
 """Examples that figures are made of; numbers are always of all."""
