@@ -82,9 +82,10 @@ class Rows:
 
 
 class Witness:
-    """Looks at the weights after every step, so that what a fault did to them can't heal unseen."""
+    """Looks at the weights after every so many steps; a weight that isn't finite never heals."""
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 1) -> None:
+        self.every, self.steps = every, 0
         self.rows: list[dict[str, Any]] = []
         self.moved: list[float] = []
         self.broken: list[int] = []
@@ -99,10 +100,13 @@ class Witness:
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     def interrupted(self) -> int:
+        self.steps += 1
+        if self.steps % self.every:
+            return 0
         now = self.weights(self.model)
         self.moved.append(float((now - self.before).norm()))
         if not math.isfinite(self.moved[-1]):
-            self.broken.append(len(self.moved) - 1)
+            self.broken.append(self.steps)
         self.before = now
         return 0
 
@@ -114,9 +118,9 @@ class Witness:
         """Nothing is kept."""
 
 
-def trainer_of(model: LatentModel, objective: Objective, batches: Any, **options: Any) -> Trainer:
-    """The real trainer on one process, validated by nothing."""
-    witness, train = Witness(), TrainOptions(**options)
+def trainer_of(model: LatentModel, objective: Objective, batches: Any, every: int = 1, **options: Any) -> Trainer:
+    """The real trainer on one process, validated by nothing, its weights looked at after ``every`` steps."""
+    witness, train = Witness(every), TrainOptions(**options)
     witness.follow(model)
     validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, 1)
     engine = Engine(torch.device("cpu"))
