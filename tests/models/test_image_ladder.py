@@ -303,8 +303,8 @@ def test_the_last_map_may_be_read_by_an_autoregressive_decoder():
     [
         ("vdvae", Shapes((3, 32, 32), 16, levels=256), 43, (39, 42)),  # published: 39 million
         ("nvae", Shapes((1, 28, 28), 20), 15, (25, 30)),
-        ("vdvae-small", Shapes((1, 28, 28), 4), 15, (0.1, 1)),
-        ("nvae-small", Shapes((1, 28, 28), 4), 8, (0.5, 1.5)),
+        ("vdvae-small", Shapes((1, 28, 28), 4), 10, (0.1, 1)),
+        ("nvae-small", Shapes((1, 28, 28), 4), 7, (0.5, 1.5)),
     ],
 )
 def test_recipes_build_at_the_sizes_they_name(recipe, shapes, levels, millions):

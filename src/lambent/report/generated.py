@@ -141,7 +141,7 @@ def unit_scored(run: Run) -> str:
 
 def manifold(run: Run, held: Held | None) -> Panel | None:
     """Decoded points of a 2-D latent on a grid."""
-    if not run.config.continuous or run.shapes.latent != 2:
+    if not run.config.continuous or run.shapes.latent != 2 or run.config.model.level_count > 1:
         return None
     condition, given = _one_condition(run, held)
     grid = _normal_grid(run, condition)

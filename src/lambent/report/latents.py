@@ -15,6 +15,7 @@ from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, 
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
 from lambent.run import stretches
+from lambent.trace import Latent
 
 NEIGHBOURS = 5
 MOST_NAMED = 20
@@ -166,15 +167,24 @@ def _line(held: Held) -> Panel:
 
 @torch.inference_mode()
 def dimension_rates(held: Held) -> Tensor | None:
-    """Mean closed-form KL(q‖p) of each latent dimension, (latent,) nats; None where it doesn't factorise."""
-    total = torch.zeros(held.run.shapes.latent, dtype=torch.float64)
+    """Mean closed-form KL(q‖p) of each dimension, all levels side by side, (latents,) nats; None where one has none."""
+    total: Tensor | None = None
     for x, condition in stretches(held.view):
-        latent = held.run.model(x, Mode(), condition).latents[0]
-        elements = latent.rate_elements if latent.normalised else None
-        if elements is None:
+        rates = [_elements(latent, len(x)) for latent in held.run.model(x, Mode(), condition).latents]
+        known = [rate for rate in rates if rate is not None]
+        if len(known) < len(rates):
             return None
-        total += elements.double().expand(1, len(x), total.numel()).sum((0, 1)).cpu()
-    return total / len(held.view)
+        found = torch.cat(known)
+        total = found if total is None else total + found
+    return None if total is None else total / len(held.view)
+
+
+def _elements(latent: Latent, examples: int) -> Tensor | None:
+    """The rate of each dimension, summed over the examples, (D,)."""
+    elements = latent.rate_elements if latent.normalised else None
+    if elements is None:
+        return None
+    return elements.double().expand(1, examples, elements.shape[-1]).sum((0, 1)).cpu()
 
 
 def units(held: Held) -> Panel:

@@ -122,6 +122,8 @@ def _latent(run: Run) -> str:
         return codes.sizes(run)
     if run.config.model.denoising:
         return f"{prod(run.shapes.event):,} latent dimensions on each noise level"
+    if run.config.model.level_count > 1:
+        return f"{run.config.model.level_count} levels of latents"
     what = "states" if not run.config.model.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
