@@ -11,7 +11,7 @@ from lambent.errors import ConfigError
 from lambent.models.ladder import Ladder
 from lambent.networks.ladder import Climb, VectorLevel, VectorSizes, VectorStyle
 from lambent.posteriors import MergedNormal
-from lambent.recipes.structures import Structure, likelihood_given
+from lambent.recipes.structures import VectorLevels, likelihood_given
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @part("model", "ladder")
 @dataclass(frozen=True)
-class LadderStructure(Structure):
+class LadderStructure(VectorLevels):
     """Levels of latents, both inferred and generated from the top down; all networks fully connected.
 
     The encoder gives what the lowest level sees of x, the decoder makes p(x|z); networks between levels have the
@@ -37,16 +37,6 @@ class LadderStructure(Structure):
     layers: int = option(1, "layers of each network between levels", minimum=1)
     skip: bool = option(True, "whether a level sees all levels above it, not the next alone")  # noqa: FBT003
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Of all levels, lowest first."""
-        return (self.latent, *self.above)
-
-    @property
-    def level_count(self) -> int:
-        """Those above and the lowest."""
-        return len(self.sizes)
-
     def assemble(self, config: Config, shapes: Shapes) -> Ladder:
         """Networks upwards and downwards between levels of the same widths."""
         encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
@@ -57,9 +47,10 @@ class LadderStructure(Structure):
         levels = [self._level(i, config, shapes, seen, style) for i in range(len(self.sizes))]
         last = self.latent + (seen[1] if self.skip and self.above else 0)
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
-        states = [s for s in map(config.prior.states, self.sizes) if s is not None]
         likelihood = likelihood_given(config, replace(shapes, latent=last), last)
-        return Ladder(prior, config.posterior, Climb(encoder, steps, shapes.condition), levels, likelihood, states)
+        return Ladder(
+            prior, config.posterior, Climb(encoder, steps, shapes.condition), levels, likelihood, self.states(config)
+        )
 
     def _level(self, i: int, config: Config, shapes: Shapes, seen: tuple[int, ...], style: VectorStyle) -> VectorLevel:
         latent, above = self.sizes[i], seen[i + 1] if i + 1 < len(seen) else 0
@@ -82,8 +73,3 @@ class LadderStructure(Structure):
                 "for each, or none"
             )
         return self.widths or (features,) * len(self.above)
-
-    def state_count(self, config: Config) -> int | None:
-        """The product over levels."""
-        states = [config.prior.states(size) for size in self.sizes]
-        return None if None in states else math.prod(s for s in states if s is not None)

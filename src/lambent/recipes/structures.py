@@ -122,16 +122,10 @@ class MixtureStructure(Structure):
         return Mixture(config.prior.build(shapes), likelihood_of(config, shapes))
 
 
-@part("model", "chain")
-@dataclass(frozen=True)
-class ChainStructure(Structure):
-    """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
+class VectorLevels(Structure):
+    """Settings of a structure of several levels, each a vector."""
 
-    latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
-    above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
-    between: tuple[int, ...] = option(
-        (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
-    )
+    above: tuple[int, ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -142,6 +136,27 @@ class ChainStructure(Structure):
     def level_count(self) -> int:
         """Those above and the lowest."""
         return len(self.sizes)
+
+    def states(self, config: Config) -> list[int]:
+        """Number of values of each level, where they are discrete."""
+        return [s for s in map(config.prior.states, self.sizes) if s is not None]
+
+    def state_count(self, config: Config) -> int | None:
+        """The product over levels."""
+        states = self.states(config)
+        return math.prod(states) if len(states) == len(self.sizes) else None
+
+
+@part("model", "chain")
+@dataclass(frozen=True)
+class ChainStructure(VectorLevels):
+    """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
+
+    latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
+    above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    between: tuple[int, ...] = option(
+        (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
+    )
 
     def assemble(self, config: Config, shapes: Shapes) -> MarkovChain:
         """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
@@ -154,13 +169,7 @@ class ChainStructure(Structure):
             posteriors.append(AmortisedPosterior(q, inner.build((down,), shapes.condition), up))
             conditionals.append(_flattened(AmortisedPosterior(p, inner.build((up,), shapes.condition), down)))
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
-        states = [s for s in map(config.prior.states, self.sizes) if s is not None]
-        return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), states)
-
-    def state_count(self, config: Config) -> int | None:
-        """The product over levels."""
-        states = [config.prior.states(size) for size in self.sizes]
-        return None if None in states else math.prod(s for s in states if s is not None)
+        return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), self.states(config))
 
     def _between(self, config: Config) -> EncoderSettings:
         """Settings of the networks between levels."""
