@@ -321,7 +321,11 @@ def test_what_does_not_fit_is_refused():
         configured(encoder={"name": "mlp"})
     with pytest.raises(CombinationError, match="model=image-ladder with posterior=full-cov"):
         configured(posterior={"name": "full-cov"})
-    with pytest.raises(ConfigError, match="have 3 resolutions"):
-        built(model={"levels": [1, 1, 1, 1]})
-    with pytest.raises(ConfigError, match="a level or more"):
+    with pytest.raises(ConfigError, match="give one or more"):
         built(model={"levels": [0, 0]})
+
+
+def test_levels_of_resolutions_that_an_image_lacks_are_of_its_largest():
+    many, few = built(model={"levels": [1, 1, 1, 2, 1]}), built(model={"levels": [1, 1, 4]})
+    assert [level.latent for level in many.levels] == [level.latent for level in few.levels]
+    assert len(many.levels) == 6

@@ -36,7 +36,10 @@ class ImageLadderStructure(Structure):
     mapped: ClassVar[bool] = True
     latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
     levels: tuple[int, ...] = option(
-        (2, 3, 4), "levels at each resolution, from the smallest map (encoder.smallest) up", minimum=0
+        (2, 3, 4),
+        "levels at each resolution, from the smallest map (encoder.smallest) up; those beyond the image's own size count "
+        "for that",
+        minimum=0,
     )
     block: str = option(
         "residual", "residual (3x3 twice), bottleneck (of VDVAE), or depthwise (of NVAE, 5x5)", choices=BLOCKS
@@ -90,12 +93,10 @@ class ImageLadderStructure(Structure):
     def _places(self, image: tuple[int, int], encoder: ConvEncoder) -> list[Place]:
         """The largest first: from the image's own size, if it has levels, to the smallest."""
         sizes = size_ladder(*image, encoder.smallest)
-        if not sum(self.levels) or len(self.levels) > len(sizes):
-            raise ConfigError(
-                f"model.levels={list(self.levels)}: {image[0]} x {image[1]} pixels have {len(sizes)} resolutions down "
-                f"to encoder.smallest={encoder.smallest}; give as many numbers at most, and a level or more"
-            )
-        counts = [0] * (len(sizes) - len(self.levels)) + list(self.levels[::-1])
+        if not sum(self.levels):
+            raise ConfigError(f"model.levels={list(self.levels)}: no level at all; give one or more")
+        levels = (*self.levels[: len(sizes) - 1], sum(self.levels[len(sizes) - 1 :]))
+        counts = [0] * (len(sizes) - len(levels)) + list(levels[::-1])
         if not counts[0] and len(sizes) > 1:
             sizes, counts = sizes[1:], counts[1:]
         widths = encoder.channels
