@@ -37,8 +37,8 @@ class ImageLadderStructure(Structure):
     latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
     levels: tuple[int, ...] = option(
         (2, 3, 4),
-        "levels at each resolution, from the smallest map (encoder.smallest) up; those beyond the image's own size count "
-        "for that",
+        "levels at each resolution, from the smallest map (encoder.smallest) up; an image too small for all has "
+        "the rest at its own size",
         minimum=0,
     )
     block: str = option(
