@@ -19,7 +19,7 @@ from lambent.trace import Estimate, Trace
 from lambent.training.engine import Engine
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
-from lambent.training.progress import Validation
+from lambent.training.progress import Progress, Validation
 
 NAN, INF, SPIKE, HUGE = "NaN in the gradient", "infinite loss", "gradient times 1e6", "huge values"
 HUGE_VALUE = 1e4
@@ -89,6 +89,9 @@ class Witness:
         self.rows: list[dict[str, Any]] = []
         self.moved: list[float] = []
         self.broken: list[int] = []
+        self.skipped: list[int] = []
+        self.outliers: list[int] = []
+        self.progress: Progress | None = None
         self.model: nn.Module | None = None
         self.before = torch.zeros(0)
 
@@ -100,6 +103,9 @@ class Witness:
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     def interrupted(self) -> int:
+        if self.progress is not None:
+            self.skipped += [self.steps] * (self.progress.skipped - len(self.skipped))
+            self.outliers += [self.steps] * (self.progress.outliers - len(self.outliers))
         self.steps += 1
         if self.steps % self.every:
             return 0
@@ -124,4 +130,6 @@ def trainer_of(model: LatentModel, objective: Objective, batches: Any, every: in
     witness.follow(model)
     validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, 1)
     engine = Engine(torch.device("cpu"))
-    return Trainer(model, objective, Pathwise(), batches, train, engine, lambda m: validation, witness)
+    trainer = Trainer(model, objective, Pathwise(), batches, train, engine, lambda m: validation, witness)
+    witness.progress = trainer.progress
+    return trainer
