@@ -296,6 +296,8 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("objective=log-likelihood with rate=beta", {**NOTHING, "rate": "beta"}),
         ("updates=alternate with model=density", {**NOTHING, "updates": "alternate"}),
         ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
+        ("rate=level-warm-up with model=vae", {"rate": "level-warm-up"}),
+        ("rate=balanced with model=joint", {"rate": "balanced", "model": "joint", "draw": "mixed"}),
         (
             "model=mixture with penalty=l1",
             {"model": "mixture", "posterior": "exact", "prior": "categorical", "penalty": "l1"},
