@@ -38,7 +38,7 @@ SHUFFLED = TransformerDecoder(width=8, layers=2, heads=2, ordering="random")
 @pytest.mark.parametrize("symbols", [2, None])
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_probabilities_of_all_images_sum_to_one(context, symbols):
-    net = built(SHUFFLED if context == "none" else SMALL, context, symbols=symbols, scale=2.0)
+    net = built(SHUFFLED if context == "none" else SMALL, context, symbols=symbols, scale=3.0)
     given = context_of(context)
     assert total(net, given) == pytest.approx(1, abs=1e-10)
     assert masses(net, given).std() > 1, "the pixels are near fair coins, so that any network would pass"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -206,10 +207,11 @@ class TransformerNet(SequenceNet):
         width, order = settings.width, pixel_order(out_shape[1:], settings.ordering)
         super().__init__(out_shape, order, width, width, symbols, settings.input_dropout)
         self.positions = positions(self.elements, width)
+        front = 0 if isinstance(latent, int) else prod(latent[1:])
+        sizes = (width, settings.layers, settings.heads, settings.dropout)
+        self.stack = Stack(*sizes, causal=True, windows=settings.windows(), front=front)
         self.seen = ContextTokens(latent, condition, width)
         self.context = self.seen.size
-        sizes = (width, settings.layers, settings.heads, settings.dropout)
-        self.stack = Stack(*sizes, causal=True, windows=settings.windows(), front=self.seen.front)
 
     def features(self, tokens: Tensor, context: Tensor | None) -> Tensor:
         """(N, D, width) of tokens (N, D, width)."""
