@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lambent.errors import ConfigError
-from lambent.networks.attention import Window
 from lambent.networks.draw import CanvasSettings, ReaderSettings
+from lambent.networks.gaussian_window import Window
 
 
 def bounded(raw):

@@ -8,9 +8,9 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from lambent.networks.attention import Window
 from lambent.networks.base import Decoder, checked, flat_items, join
 from lambent.networks.conv import image_shape
+from lambent.networks.gaussian_window import Window
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
 
