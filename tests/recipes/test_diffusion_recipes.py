@@ -52,9 +52,7 @@ def test_published_sizes_build_with_the_weights_that_their_title_states(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_small_and_published_ones_differ_in_size_and_training_only(name):
     large, small = configure(name), configure(f"{name}-small")
-    assert (large.model, large.posterior) == (small.model, small.posterior)
-    assert large.likelihood.discrete
-    assert small.likelihood.discrete
+    assert (large.model, large.posterior, large.likelihood) == (small.model, small.posterior, small.likelihood)
 
 
 def test_noise_of_ddpm_is_that_of_its_thousand_levels():

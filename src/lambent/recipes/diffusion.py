@@ -20,7 +20,6 @@ _PUBLISHED = {
 }
 """A half-life of 6,931 steps of 128 is a decay of 0.9999 a step."""
 _SMALL: Settings = {
-    "likelihood": {"name": "discretised-logistic"},
     "decoder": {"name": "unet", "channels": [24, 48, 64], "blocks": 1, "smallest": 7, "attention": 1},
     "train": {
         "batch_size": 32,
@@ -34,7 +33,6 @@ _SMALL: Settings = {
         "panel": 0,
     },
 }
-"""A softmax over 256 levels would be half of a small step."""
 _DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 10.1177}
 """Noise of the first and the last of 1,000 levels of which beta rises from 1e-4 to 0.02."""
 _COSINE = {"name": "noising", "schedule": "cosine", "minimum": -11.526, "maximum": 15.0}
