@@ -15,10 +15,11 @@ import torch
 import lambent.run_comparison as module
 from lambent import compare_runs, fit, load
 from lambent.cli.app import run as lambent
-from lambent.cli.runs_table import runs_text
 from lambent.errors import CombinationError, ConfigError
 from lambent.recipes import configure
 from lambent.report import runs_plot
+from lambent.report.runs_file import write_comparison
+from lambent.runs_table import runs_text
 from lambent.training.console import Console
 
 SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "console": Console(quiet=True)}
@@ -202,7 +203,7 @@ def texts(path):
 
 def check_picture(found, path):
     """A mark and a name a run that has a bound; the numbers beside the bars; lines of equal ELBO where they belong."""
-    runs_plot.write_comparison(found, path)
+    write_comparison(found, path)
     said, root = texts(path), ET.parse(path).getroot()
     shown = [row for row in found.rows if row.found["elbo"]["kind"] != "not a bound"]
     for row in shown:
@@ -226,7 +227,7 @@ def check_picture(found, path):
 
 def test_the_picture_has_a_mark_and_a_name_for_each_bound(found, tmp_path):
     check_picture(found, tmp_path / "runs.svg")
-    runs_plot.write_comparison(found, tmp_path / "runs.png")
+    write_comparison(found, tmp_path / "runs.png")
     assert (tmp_path / "runs.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -313,10 +314,10 @@ def test_names_do_not_touch(found, monkeypatch):
 
 
 def test_one_point_alone_and_runs_without_a_bound_can_be_drawn(runs, tmp_path):
-    runs_plot.write_comparison(compare_runs(runs[:1], samples=2), tmp_path / "one.svg")
+    write_comparison(compare_runs(runs[:1], samples=2), tmp_path / "one.svg")
     with pytest.raises(ConfigError, match="no run whose rate and distortion make a bound"):
-        runs_plot.write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.svg")
-    runs_plot.write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.html")
+        write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.svg")
+    write_comparison(compare_runs(runs[4:], samples=2), tmp_path / "none.html")
 
 
 def test_the_command_prints_a_table_or_json_and_writes_a_page(runs, found, tmp_path, capsys):

@@ -275,9 +275,9 @@ def compare(
 
     A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
     """
-    from lambent.cli.runs_table import runs_text
-    from lambent.report.runs_plot import check_file, write_comparison
+    from lambent.report.runs_file import check_file, write_comparison
     from lambent.run_comparison import compare_runs
+    from lambent.runs_table import runs_text
     from lambent.training.console import Console
 
     if out is not None:

@@ -1,5 +1,6 @@
 """Data: sources, what is done to them, what a likelihood takes, and the order in which they come."""
 
+from lambent.data.alphabet import Alphabet
 from lambent.data.arrays import from_arrays
 from lambent.data.dataset import Dataset, split_off
 from lambent.data.fitting import DataWarning
@@ -8,7 +9,7 @@ from lambent.data.loader import Batches, Share, in_order
 from lambent.data.options import DataOptions
 from lambent.data.sources import evaluation_set, load, splits_of, training_sets
 from lambent.data.support import Support
-from lambent.data.text import Alphabet, from_texts
+from lambent.data.text import from_texts
 from lambent.data.transform import Transform
 from lambent.data.view import View
 

@@ -6,18 +6,16 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.data.alphabet import Alphabet
 from lambent.data.support import CHUNK
 from lambent.errors import DataError
 from lambent.shapes import Column
-
-if TYPE_CHECKING:
-    from lambent.data.text import Alphabet
 
 EXACT_IN_FLOAT32 = 2**24
 _FINGERPRINT_BUDGET = 1 << 30

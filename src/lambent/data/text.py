@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.data.alphabet import Alphabet
 from lambent.data.dataset import Dataset
 from lambent.data.files import content_of, expect, readable
 from lambent.data.options import DataOptions
 from lambent.errors import ConfigError, DataError
 
-BYTES = 256
 _NEWLINE, _RETURN = 10, 13
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Alphabet:
-    r"""The symbols of a text: 0, 1, ... for the bytes, or for characters in their order; END last, where there is one.
-
-    Attributes:
-        characters: Those of symbols 0, 1, ...; None for the 256 bytes.
-        end: Whether END follows them, which closes an example.
-
-    >>> Alphabet("abc", end=True).size
-    4
-    >>> Alphabet("abc", end=True).decode(torch.tensor([[2, 0, 1, 3, 3]]))
-    ['cab']
-    """
-
-    characters: str | None = None
-    end: bool = False
-
-    @property
-    def size(self) -> int:
-        """S, with END."""
-        return (BYTES if self.characters is None else len(self.characters)) + self.end
-
-    def decode(self, x: Tensor | np.ndarray) -> list[str]:
-        """Strings of symbols (N, D), each up to its END; bytes that are no UTF-8 become U+FFFD.
-
-        Raises:
-            DataError: a symbol outside the alphabet.
-        """
-        return [self._word(row) for row in np.asarray(x).astype(np.int64)]
-
-    def _word(self, row: np.ndarray) -> str:
-        if self.end and (row == self.size - 1).any():
-            row = row[: int((row == self.size - 1).argmax())]
-        if row.size and not 0 <= row.min() <= row.max() < self.size - self.end:
-            raise DataError(
-                f"symbols {row.min()}..{row.max()} outside {{0..{self.size - 1}}}; give symbols of this text"
-            )
-        if self.characters is None:
-            return row.astype(np.uint8).tobytes().decode("utf-8", "replace")
-        return "".join(self.characters[i] for i in row)
 
 
 def load_text(path: Path, options: DataOptions) -> Dataset:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lambent.data import binarize
 from lambent.data.align import align
+from lambent.data.alphabet import Alphabet
 from lambent.data.dataset import Dataset
 from lambent.data.fitting import Fitted, fit
 from lambent.data.options import DataOptions
-from lambent.data.text import Alphabet
 from lambent.data.view import View
 from lambent.errors import DataError
 from lambent.settings import nearest

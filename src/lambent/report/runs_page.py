@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lambent.cli.runs_table import change_text, information_notes, table
 from lambent.report.drawing import draw
 from lambent.report.numbers import foot
 from lambent.report.page import Panel, Section, page
 from lambent.report.page import table as html_table
-from lambent.report.runs_plot import _title, note, painters
+from lambent.report.runs_plot import note, painters, title
 from lambent.run_comparison import RunTable
+from lambent.runs_table import change_text, information_notes, table
 
 
 def runs_page(found: RunTable) -> str:
@@ -20,15 +20,15 @@ def runs_page(found: RunTable) -> str:
     titles = ("Rate against distortion", "Use of the latents")
     size = (7.2, max(3.6, 0.3 * len(found.rows) + 1.2))
     panels = [
-        Panel(title, note(found), svg=draw(paint, f"{title} of the runs", size), wide=True)
-        for title, paint in zip(titles, painters(found), strict=False)
+        Panel(name, note(found), svg=draw(paint, f"{name} of the runs", size), wide=True)
+        for name, paint in zip(titles, painters(found), strict=False)
     ]
     text = " ".join([f"{found.n:,} examples, K = {found.samples}; ± is one standard error.", *information_notes(found)])
     sections = [Section("Measured", text=text, raw=numbers)]
     if len(found.rows) > 1:
         sections.append(Section(f"What differs from {found.rows[0].name}", raw=changes))
     return page(
-        _title(found),
+        title(found),
         f"K = {found.samples} draws of the posterior for each example.",
         "",
         [*sections, Section("Picture", panels)],

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
-from lambent.errors import ConfigError
 from lambent.report.drawing import (
     BLUE,
     INK,
@@ -18,52 +16,12 @@ from lambent.report.drawing import (
     Paint,
     colours,
     number,
-    require_matplotlib,
     spread,
-    write_figure,
 )
 from lambent.run_comparison import Row, RunTable
-from lambent.training.files import atomic_write, make_folder, storage_errors
 
-PICTURES = (".svg", ".png")
-PAGES = (".html", ".htm")
 LINES = 10
 """Lines of equal ELBO, about."""
-
-
-def check_file(path: Path) -> None:
-    """Refuses what the comparison can't be written to, before anything is measured.
-
-    Raises:
-        ConfigError: another suffix, or matplotlib is missing.
-    """
-    if path.suffix.lower() not in (*PICTURES, *PAGES) or path.is_dir():
-        raise ConfigError(f"{path}: expected a file; give a name that ends in {', '.join((*PICTURES, PAGES[0]))}")
-    require_matplotlib()
-
-
-def write_comparison(found: RunTable, path: Path) -> None:
-    """The picture, .svg or .png, or one .html page with the table and the picture.
-
-    Raises:
-        ConfigError: as `check_file`.
-        StorageError: it can't be written.
-    """
-    check_file(path)
-    if path.suffix.lower() in PICTURES:
-        paints, size = painters(found), (11.0, _height(found))
-        if not paints:
-            raise ConfigError(
-                f"{path}: no run whose rate and distortion make a bound, so nothing to draw; leave out --out"
-            )
-        write_figure(paints, path, title=_title(found), note=note(found), size=size)
-        return
-    from lambent.report.runs_page import runs_page
-
-    page = runs_page(found).encode()
-    with storage_errors(path, len(page)):
-        make_folder(path.parent)
-    atomic_write(path, page)
 
 
 def painters(found: RunTable) -> list[Paint]:
@@ -93,12 +51,14 @@ def note(found: RunTable) -> str:
     return f"On a grey line the ELBO is the same; below and to the left it is higher.{information}{gone}"
 
 
-def _title(found: RunTable) -> str:
+def title(found: RunTable) -> str:
+    """How many runs, and on what."""
     runs = "1 run" if len(found.rows) == 1 else f"{len(found.rows)} runs"
     return f"{runs} on {found.data}, {found.n:,} examples"
 
 
-def _height(found: RunTable) -> float:
+def height(found: RunTable) -> float:
+    """Of the picture, in inches: a line for each run."""
     return max(4.2, 0.3 * len(found.rows) + 1.4)
 
 
