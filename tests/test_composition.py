@@ -283,6 +283,7 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=diffusion with likelihood=text", {**NOISE, "likelihood": "text"}),
         ("model=diffusion with likelihood=columns", {**NOISE, "likelihood": "columns"}),
         ("model=diffusion with rate=split", {**NOISE, "rate": "split"}),
+        ("model=vae with rate=noise-weighted", {"rate": "noise-weighted"}),
         ("model=diffusion with penalty=l1", {**NOISE, "penalty": "l1"}),
         ("updates=alternate with model=diffusion", {**NOISE, "updates": "alternate"}),
         ("model=vae with posterior=vq", {"prior": "uniform", "posterior": "vq", "draw": "straight-through"}),

@@ -24,7 +24,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,20 @@ class Schedule(Protocol):
 
     def ends(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Gamma at 0 and at 1, scalars of ``like``'s type and device."""
+
+
+class LevelTerm(NamedTuple):
+    """What was found at one level of each item, all (N,).
+
+    Attributes:
+        cost: Its weighted term of the bound, nats.
+        error: |eps - eps_hat|^2.
+        gamma: Log noise to signal there.
+    """
+
+    cost: Tensor
+    error: Tensor
+    gamma: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +121,12 @@ class Noising:
             noise: eps, as ``y``.
             condition: (N, c) or None.
         """
-        return self.weighted_term(y, position, noise, torch.ones_like(position), condition)[0]
+        return self.weighted_term(y, position, noise, torch.ones_like(position), condition).cost
 
     def weighted_term(
         self, y: Tensor, position: Tensor, noise: Tensor, weight: Tensor, condition: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """``weight`` times `term`, and |eps - eps_hat|^2 per number, both (N,).
+    ) -> LevelTerm:
+        """``weight`` times `term`, and what it is made of.
 
         A learned schedule's interior does not change the bound of infinitely many levels, only the variance of this
         estimate L of it. So there the interior's gradient is made that of L^2 (VDM, appendix I.2): E[L] has no gradient
@@ -125,7 +139,7 @@ class Noising:
         found = (weight * factor).to(error.dtype) * error
         if steer is not None:
             steer.loss = found.detach()
-        return found, error.detach() / y[0].numel()
+        return LevelTerm(found, error, gamma)
 
     def _at(self, position: Tensor, steer: _Steering | None) -> tuple[Tensor, Tensor]:
         """Gamma of the level, and the factor of its squared error."""

@@ -50,12 +50,16 @@ class DrawnLevels(Latent):
     Attributes:
         position: Where in 0..1, (K, B).
         losses: What the chain would cost if all levels cost as much, (K, B), nats.
-        errors: Squared error of the noise per number, (K, B).
+        errors: |eps - eps_hat|^2, (K, B).
+        gamma: Log noise to signal, (K, B).
+        share: One over the density of the position, (K, B).
     """
 
     position: Tensor | None = None
     losses: Tensor | None = None
     errors: Tensor | None = None
+    gamma: Tensor | None = None
+    share: Tensor | None = None
 
 
 class Diffusion(LatentModel):
@@ -134,9 +138,18 @@ class Diffusion(LatentModel):
         items, given = _repeated(y, draw.samples), None if condition is None else _repeated(condition, draw.samples)
         parts = zip(*self._parts(items, position.flatten(), noise.flatten(0, 1), weight.flatten(), given), strict=True)
         found = [self.chain.weighted_term(*part) for part in parts]
-        kl, errors = (torch.cat(terms).view(shape) for terms in zip(*found, strict=True))
+        kl, errors, gamma = (torch.cat(terms).view(shape) for terms in zip(*found, strict=True))
         losses = kl.detach() / weight.to(kl.dtype)
-        return DrawnLevels("levels", None, known={"kl": kl}, position=position, losses=losses, errors=errors)
+        return DrawnLevels(
+            "levels",
+            None,
+            known={"kl": kl},
+            position=position,
+            losses=losses,
+            errors=errors,
+            gamma=gamma,
+            share=weight,
+        )
 
     def _placed(self, shape: tuple[int, int], draw: Draw, device: torch.device) -> tuple[Tensor, Tensor]:
         """Positions of the levels in 0..1, and one over their density."""
@@ -242,7 +255,8 @@ class Diffusion(LatentModel):
                 assert drawn.losses is not None
                 assert drawn.errors is not None
                 position, losses = drawn.position.flatten()[rows], drawn.losses.flatten()[rows]
-                self.losses.absorb(position, losses, drawn.errors.flatten()[rows], total)
+                errors = drawn.errors.detach().flatten()[rows] / prod(self.event)
+                self.losses.absorb(position, losses, errors, total)
 
     def epoch(self) -> dict[str, Any]:
         """Nats and squared errors by noise level since the last call: of equal parts of t, between the gammas given."""

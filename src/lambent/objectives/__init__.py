@@ -12,6 +12,7 @@ from lambent.objectives.iwae import IWAE, effective_samples
 from lambent.objectives.penalties import L1, L2, NoPenalty, PenaltySettings
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
 from lambent.objectives.rates_by_level import Balanced, LevelWarmUp
+from lambent.objectives.rates_by_noise import NoiseWeighted
 from lambent.objectives.sleep import Sleep
 from lambent.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
@@ -34,6 +35,7 @@ __all__ = [
     "LevelWarmUp",
     "LogLikelihood",
     "NoPenalty",
+    "NoiseWeighted",
     "Objective",
     "PenaltySettings",
     "RateFunction",

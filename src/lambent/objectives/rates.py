@@ -25,6 +25,8 @@ class RateFunction(ABC):
     """It compares the posteriors of a batch, which must have densities and one level of latents."""
     by_level: ClassVar[bool] = False
     """It treats the levels of a hierarchy differently."""
+    by_noise: ClassVar[bool] = False
+    """It treats the noise levels of a diffusion differently."""
 
     @property
     @abstractmethod

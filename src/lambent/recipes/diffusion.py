@@ -35,6 +35,11 @@ _SMALL: Settings = {
 }
 _DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 10.1177}
 """Noise of the first and the last of 1,000 levels of which beta rises from 1e-4 to 0.02."""
+_SIMPLE: Settings = {
+    "model": {"name": "diffusion", "steps": 1000, "predict": "eps"},
+    "posterior": _DDPM,
+    "rate": {"name": "noise-weighted"},
+}
 _COSINE = {"name": "noising", "schedule": "cosine", "minimum": -11.526, "maximum": 15.0}
 """Noise of the first of 4,000 levels; where the published rule caps beta, signal is gone all the same."""
 _VDM = {"name": "noising", "schedule": "learned", "minimum": -13.3, "maximum": 5.0}
@@ -44,22 +49,21 @@ _UNET = {"name": "unet", "channels": [128, 256, 256, 256], "smallest": 4, "atten
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         "ddpm",
-        "denoising diffusion, T = 1,000, for CIFAR-10: 39.9 million weights",
+        "denoising diffusion, T = 1,000, trained by the simple loss, for CIFAR-10: 39.9 million weights",
         "Ho, Jain & Abbeel 2020, NeurIPS",
         {
             **_DIFFUSION,
-            "model": {"name": "diffusion", "steps": 1000, "predict": "eps"},
-            "posterior": _DDPM,
+            **_SIMPLE,
             "decoder": {**_UNET, "blocks": 2, "dropout": 0.1},
-            "train": {**_PUBLISHED, "steps": 800_000, "lr_warmup": 5000},
+            "train": {**_PUBLISHED, "steps": 800_000, "lr_warmup": 5000, "select": "last"},
         },
-        "CIFAR-10: <= 3.75 bits/dim, 35.7 million weights (Ho et al. 2020, Table 1)",
+        "CIFAR-10: <= 3.75 bits/dim by the simple loss, 35.7 million weights (Ho et al. 2020, Table 1)",
     ),
     Recipe(
         "ddpm-small",
-        "denoising diffusion, T = 1,000, for 28 x 28 grey levels",
+        "denoising diffusion, T = 1,000, trained by the simple loss, for 28 x 28 grey levels",
         "Ho, Jain & Abbeel 2020, NeurIPS",
-        {**_DIFFUSION, **_SMALL, "model": {"name": "diffusion", "steps": 1000, "predict": "eps"}, "posterior": _DDPM},
+        {**_DIFFUSION, **_SMALL, **_SIMPLE, "train": {**_SMALL["train"], "select": "last"}},
     ),
     Recipe(
         "cosine-diffusion",

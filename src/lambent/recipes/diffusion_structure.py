@@ -68,6 +68,8 @@ def noised(config: Config) -> None:
     if not config.model.denoising:
         if isinstance(config.posterior, NoisingPosterior):
             _refuse(config, "model posterior", "it adds noise that only a diffusion takes away; use model=diffusion")
+        if config.rate.by_noise:
+            _refuse(config, "model rate", "only a diffusion has noise levels to weigh; use rate=sum")
         return
     for section, (kind, why, use) in NEEDED.items():
         if type(getattr(config, section)) is not kind:
@@ -76,6 +78,9 @@ def noised(config: Config) -> None:
         _refuse(config, "model likelihood", "noise can't be added to symbols and categories; use likelihood=normal")
     if config.rate.one_level:
         _refuse(config, "model rate", "it compares densities that no level has; use rate=sum")
+    assert isinstance(config.posterior, NoisingPosterior)
+    if config.rate.by_noise and config.posterior.schedule == "learned":
+        _refuse(config, "rate posterior", "a schedule learns from the bound itself; use posterior.schedule=linear")
 
 
 def _refuse(config: Config, sections: str, why: str) -> None:
