@@ -16,6 +16,7 @@ import lambent.run_comparison as module
 from lambent import compare_runs, fit, load
 from lambent.cli.app import run as lambent
 from lambent.errors import CombinationError, ConfigError
+from lambent.evaluation.each import as_npz
 from lambent.recipes import configure
 from lambent.report import runs_plot
 from lambent.report.runs_file import write_comparison
@@ -131,10 +132,72 @@ def test_an_evaluation_is_read_only_if_it_is_of_this_data_k_seed_and_step(runs, 
 
 def blind(run, view, samples, seed):
     """Reads whatever evaluation there is."""
-    return run.folder.read_json(run.folder.evaluation)
+    return run.folder.read_json(run.folder.evaluation), {}
 
 
 real_figure = module.Row.figure
+
+
+def by_bootstrap(differences):
+    """The standard error of a mean, from 4,000 resamples."""
+    chosen = np.random.default_rng(0).integers(0, len(differences), (4000, len(differences)))
+    return differences[chosen].mean(1).std()
+
+
+def check_gains(found, paths):
+    """Against the bounds of each run measured by itself, and resampling."""
+    each = [load(path).evaluate(samples=K).each for path in paths]
+    first = each[0][f"iwae_{K}"].numpy()
+    assert found.rows[0].gain is None
+    for row, own in zip(found.rows[1:4], each[1:4], strict=True):
+        differences = own["log_likelihood" if row.recipe == "made" else f"iwae_{K}"].numpy() - first
+        assert row.gain.value == pytest.approx(differences.mean(), abs=1e-12)
+        assert row.gain.se == pytest.approx(by_bootstrap(differences), rel=0.06)  # 5 errors of 4,000 resamples
+        assert f"{row.gain.value:+.3f} ± " in runs_text(found)
+    assert found.rows[4].gain is None, "an autoencoder has no bound"
+
+
+def test_gains_are_of_the_same_examples(found, runs):
+    check_gains(found, runs)
+    plain, warm = found.rows[:2]
+    apart = math.hypot(plain.figure("iwae")[1], warm.figure("iwae")[1])
+    assert warm.gain.se < 0.5 * apart, "what is hard for one run is hard for the other"
+    assert f"gain: each run's iwae-{K} or log-likelihood less that of plain, example by example" in runs_text(found)
+
+
+def out_of_order(run, view, samples, seed):
+    """Every example's numbers, but for another example."""
+    measured = run.evaluate(samples=samples, seed=seed)
+    return dict(module.numbers(measured.to_dict())), {k: v.flip(0) for k, v in measured.each.items()}
+
+
+def test_gains_of_other_examples_are_caught(runs, monkeypatch):
+    kept = module._stored
+    monkeypatch.setattr(
+        module, "_stored", lambda run, *a: (kept if run.config.recipe == "made" else out_of_order)(run, *a)
+    )
+    with pytest.raises(AssertionError):
+        check_gains(compare_runs(runs, samples=K), runs)
+
+
+def test_numbers_of_every_example_are_kept_and_a_damaged_file_is_measured_anew(runs, monkeypatch):
+    run = load(runs[2])
+    measured = run.evaluate(samples=K)
+    run.record(measured)
+    path = runs[2] / "evaluation.npz"
+    with np.load(path) as file:
+        assert {*file} == {"elbo", "rate", "distortion", f"iwae_{K}"}
+        assert file["elbo"].mean() == measured.elbo.value
+    kept = path.read_bytes()
+    calls, real = [], module.Run.evaluate
+    monkeypatch.setattr(module.Run, "evaluate", lambda self, *a, **k: calls.append(1) or real(self, *a, **k))
+    shifted = {name: values + 1 for name, values in measured.each.items()}
+    for data in (kept, as_npz(shifted), kept[:-20], b"", None):
+        path.unlink(missing_ok=True) if data is None else path.write_bytes(data)
+        calls.clear()
+        assert compare_runs([runs[2]], samples=K).rows[0].found["elbo"]["value"] == measured.elbo.value
+        assert bool(calls) == (data != kept)
+    path.write_bytes(kept)
 
 
 @pytest.mark.parametrize("fault", ["stale", "swapped"])

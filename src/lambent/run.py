@@ -28,6 +28,7 @@ from lambent.draws import Detached, Draw, Held, Mode
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import Batch, bounds, mix
 from lambent.evaluation.codes import code_usage
+from lambent.evaluation.each import as_npz
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
@@ -41,6 +42,7 @@ from lambent.shapes import Shapes
 from lambent.sources import Source, check_support, dataset_of, held_out
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
+from lambent.training.files import atomic_write
 from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
 
@@ -165,8 +167,9 @@ class Run:
         return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 
     def record(self, found: Evaluation) -> None:
-        """Writes ``evaluation.json`` into the run folder, if there is one."""
+        """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""
         if self.folder is not None:
+            atomic_write(self.folder.evaluation.with_suffix(".npz"), as_npz(found.each))
             self.folder.write_json(self.folder.evaluation, {**found.to_dict(), "step": self.step})
 
     @property

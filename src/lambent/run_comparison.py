@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lambent.data import View
 from lambent.errors import CombinationError, ConfigError, StorageError
+from lambent.evaluation.each import read_each
 from lambent.recipes.config import ONE_OF_A_KIND, SECTIONS, USER, Config
 from lambent.run import Run, load
 from lambent.settings import options_of, to_values
@@ -17,6 +21,25 @@ from lambent.training.metrics import numbers, words
 
 UNREMARKABLE = ("train.threads", "train.device", "train.keep", "train.log_every", "train.checkpoint_every")
 """Settings that no result hangs on."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """By how much a run's tightest number is above the first run's, on the same examples, nats.
+
+    Attributes:
+        value: Mean of the differences.
+        se: Standard error of that mean: what both runs find hard in an example is not in it.
+        of: The two numbers, the run's own first.
+    """
+
+    value: float
+    se: float
+    of: tuple[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"value": self.value, "se": self.se, "unit": "nats", "of": list(self.of)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +52,8 @@ class Row:
         step: The training step of its weights.
         differs: Settings in which it differs from the first run, by dotted name.
         found: Its evaluation, as ``lambent evaluate --json`` prints it.
+        each: The same of every example, see `lambent.evaluation.summary.Evaluation`.
+        gain: Over the first run; None for that one, and where either has no bound.
     """
 
     name: str
@@ -36,6 +61,8 @@ class Row:
     step: int
     differs: Mapping[str, Any]
     found: Mapping[str, Any]
+    each: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    gain: Gain | None = None
 
     def figure(self, key: str) -> tuple[float, float, str] | None:
         """Value, standard error and kind of "elbo", "iwae", "log_likelihood", "rate", "distortion" or
@@ -45,6 +72,12 @@ class Row:
             return self.found[key], self.found[f"{key}_se"], "estimate"
         known = self.found.get(f"iwae_{self.found['samples']}" if key == "iwae" else key)
         return None if known is None else (known["value"], known["se"], known["kind"])
+
+    @property
+    def tightest(self) -> str | None:
+        """The tightest bound on log p(x) there is, by its key in ``each``; None without one."""
+        names = ("log_likelihood", f"iwae_{self.found['samples']}", "elbo")
+        return next((name for name in names if name in self.each), None) if self.bound else None
 
     @property
     def bound(self) -> bool:
@@ -72,6 +105,7 @@ class RunTable:
         """The object that ``lambent compare --json`` prints."""
         rows = [
             {"name": r.name, "recipe": r.recipe, "step": r.step, "differs": r.differs, "evaluation": r.found}
+            | ({} if r.gain is None else {"gain": r.gain.to_dict()})
             for r in self.rows
         ]
         found = {"data": self.data, "n": self.n, "samples": self.samples, "runs": rows}
@@ -119,15 +153,34 @@ def compare_runs(
         _require_same_data(views[0], views[-1], f"{names[0]} and {name}")
     rows = []
     for name, run, view in zip(names, opened, views, strict=True):
-        found = _stored(run, view, samples, seed)
-        if found is None:
+        known = _stored(run, view, samples, seed)
+        if known is None:
             say(f"measuring {name}")
-            source = data if data is not None else None
-            measured = run.evaluate(source, samples=samples, seed=seed, threads=threads)
-            found = dict(numbers(measured.to_dict()))
-        rows.append(Row(name, run.config.recipe, run.step, differing(opened[0].config, run.config), found))
+            measured = run.evaluate(data, samples=samples, seed=seed, threads=threads)
+            known = dict(numbers(measured.to_dict())), dict(measured.each)
+        rows.append(Row(name, run.config.recipe, run.step, differing(opened[0].config, run.config), *known))
+    rows = [rows[0], *(replace(row, gain=gain(row, rows[0])) for row in rows[1:])]
     taken = max(row.found["samples"] for row in rows)  # 1, where every posterior is a point
     return RunTable(views[0].dataset.name, len(views[0]), taken, tuple(rows))
+
+
+def gain(row: Row, first: Row) -> Gain | None:
+    """Mean and standard error of the differences of two runs' tightest numbers; None where either has no bound.
+
+    >>> import torch
+    >>> one, two = torch.tensor([-9.0, -1.0]), torch.tensor([-8.0, -1.0])
+    >>> found = {"samples": 1, "elbo": {"kind": "lower bound"}}
+    >>> over = gain(Row("b", "", 0, {}, found, {"elbo": two}), Row("a", "", 0, {}, found, {"elbo": one}))
+    >>> over.value, round(over.se, 6), over.of
+    (0.5, 0.5, ('elbo', 'elbo'))
+    """
+    ours, theirs = row.tightest, first.tightest
+    if ours is None or theirs is None:
+        return None
+    difference = row.each[ours] - first.each[theirs]
+    n = len(difference)
+    spread = difference.std().item() / math.sqrt(n) if n > 1 else math.nan
+    return Gain(difference.mean().item(), spread, (ours, theirs))
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
@@ -185,8 +238,8 @@ def _require_same_data(first: View, other: View, which: str) -> None:
         )
 
 
-def _stored(run: Run, view: View, samples: int, seed: int) -> dict[str, Any] | None:
-    """The run's own evaluation, if it is what would be measured now."""
+def _stored(run: Run, view: View, samples: int, seed: int) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """The run's own evaluation, and that of every example, if they are what would be measured now."""
     if run.folder is None or not run.folder.evaluation.is_file():
         return None
     try:
@@ -198,7 +251,16 @@ def _stored(run: Run, view: View, samples: int, seed: int) -> dict[str, Any] | N
     asked = {"samples": samples, "seed": seed, "n": len(view), "fingerprint": view.dataset.fingerprint()}
     current = run.folder.evaluation.stat().st_mtime >= run.folder.metrics.stat().st_mtime
     same = step == run.step and all(found.get(key) == value for key, value in asked.items())
-    return found if same and current and "mutual_information" in found else None
+    if not (same and current and "mutual_information" in found):
+        return None
+    each = read_each(run.folder.evaluation.with_suffix(".npz"), _means(found), len(view))
+    return None if each is None else (found, each)
+
+
+def _means(found: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of an evaluation that every example has."""
+    figures = {k: v["value"] for k, v in found.items() if k in ("elbo", "log_likelihood") or k.startswith("iwae_")}
+    return {"elbo": figures.pop("elbo"), "rate": found["rate"], "distortion": found["distortion"], **figures}
 
 
 def differing(first: Config, other: Config) -> dict[str, Any]:

@@ -40,6 +40,8 @@ def table(found: RunTable) -> list[list[str]]:
     for name, key in FIGURES.items():
         title = f"IWAE-{found.samples}" if key == "iwae" else name
         columns.append([title, *(cell(row, key) for row in found.rows)])
+        if key == "log_likelihood":
+            columns.append(["gain", *(_gain(row) for row in found.rows)])
     columns.append(["active", *(_active(row) for row in found.rows)])
     return [*columns, [_bits_name(found), *(_bits(row) for row in found.rows)]]
 
@@ -59,6 +61,12 @@ def cell(row: Row, key: str) -> str:
 
 def _number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else str(value)
+
+
+def _gain(row: Row) -> str:
+    if row.gain is None:
+        return ""
+    return f"{row.gain.value:+.3f} ± {_number(row.gain.se, 3 if row.gain.se >= 0.001 else 5)}"
 
 
 def _active(row: Row) -> str:
@@ -96,7 +104,15 @@ def _plain(value: Any) -> str:
 def _notes(found: RunTable) -> list[str]:
     kinds = {known[2] for row in found.rows for key in ("elbo", "iwae", "log_likelihood") if (known := row.figure(key))}
     marks = ", ".join(f"{MARKS[kind]} {kind}" for kind in ("lower bound", "exact", "not a bound") if kind in kinds)
-    return [marks, *information_notes(found), *_bits_notes(found), *_unit(found)]
+    return [marks, *gain_notes(found), *information_notes(found), *_bits_notes(found), *_unit(found)]
+
+
+def gain_notes(found: RunTable) -> list[str]:
+    """What gains are differences of."""
+    gains = [row.gain for row in found.rows if row.gain is not None]
+    named = sorted({name.replace("_", "-") for gain in gains for name in gain.of})
+    said = f"gain: each run's {' or '.join(named)} less that of {found.rows[0].name}, example by example"
+    return [f"{said}, with the error of the mean difference"] if gains else []
 
 
 def information_notes(found: RunTable) -> list[str]:

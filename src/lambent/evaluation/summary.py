@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lambent.evaluation.bounds import Bounds
+from lambent.evaluation.each import each_of
 from lambent.evaluation.information import Information
 from lambent.evaluation.units import active_by_level, active_units
 from lambent.trace import Kind
@@ -102,6 +103,8 @@ class Evaluation:
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
         rates: E_q[log q - log p] of each level, whose sum is ``rate``; None with fewer than two.
         units: Active units of each level that has values, and its latents; None with fewer than two levels.
+        each: Every example's numbers, (N,) float64 nats in the order of the data: "elbo", "rate", "distortion", and
+            where they exist "iwae_K" and "log_likelihood".
     """
 
     data: str
@@ -126,6 +129,7 @@ class Evaluation:
     symbols: Scored | None = None
     rates: Mapping[str, Figure] | None = None
     units: Mapping[str, tuple[int, int]] | None = None
+    each: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def best(self) -> tuple[str, Figure]:
@@ -254,6 +258,7 @@ def summarise(
         symbols=None if counts is None else scored(best, counts),
         rates=level_figures(found) or None,
         units=active_by_level(means, sizes) if sizes and codes is None and len(found.names) > 1 else None,
+        each=each_of(found, exact),
     )
 
 
