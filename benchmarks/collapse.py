@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lambent
-from lambent.cli.runs_table import runs_text
 from lambent.errors import ConfigError
 from lambent.recipes import check, configure
-from lambent.report.runs_plot import write_comparison
+from lambent.report.runs_file import write_comparison
+from lambent.runs_table import runs_text
 from lambent.training.console import Console
 
 RECIPE = "sentence-vae"
