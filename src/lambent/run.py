@@ -32,7 +32,7 @@ from lambent.evaluation.each import as_npz
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
 from lambent.evaluation.summary import Evaluation, summarise
-from lambent.evaluation.units import level_sizes, posterior_means
+from lambent.evaluation.units import level_sizes, posterior_means, rated, unit_rates
 from lambent.likelihoods import Family
 from lambent.models import LatentModel
 from lambent.models.diffusion import ancestral
@@ -40,6 +40,7 @@ from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
 from lambent.sources import Source, check_support, dataset_of, held_out
+from lambent.trace import Trace
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.files import atomic_write
@@ -163,6 +164,7 @@ class Run:
             log_jacobian=self.transform.log_jacobian,
             counts=self._counts(prepared),
             sizes=self._sizes(prepared),
+            unit_rates=self.unit_rates(prepared, seed),
         )
         return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 
@@ -178,11 +180,23 @@ class Run:
         draw: Draw = self.config.draw.evaluating()
         return draw
 
-    @torch.inference_mode()
     def _sizes(self, prepared: View) -> dict[str, int]:
         """Latents of each level that has values."""
+        return level_sizes(self.glimpse(prepared))
+
+    def unit_rates(self, prepared: View, seed: int = 0) -> dict[str, Tensor]:
+        """Mean rate of each latent, (latents,) nats, on the levels whose active units are counted by it."""
+        if not rated(self.glimpse(prepared)):
+            return {}
+        generator = torch.Generator(self.device).manual_seed(mix(seed, 8))
+        return unit_rates(self.model, stretches(prepared), generator)
+
+    @torch.inference_mode()
+    def glimpse(self, prepared: View) -> Trace:
+        """The trace of the first example, at the modes of q."""
         x, condition = stretch(prepared, 0, 1)
-        return level_sizes(self.model(x, Mode(), condition))
+        trace: Trace = self.model(x, Mode(), condition)
+        return trace
 
     def _counts(self, prepared: View) -> Tensor | None:
         """Symbols that are scored of each text; None for all other data."""

@@ -18,6 +18,7 @@ from lambent.distributions import (
     DiscretisedLogistic,
     Distribution,
     Flat,
+    LogisticMixture,
     LowRankNormal,
     Normal,
     NormalMixture,
@@ -279,6 +280,19 @@ def test_misfitting_products_are_refused():
 def test_bad_arguments_name_what_is_expected(make, text: str):
     with pytest.raises(ConfigError, match=text):
         make()
+
+
+@pytest.mark.parametrize("heavy", [0, 1])
+def test_mode_of_a_logistic_mixture_is_that_of_all_levels(heavy: int):
+    """Two peaks of one width of which the weights, and then the widths, tell the higher one."""
+    levels, at = 32, torch.linspace(-1, 1, 32, dtype=torch.float64)[[5, 24]].view(1, 2, 1)
+    logits = torch.tensor([0.8, 0.0], dtype=torch.float64).roll(heavy).view(1, 2, 1)
+    for narrow in ([0.0, 0.0], [-1.0, 0.0], [0.0, -1.0]):
+        scale = torch.tensor(narrow, dtype=torch.float64).view(1, 2, 1) - 3
+        edges = np.concatenate([[-np.inf], (2 * np.arange(1, levels) - levels) / (levels - 1), [np.inf]])
+        cdf = st.logistic(at[0].numpy(), scale[0].exp().numpy()).cdf(edges)
+        masses = (logits[0].softmax(0).numpy() * np.diff(cdf)).sum(0)
+        assert LogisticMixture(logits, at, scale, levels).mode.item() == masses.argmax()
 
 
 def test_mode_of_a_mixture_is_not_its_mean():

@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from lambent.distributions import Normal, unbounded_log_scale
-from lambent.draws import Ancestral, Enumerate, Given, Pathwise, Score
+from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise, Score
 from lambent.errors import CombinationError, ConfigError
+from lambent.evaluation import units
 from lambent.evaluation.bounds import bounds
+from lambent.evaluation.units import active_units, level_sizes, posterior_means, rated, unit_rates
 from lambent.models import Ladder, LadderLevel
 from lambent.models import ladder as ladder_module
 from lambent.objectives import ELBO, IWAE
@@ -42,7 +44,7 @@ class Truth:
     Levels are counted from the top here, and x comes last: ``mean`` and ``covariance`` are those of all of them.
     """
 
-    def __init__(self, levels, seed=0):
+    def __init__(self, levels, seed=0, *, silent=False):
         random = np.random.default_rng(seed)
         self.levels = levels
         scale = 0.8 / math.sqrt(levels)
@@ -50,6 +52,7 @@ class Truth:
         self.bias = [0.0, *random.normal(0, 1, levels - 1)]
         self.scale = [1.0, *random.uniform(0.3, 1.2, levels - 1)]
         self.out, self.shift = random.normal(0, scale, (SEEN, levels)), random.normal(0, 1, SEEN)
+        self.out[:, -1] *= not silent  # the lowest level
         size = levels + SEEN
         weights, shifts, scales = np.zeros((size, size)), np.zeros(size), np.full(size, NOISE)
         for i, row in enumerate(self.rows):
@@ -196,6 +199,44 @@ def test_an_exact_posterior_makes_every_weight_the_evidence(levels, name):
 @pytest.mark.parametrize("levels", [2, 5])
 def test_rates_in_closed_form_are_those_of_linear_algebra(levels, name):
     exact_rates(levels, name)
+
+
+def rates_by_unit(name):
+    """One draw an example, on many copies of a few: within 5 standard errors of linear algebra, at every level."""
+    model, truth = ladder(3, name)
+    x = examples().repeat(4000, 1)
+    found = unit_rates(model, [(part, None) for part in x.split(7000)], noise(3))
+    assert list(found) == ["z1", "z2", "z3"]
+    spread = torch.stack([z.kl.std() for z in reversed(model(x, Pathwise(1, noise(4))).latents)])
+    apart = torch.cat([found[n] for n in ("z3", "z2", "z1")]) - truth.rates(examples()).mean(1)
+    assert bool((apart.abs() <= 5 * spread / len(x) ** 0.5 + 1e-10).all())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rates_of_units_are_those_of_linear_algebra(name):
+    rates_by_unit(name)
+
+
+def test_rates_of_units_at_modes_are_caught(monkeypatch):
+    """Given the modes of the levels above, where the exact rates have the spread of these levels in them."""
+    monkeypatch.setattr(units, "Detached", lambda generator: Mode())
+    with pytest.raises(AssertionError):
+        rates_by_unit("residual-normal")
+
+
+def test_a_level_that_tells_nothing_has_no_active_unit_though_its_mean_moves():
+    """x hangs on the upper two levels alone: q of z1 is p(z1|z2, z3), which moves with them over the data."""
+    truth = Truth(3, silent=True)
+    nets = [LinearLevel(truth, i, ResidualNormal()) for i in (2, 1, 0)]
+    model = Ladder(StandardNormalPrior(1).double(), ResidualNormal(), Everywhere(3), nets, LinearLikelihood(truth))
+    x = examples(500)
+    trace = model(x, Mode())
+    means, sizes = posterior_means(trace), level_sizes(trace)
+    assert rated(trace) == ("z1", "z2", "z3")
+    assert active_units(means[:, :1]) == 1
+    rates = unit_rates(model, [(x, None)], noise())
+    assert rates["z1"].abs().max() < 1e-12
+    assert units.active_by_level(means, sizes, rates) == {"z1": (0, 1), "z2": (1, 1), "z3": (1, 1)}
 
 
 def test_rates_of_fifty_levels():

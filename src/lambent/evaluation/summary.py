@@ -13,7 +13,7 @@ from torch import Tensor
 from lambent.evaluation.bounds import Bounds
 from lambent.evaluation.each import each_of
 from lambent.evaluation.information import Information
-from lambent.evaluation.units import active_by_level, active_units
+from lambent.evaluation.units import active_by_level, active_units, counted_by
 from lambent.trace import Kind
 
 
@@ -90,7 +90,8 @@ class Evaluation:
         rate: KL(q||p), of all levels together.
         distortion: -E log p(x|z).
         effective: Mean effective sample size of the K weights.
-        active_units: Latent dimensions whose posterior mean varies (variance > 0.01).
+        active_units: Latent dimensions whose posterior mean varies (variance > 0.01); on the levels ``rated`` those
+            whose rate is above 0.01 nats.
         latent: Latent dimensions.
         dims: Numbers in an example.
         discrete: Whether the likelihood is a probability, so that bits/dim mean something.
@@ -103,6 +104,7 @@ class Evaluation:
         symbols: How many symbols texts have: bits are per symbol then; None for all other data.
         rates: E_q[log q - log p] of each level, whose sum is ``rate``; None with fewer than two.
         units: Active units of each level that has values, and its latents; None with fewer than two levels.
+        rated: The levels whose active units are counted by their rates.
         each: Every example's numbers, (N,) float64 nats in the order of the data: "elbo", "rate", "distortion", and
             where they exist "iwae_K" and "log_likelihood".
     """
@@ -129,7 +131,13 @@ class Evaluation:
     symbols: Scored | None = None
     rates: Mapping[str, Figure] | None = None
     units: Mapping[str, tuple[int, int]] | None = None
+    rated: tuple[str, ...] = ()
     each: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def units_by(self) -> str:
+        """What active units are counted by: "mean" (its variance over the data), "rate", or "rate or mean"."""
+        return counted_by(dict(self.units or {}), dict.fromkeys(self.rated))
 
     @property
     def best(self) -> tuple[str, Figure]:
@@ -191,6 +199,7 @@ class Evaluation:
             "effective_samples": None if self.effective is None else _plain(self.effective),
             "mutual_information": None if self.information is None else _words(self.information.to_dict()),
             "active_units": self.active_units,
+            "active_units_by": self.units_by,
             **({} if self.codes is None else {"codes": {name: dict(found) for name, found in self.codes.items()}}),
             "latent": self.latent,
             "dims": self.dims,
@@ -203,7 +212,10 @@ class Evaluation:
         """Rate, active units and latents of each level, where there are several."""
         if self.rates is None:
             return {}
-        units = {name: {"active_units": n, "latent": size} for name, (n, size) in (self.units or {}).items()}
+        units = {
+            name: {"active_units": n, "active_units_by": "rate" if name in self.rated else "mean", "latent": size}
+            for name, (n, size) in (self.units or {}).items()
+        }
         return {"rates": {name: value.to_dict() | units.get(name, {}) for name, value in self.rates.items()}}
 
 
@@ -220,6 +232,7 @@ def summarise(
     information: Information | None = None,
     counts: Tensor | None = None,
     sizes: Mapping[str, int] | None = None,
+    unit_rates: Mapping[str, Tensor] | None = None,
 ) -> Evaluation:
     """The evaluation of per-example bounds.
 
@@ -235,7 +248,9 @@ def summarise(
         information: I_q(x;z).
         counts: The symbols of texts, (N,).
         sizes: Of each level that has values, its latents: what ``means`` is made of.
+        unit_rates: Of the levels whose active units are counted by them, each latent's mean rate.
     """
+    units = active_by_level(means, sizes, unit_rates) if sizes and codes is None else {}
     best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
     return Evaluation(
         data=data,
@@ -247,7 +262,7 @@ def summarise(
         rate=figure(found.rate, found.elbo_kind),
         distortion=figure(found.distortion, found.elbo_kind),
         effective=_effective(found.effective),
-        active_units=active_units(means),
+        active_units=sum(active for active, _ in units.values()) if units else active_units(means),
         codes=codes,
         latent=means.shape[1],
         dims=dims,
@@ -257,7 +272,8 @@ def summarise(
         information=information,
         symbols=None if counts is None else scored(best, counts),
         rates=level_figures(found) or None,
-        units=active_by_level(means, sizes) if sizes and codes is None and len(found.names) > 1 else None,
+        units=units if units and len(found.names) > 1 else None,
+        rated=tuple(unit_rates or ()) if units else (),
         each=each_of(found, exact),
     )
 

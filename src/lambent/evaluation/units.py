@@ -1,18 +1,35 @@
-"""Active units: latent dimensions that the posterior's mean uses."""
+"""Active units: latent dimensions that the posterior's mean uses; in a ladder, those that cost a rate.
+
+A ladder's p moves with the levels above, and q with it: there a mean that varies over the data may say nothing that
+they haven't said. So the units of a ladder are counted by their rates (as Sonderby et al. 2016 judge them), which are
+at least what they tell of x beyond the levels above.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lambent.distributions import sample
 from lambent.distributions.codes import Code
+from lambent.draws import Detached
+from lambent.models import LatentModel
 from lambent.trace import Latent, Trace
 
 THRESHOLD = 0.01
 """Variance over the data above which a dimension counts as active (Burda et al. 2016, section 5.2)."""
+LEAST_RATE = 0.01
+"""Mean rate, nats, above which a dimension of a ladder counts as active."""
+COUNTED = {
+    "mean": "whose posterior mean has a variance{over} above 0.01",
+    "rate": "whose rate has a mean{over} above 0.01 nats",
+    "rate or mean": "whose rate has a mean{over} above 0.01 nats, or, on levels that have no rate by dimension, whose "
+    "posterior mean has a variance above 0.01",
+}
+"""Which latent dimensions are active, by what they are counted by, over which examples."""
 
 
 def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
@@ -26,9 +43,24 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
     >>> active_units(torch.tensor([[0.0, 1.0], [0.01, -1.0]]))
     1
     """
-    if len(means) < 2 or not means.numel():
-        return 0
-    return int((means.double().flatten(1).var(0) > threshold).sum())
+    return int(_varying(means, threshold).sum())
+
+
+def _varying(means: Tensor, threshold: float) -> Tensor:
+    """Whether each dimension's mean varies over the data, (latents,); of one example nothing does."""
+    flat = means.double().flatten(1)
+    return flat.var(0) > threshold if len(flat) > 1 else flat.new_zeros(flat.shape[1], dtype=torch.bool)
+
+
+def counted_by(sizes: Mapping[str, Any], rates: Mapping[str, Any]) -> str:
+    """The key of `COUNTED` for levels of which those in ``rates`` are counted by them.
+
+    >>> counted_by({"z": 2}, {}), counted_by({"z1": 2, "z2": 1}, {"z1": torch.zeros(2)})
+    ('mean', 'rate or mean')
+    """
+    if not rates:
+        return "mean"
+    return "rate" if rates.keys() >= sizes.keys() else "rate or mean"
 
 
 def level_sizes(trace: Trace) -> dict[str, int]:
@@ -44,14 +76,80 @@ def level_sizes(trace: Trace) -> dict[str, int]:
     return {z.name: _mean(z)[:1].numel() for z in levels}
 
 
-def active_by_level(means: Tensor, sizes: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+def active_by_level(
+    means: Tensor, sizes: Mapping[str, int], rates: Mapping[str, Tensor] | None = None
+) -> dict[str, tuple[int, int]]:
     """Active units of each level and how many latents it has, of means (N, latents) side by side.
 
     >>> active_by_level(torch.tensor([[0.0, 1.0, 0.0], [1.0, -1.0, 0.0]]), {"z1": 2, "z2": 1})
     {'z1': (2, 2), 'z2': (0, 1)}
     """
+    return {name: (int(used.sum()), len(used)) for name, used in in_use(means, sizes, rates).items()}
+
+
+def in_use(means: Tensor, sizes: Mapping[str, int], rates: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Which latents of each level are active, (latents,) each.
+
+    Args:
+        means: Posterior means of all examples, (N, latents), levels side by side.
+        sizes: The latents of each level.
+        rates: Of the levels that are counted by them, each latent's (`unit_rates`).
+
+    >>> in_use(torch.tensor([[0.0, 1.0], [1.0, -1.0]]), {"z1": 2}, {"z1": torch.tensor([0.0, 3.0])})
+    {'z1': tensor([False,  True])}
+    """
+    rates = rates or {}
     parts = means.flatten(1).split(list(sizes.values()), 1)
-    return {name: (active_units(part), part.shape[1]) for name, part in zip(sizes, parts, strict=True)}
+    return {
+        name: rates[name] > LEAST_RATE if name in rates else _varying(part, THRESHOLD)
+        for name, part in zip(sizes, parts, strict=True)
+    }
+
+
+def rated(trace: Trace) -> tuple[str, ...]:
+    """The levels whose units are counted by their rates: all of a ladder that have one for each; none of other models.
+
+    >>> from lambent.distributions import Normal, StandardNormal
+    >>> q = Normal(torch.zeros(1, 2, 3), torch.zeros(()))
+    >>> rated(Trace(q, (Latent("z1", q.loc, q, q), Latent("z2", q.loc, StandardNormal((3,)), q))))
+    ('z1', 'z2')
+    """
+    known = [z for z in trace.latents if z.value is not None and z.normalised and z.rate_elements is not None]
+    moving = any(z.p is not None and len(z.p.batch_shape) == 2 for z in known)
+    return tuple(z.name for z in known) if moving else ()
+
+
+@torch.inference_mode()
+def unit_rates(
+    model: LatentModel, parts: Iterable[tuple[Tensor, Tensor | None]], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Mean rate of each latent on the levels of `rated`, (latents,) nats, by one draw of q an example.
+
+    Args:
+        model: In evaluation mode.
+        parts: All examples with their conditions, some at a time.
+        generator: Of the draws.
+    """
+    sums: dict[str, Tensor] = {}
+    examples = 0
+    for x, condition in parts:
+        trace = model(x, Detached(generator=generator), condition)
+        names = rated(trace)
+        if not names:
+            return {}
+        for z in trace.latents:
+            if z.name in names:
+                sums[z.name] = _rates(z, len(x)) + sums.get(z.name, 0.0)
+        examples += len(x)
+    return {name: total / examples for name, total in sums.items()}
+
+
+def _rates(latent: Latent, examples: int) -> Tensor:
+    """Each latent's rate summed over one draw an example, (latents,) float64, on the CPU."""
+    assert latent.rate_elements is not None
+    assert latent.q is not None
+    elements = latent.rate_elements.double().expand(1, examples, *latent.q.event_shape)
+    return elements.sum((0, 1)).flatten().cpu()
 
 
 def posterior_means(trace: Trace) -> Tensor:

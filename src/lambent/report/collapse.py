@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lambent.evaluation.units import COUNTED
 from lambent.recipes.remedies import level_remedies
 from lambent.report.curves import Curve
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number
@@ -121,10 +122,10 @@ def _units(run: Run, rows: Sequence[Row]) -> Panel:
 def _units_words(run: Run, rows: Sequence[Row]) -> str:
     row, counts = _in_use(run, rows), [row["valid"]["active_units"] for row in rows]
     valid = row["valid"]
+    counted, over = COUNTED[valid.get("active_units_by", "mean")], f" over {valid['examples']:,} examples"
     return (
-        f"Step {row['step']:,}: {valid['active_units']} of {valid['latent']} latent dimensions have a posterior mean "
-        f"whose variance over {valid['examples']:,} examples is above 0.01; from {np.min(counts)} to {np.max(counts)} "
-        "in the course of the training."
+        f"Step {row['step']:,}: {valid['active_units']} of {valid['latent']} latent dimensions are active, "
+        f"those {counted.format(over=over)}; from {np.min(counts)} to {np.max(counts)} in the course of the training."
     )
 
 

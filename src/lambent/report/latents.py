@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.draws import Mode
-from lambent.evaluation.units import THRESHOLD
+from lambent.draws import Detached
+from lambent.evaluation.units import LEAST_RATE, THRESHOLD, counted_by, in_use, level_sizes
 from lambent.priors import StandardNormalPrior
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.material import Held
@@ -167,10 +167,14 @@ def _line(held: Held) -> Panel:
 
 @torch.inference_mode()
 def dimension_rates(held: Held) -> Tensor | None:
-    """Mean closed-form KL(q‖p) of each dimension, all levels side by side, (latents,) nats; None where one has none."""
+    """Mean closed-form KL(q‖p) of each dimension, all levels side by side, (latents,) nats; None where one has none.
+
+    Given one draw an example of the levels above, not their modes: these lie where hardly any draw does.
+    """
     total: Tensor | None = None
+    draw = Detached(generator=torch.Generator(held.run.device).manual_seed(0))
     for x, condition in stretches(held.view):
-        rates = [_elements(latent, len(x)) for latent in held.run.model(x, Mode(), condition).latents]
+        rates = [_elements(latent, len(x)) for latent in held.run.model(x, draw, condition).latents]
         known = [rate for rate in rates if rate is not None]
         if len(known) < len(rates):
             return None
@@ -190,9 +194,9 @@ def _elements(latent: Latent, examples: int) -> Tensor | None:
 def units(held: Held) -> Panel:
     """Bars of each dimension's rate, or of the variance of its mean where there is no rate."""
     rates, variances = dimension_rates(held), held.means.double().var(0)
-    active = variances > THRESHOLD
     heights = variances if rates is None else rates
-    count = f"{int(active.sum())} of {len(active)} dimensions are active (variance of the posterior mean > {THRESHOLD})"
+    active, how = _active(held)
+    count = f"{int(active.sum())} of {len(active)} dimensions are active ({how})"
     ordered = heights.sort(descending=True)
     if rates is None:
         title, label = "Variance of each latent dimension", "variance of the posterior mean"
@@ -204,6 +208,14 @@ def units(held: Held) -> Panel:
         words = f"{count}. The dimensions carry {number(float(rates.sum()))} nats in all, {_most(ordered.values)}."
     painter = bars(heights.numpy(), active.numpy(), label)
     return Panel(title, words, svg=draw(painter, f"{title}, largest first where they are many", (4.6, 4.3)))
+
+
+def _active(held: Held) -> tuple[Tensor, str]:
+    """Which dimensions are active, (latents,), and by what."""
+    sizes, rates = level_sizes(held.run.glimpse(held.view)), held.run.unit_rates(held.view)
+    by_mean, by_rate = f"variance of the posterior mean > {THRESHOLD}", f"rate > {LEAST_RATE} nats"
+    how = {"mean": by_mean, "rate": by_rate, "rate or mean": f"{by_rate}, or where it has no dimensions {by_mean}"}
+    return torch.cat(list(in_use(held.means, sizes, rates).values())), how[counted_by(sizes, rates)]
 
 
 def _most(values: Tensor) -> str:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from math import log, prod
 from typing import Any
 
+from lambent.evaluation.units import COUNTED
 from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
 from lambent.recipes.table import RECIPES
 from lambent.report import codes
@@ -271,7 +272,12 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if not found["latent"]:
         return rows
     active = f"{found['active_units']} of {found['latent']}"
-    return [*rows, ("active units", active, "", "latent dimensions whose posterior mean has a variance above 0.01")]
+    return [*rows, ("active units", active, "", f"latent dimensions {_counted(found)}")]
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    """Which of them are active; evaluations of old say no such thing, and counted by means."""
+    return COUNTED[found.get("active_units_by", "mean")].format(over="")
 
 
 def _information(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

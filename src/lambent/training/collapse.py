@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lambent.draws import Mode
 from lambent.evaluation.bounds import Batch, _evaluating
 from lambent.evaluation.information import of_trace
-from lambent.evaluation.units import active_units, posterior_means
+from lambent.evaluation.units import active_by_level, counted_by, level_sizes, posterior_means, rated, unit_rates
 from lambent.models import LatentModel
+from lambent.trace import Trace
 from lambent.training.progress import Progress, Validation
 
 
@@ -29,8 +31,8 @@ def look(
 ) -> dict[str, Any]:
     """What n examples tell of the latents' use; what isn't known of the model is left out.
 
-    Active units are counted by the means of q(z|x) on all levels (Burda et al. 2016, section 5.2), and the mutual
-    information I_q(x;z), nats, is of one draw an example, with the same noise every time.
+    Active units are counted by the means of q(z|x) on all levels (Burda et al. 2016, section 5.2), in a ladder by their
+    rates. The mutual information I_q(x;z), nats, is of one draw an example, with the same noise every time.
 
     Args:
         model: In evaluation mode for the time of the call.
@@ -46,12 +48,22 @@ def look(
         trace = model(x, Mode(), condition)
         if not trace.latents:
             return {}
-        means = posterior_means(trace)
-        units = {"active_units": active_units(means), "latent": means.shape[1]}
+        units = _units(model, trace, x, condition, torch.Generator(device).manual_seed(seed))
         if informed and known is None:
             found = of_trace(model, trace, seed=seed, device=device)
             known = None if found is None else found.value
     return ({"mutual_information": known} if informed and known is not None else {}) | units | {"examples": n}
+
+
+def _units(
+    model: LatentModel, trace: Trace, x: Tensor, condition: Tensor | None, generator: torch.Generator
+) -> dict[str, Any]:
+    """The active units of the examples in a trace, how they are counted where not by means, and the latents."""
+    means, sizes = posterior_means(trace), level_sizes(trace)
+    rates = unit_rates(model, [(x, condition)], generator) if rated(trace) else {}
+    active = sum(n for n, _ in active_by_level(means, sizes, rates).values()) if sizes else 0
+    by = {"active_units_by": counted_by(sizes, rates)} if rates else {}
+    return {"active_units": active, **by, "latent": means.shape[1]}
 
 
 @dataclass(frozen=True, eq=False)
