@@ -114,3 +114,14 @@ def test_the_top_is_an_ordinary_normal(family):
     assert q.loc.tolist() == [[1.0, 2.0]]
     torch.testing.assert_close(q.log_scale, bounded_log_scale(torch.tensor([[0.5, -0.5]])))
     assert math.isfinite(closed_kl(q, Normal(torch.zeros(2), torch.zeros(2))).item())
+
+
+@pytest.mark.parametrize("family", [ResidualNormal(), MergedNormal()], ids=repr)
+def test_a_head_of_16_bits_is_taken_in_32(family):
+    """A network's numbers under autocast: the same q, to the last bit, as of these numbers in float32."""
+    head, prior, _ = case(family)
+    low, prior = head.bfloat16(), prior.map_parameters(lambda t: t.float())
+    q, exact = family.around(low, prior, 3), family.around(low.float(), prior, 3)
+    assert q.loc.dtype == q.log_scale.dtype == torch.float32
+    assert torch.equal(q.loc, exact.loc)
+    assert torch.equal(q.log_scale, exact.log_scale)

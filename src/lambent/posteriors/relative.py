@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lambent.distributions import Normal, bounded_log_scale
+from lambent.distributions.numerics import full_precision
 from lambent.posteriors.base import PosteriorSettings
 from lambent.posteriors.normal import DiagonalNormal
 from lambent.settings import part
@@ -46,7 +47,7 @@ class ResidualNormal(RelativeNormal):
 
     def around(self, head: Tensor, prior: Distribution, latent: int) -> Normal:
         """The prior, moved by d and stretched by r; log r is bounded smoothly, with slope 1 at 0."""
-        shift, raw = head.chunk(2, -1)
+        shift, raw = full_precision(head).chunk(2, -1)
         assert isinstance(prior, Normal)
         return Normal(prior.loc + shift, prior.log_scale + MOST_LOG_RATIO * torch.tanh(raw / MOST_LOG_RATIO))
 
@@ -61,7 +62,7 @@ class MergedNormal(RelativeNormal):
 
     def around(self, head: Tensor, prior: Distribution, latent: int) -> Normal:
         """The product; weights and precisions are formed from log scales, so that nothing overflows."""
-        loc, raw = head.chunk(2, -1)
+        loc, raw = full_precision(head).chunk(2, -1)
         assert isinstance(prior, Normal)
         log_scale = bounded_log_scale(raw)
         trust = torch.sigmoid(2 * (prior.log_scale - log_scale))
