@@ -165,6 +165,7 @@ class Run:
             counts=self._counts(prepared),
             sizes=self._sizes(prepared),
             unit_rates=self.unit_rates(prepared, seed),
+            estimated=any(getattr(z.p, "estimated", False) for z in self.glimpse(prepared).latents),
         )
         return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 

@@ -205,6 +205,8 @@ def test_an_evaluation_tells_rate_and_active_units_of_each_level():
     table = json.loads(json.dumps(summary.to_dict()))["rates"]
     assert sum(level["value"] for level in table.values()) == pytest.approx(summary.rate.value, rel=1e-12)
     assert [level["active_units"] for level in table.values()] == [1, 0, 1, 1]
+    assert {level["kind"] for level in table.values()} == {"not a bound"}  # of log p(x), as the ELBO beside it is
+    assert summary.rate.kind == summary.distortion.kind == "not a bound"
     assert f"rate z2 {summary.rates['z2'].value:.4f}" in " ".join(evaluation_text(summary).split())
     assert evaluation_text(summary).count("units active)") == 4
 

@@ -236,6 +236,26 @@ def test_losses_by_level_are_those_of_the_training():
     assert mean == pytest.approx(drawn.losses.square().mean().item(), rel=0.3)
 
 
+def test_losses_by_level_are_of_the_whole_cell_wherever_levels_are_drawn():
+    """Drawn where they cost most, even inside a cell: what a cell adds to the bound is the closed form all the same."""
+    model, noise = gaussian(importance="always").train(), torch.Generator().manual_seed(0)
+    model.losses.squares.copy_(100.0 ** -(torch.arange(BINS) % 5))
+    model.losses.seen.fill_(1)
+    with torch.no_grad():
+        trace = model(Y.expand(200_000, 3), Pathwise(generator=noise))
+    drawn = trace.latents[0]
+    model.absorb(trace, lambda total: total)
+    found = torch.tensor(model.epoch()["noise_levels"]["nats"], dtype=torch.float64)
+    (at, share), schedule_ = truth.nodes(20), truth.chain("linear").schedule
+    gammas = schedule_((torch.arange(10, dtype=torch.float64).unsqueeze(1) + at) / 10)[0]
+    errors = torch.tensor([[truth.error(g, Y.double()) for g in row] for row in gammas.tolist()])
+    exact = 0.05 * (truth.HIGH - truth.LOW) * (errors.double() * share).sum(1)
+    each = (drawn.weight * drawn.losses).flatten()
+    cell = (drawn.position.flatten() * 10).long()
+    se = torch.stack([each[cell == i].square().sum().sqrt() / len(each) for i in range(10)])
+    assert ((found - exact).abs() < 5 * se).all()
+
+
 def test_losses_are_summed_over_processes_and_fillers_left_out():
     alone, trace = trained()
     alone.absorb(trace, lambda total: total)

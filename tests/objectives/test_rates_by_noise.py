@@ -98,14 +98,14 @@ def without_share(self, latent):
 def whole(self, latent):
     if not isinstance(latent, DrawnLevels):
         return latent.rate
-    return latent.share * self.weights(latent.gamma) * latent.errors
+    return latent.weight * self.weights(latent.gamma) * latent.errors
 
 
 def detached(self, latent):
     if not isinstance(latent, DrawnLevels):
         return latent.rate
     scale = latent.errors / latent.errors.detach()
-    return 0.5 * latent.share * self.weights(latent.gamma) * latent.errors.detach() + 0.0 * scale
+    return 0.5 * latent.weight * self.weights(latent.gamma) * latent.errors.detach() + 0.0 * scale
 
 
 FAULTS = {

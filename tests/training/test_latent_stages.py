@@ -63,6 +63,7 @@ def test_its_numbers_are_bounds_and_samples_come_through_the_prior(run):
     assert found["elbo"]["kind"] == "lower bound"
     assert found["elbo"]["value"] == pytest.approx(-found["rate"] - found["distortion"], rel=1e-6)
     assert ("iwae_5" in found) == (name != "latent-diffusion")
+    assert found.get("rate_kind") == (None if name != "latent-diffusion" else "upper bound")
     assert torch.equal(whole.sample(4, seed=1), whole.sample(4, seed=1))
     if name != "latent-diffusion":
         with pytest.raises(ConfigError, match="only a diffusion has levels"):

@@ -74,7 +74,8 @@ def evaluation_text(found: Evaluation) -> str:
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
         lines.append(f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights")
-    lines += [f"  {'rate':<16} {_figure(found.rate)}", *_levels(found)]
+    above = "  (upper bound on KL(q||p): log p(z) is a lower bound)" if found.estimated else ""
+    lines += [f"  {'rate':<16} {_figure(found.rate)}{above}", *_levels(found)]
     lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
         parts = " + ".join(f"{name} {bits:.5f}" for name, bits in (found.parts_in_bits or {}).items())

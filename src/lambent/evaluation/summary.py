@@ -24,7 +24,7 @@ class Figure:
     Attributes:
         value: The mean; -inf if any example's number is not finite.
         se: Its standard error over examples (which holds the noise of the estimate too).
-        kind: "exact", "lower bound" or "not a bound".
+        kind: What it is of log p(x): "exact", "lower bound" or "not a bound" (as a rate or a distortion is not).
     """
 
     value: float
@@ -105,6 +105,7 @@ class Evaluation:
         rates: E_q[log q - log p] of each level, whose sum is ``rate``; None with fewer than two.
         units: Active units of each level that has values, and its latents; None with fewer than two levels.
         rated: The levels whose active units are counted by their rates.
+        estimated: Whether log p(z) is a bound itself, so that ``rate`` is an upper bound on KL(q||p).
         each: Every example's numbers, (N,) float64 nats in the order of the data: "elbo", "rate", "distortion", and
             where they exist "iwae_K" and "log_likelihood".
     """
@@ -132,6 +133,7 @@ class Evaluation:
     rates: Mapping[str, Figure] | None = None
     units: Mapping[str, tuple[int, int]] | None = None
     rated: tuple[str, ...] = ()
+    estimated: bool = False
     each: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -193,6 +195,7 @@ class Evaluation:
             **({} if self.parts_in_bits is None else {"bits_per_dim_parts": _words(self.parts_in_bits)}),
             "rate": _plain(self.rate.value),
             "rate_se": _plain(self.rate.se),
+            **({"rate_kind": "upper bound"} if self.estimated else {}),
             **self._levels(),
             "distortion": _plain(self.distortion.value),
             "distortion_se": _plain(self.distortion.se),
@@ -233,6 +236,7 @@ def summarise(
     counts: Tensor | None = None,
     sizes: Mapping[str, int] | None = None,
     unit_rates: Mapping[str, Tensor] | None = None,
+    estimated: bool = False,
 ) -> Evaluation:
     """The evaluation of per-example bounds.
 
@@ -249,6 +253,7 @@ def summarise(
         counts: The symbols of texts, (N,).
         sizes: Of each level that has values, its latents: what ``means`` is made of.
         unit_rates: Of the levels whose active units are counted by them, each latent's mean rate.
+        estimated: Whether log p(z) is a bound itself.
     """
     units = active_by_level(means, sizes, unit_rates) if sizes and codes is None else {}
     best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
@@ -259,8 +264,8 @@ def summarise(
         elbo=figure(found.elbo, found.elbo_kind),
         iwae=None if found.iwae is None else figure(found.iwae, found.iwae_kind),
         log_likelihood=None if exact is None else figure(exact, "exact"),
-        rate=figure(found.rate, found.elbo_kind),
-        distortion=figure(found.distortion, found.elbo_kind),
+        rate=figure(found.rate, "not a bound"),
+        distortion=figure(found.distortion, "not a bound"),
         effective=_effective(found.effective),
         active_units=sum(active for active, _ in units.values()) if units else active_units(means),
         codes=codes,
@@ -274,6 +279,7 @@ def summarise(
         rates=level_figures(found) or None,
         units=units if units and len(found.names) > 1 else None,
         rated=tuple(unit_rates or ()) if units else (),
+        estimated=estimated,
         each=each_of(found, exact),
     )
 
@@ -282,7 +288,7 @@ def level_figures(found: Bounds) -> dict[str, Figure]:
     """The rate of each level, where there are several."""
     if len(found.names) < 2:
         return {}
-    return {name: figure(values, found.elbo_kind) for name, values in zip(found.names, found.rates, strict=True)}
+    return {name: figure(values, "not a bound") for name, values in zip(found.names, found.rates, strict=True)}
 
 
 def _effective(values: Tensor | None) -> float | None:

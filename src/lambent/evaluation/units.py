@@ -49,7 +49,9 @@ def active_units(means: Tensor, threshold: float = THRESHOLD) -> int:
 def _varying(means: Tensor, threshold: float) -> Tensor:
     """Whether each dimension's mean varies over the data, (latents,); of one example nothing does."""
     flat = means.double().flatten(1)
-    return flat.var(0) > threshold if len(flat) > 1 else flat.new_zeros(flat.shape[1], dtype=torch.bool)
+    return (
+        flat.var(0) > threshold if len(flat) > 1 and flat.numel() else flat.new_zeros(flat.shape[1], dtype=torch.bool)
+    )
 
 
 def counted_by(sizes: Mapping[str, Any], rates: Mapping[str, Any]) -> str:

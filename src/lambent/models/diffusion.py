@@ -50,16 +50,16 @@ class DrawnLevels(Latent):
     Attributes:
         position: Where in 0..1, (K, B).
         losses: What the chain would cost if all levels cost as much, (K, B), nats.
+        weight: One over the density of each position, (K, B).
         errors: |eps - eps_hat|^2, (K, B).
         gamma: Log noise to signal, (K, B).
-        share: One over the density of the position, (K, B).
     """
 
     position: Tensor | None = None
+    weight: Tensor | None = None
     losses: Tensor | None = None
     errors: Tensor | None = None
     gamma: Tensor | None = None
-    share: Tensor | None = None
 
 
 class Diffusion(LatentModel):
@@ -148,7 +148,7 @@ class Diffusion(LatentModel):
             losses=losses,
             errors=errors,
             gamma=gamma,
-            share=weight,
+            weight=weight,
         )
 
     def _placed(self, shape: tuple[int, int], draw: Draw, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -254,9 +254,10 @@ class Diffusion(LatentModel):
                 assert drawn.position is not None
                 assert drawn.losses is not None
                 assert drawn.errors is not None
-                position, losses = drawn.position.flatten()[rows], drawn.losses.flatten()[rows]
-                errors = drawn.errors.detach().flatten()[rows] / prod(self.event)
-                self.losses.absorb(position, losses, errors, total)
+                assert drawn.weight is not None
+                found = (drawn.position, drawn.losses, drawn.errors.detach() / prod(self.event), drawn.weight)
+                position, losses, errors, weight = (part.flatten()[rows] for part in found)
+                self.losses.absorb(position, losses, errors, total, weight)
 
     def epoch(self) -> dict[str, Any]:
         """Nats and squared errors by noise level since the last call: of equal parts of t, between the gammas given."""

@@ -103,8 +103,18 @@ class LevelLosses(nn.Module):
         return (ends - p)[cell] + p[cell] * (position * BINS - cell)
 
     @torch.no_grad()
-    def absorb(self, position: Tensor, losses: Tensor, errors: Tensor, total: Callable[[Tensor], Tensor]) -> None:
-        """Takes in a batch's losses (nats, unweighted) and errors (per number), all (N,); ``total`` sums processes."""
+    def absorb(
+        self,
+        position: Tensor,
+        losses: Tensor,
+        errors: Tensor,
+        total: Callable[[Tensor], Tensor],
+        weight: Tensor | None = None,
+    ) -> None:
+        """Takes in a batch's losses (nats, unweighted) and errors (per number), all (N,); ``total`` sums processes.
+
+        ``weight`` is one over the density of each position (none: 1), by which a cell's means are those of all of it.
+        """
         found = total(_binned(position, BINS, losses.square()))
         counts, squares = found[0], found[1]
         hit = counts > 0
@@ -112,7 +122,7 @@ class LevelLosses(nn.Module):
         share = torch.maximum(1 / self.seen.clamp_min(1), torch.full_like(self.seen, 1 - KEPT))
         mean = squares / counts.clamp_min(1)
         self.squares += torch.where(hit, share * (mean - self.squares), 0.0)
-        self.sums += total(_binned(position, REPORTED, losses, errors))
+        self.sums += total(_binned(position, REPORTED, losses, errors, weight=weight))
 
     def epoch(self) -> dict[str, Any]:
         """By cell of 0..1, since the last call: what it adds to the bound (nats), and the mean squared error a number.
@@ -127,8 +137,9 @@ class LevelLosses(nn.Module):
         return {"nats": nats, "error": [error / n if n else None for error, n in zip(errors, counts, strict=True)]}
 
 
-def _binned(position: Tensor, bins: int, *values: Tensor) -> Tensor:
-    """How many positions, and the sum of each of ``values``, in each of equal cells of 0..1, (1 + values, bins)."""
+def _binned(position: Tensor, bins: int, *values: Tensor, weight: Tensor | None = None) -> Tensor:
+    """The weights of all positions, and the weighted sums of ``values``, in equal cells of 0..1, (1 + values, bins)."""
     cell = (position * bins).long().clamp(0, bins - 1)
     rows = torch.stack([torch.ones_like(values[0]), *values]).float()
+    rows = rows if weight is None else rows * weight.to(rows.dtype)
     return rows.new_zeros(len(rows), bins).index_add_(1, cell, rows)

@@ -48,9 +48,9 @@ class NoiseWeighted(RateFunction):
         if not isinstance(latent, DrawnLevels):
             return latent.rate
         assert latent.gamma is not None
-        assert latent.share is not None
+        assert latent.weight is not None
         assert latent.errors is not None
-        weights = latent.share * self.weights(latent.gamma)
+        weights = latent.weight * self.weights(latent.gamma)
         return 0.5 * weights.to(latent.errors.dtype) * latent.errors
 
     def weights(self, gamma: Tensor) -> Tensor:

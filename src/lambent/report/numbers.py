@@ -220,6 +220,7 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     if not _latents(found) or (not proper and not found["rate"]):
         return []
     rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
+    rate = "upper bound on KL(q‖p), as log p(z) is a lower bound" if found.get("rate_kind") == "upper bound" else rate
     return [
         ("rate", with_error(found["rate"], found["rate_se"]), "nats", rate),
         *_levels(found.get("rates", {})),
