@@ -17,7 +17,7 @@ from lambent.models import LatentModel
 from lambent.recipes import Config, rate_of
 from lambent.recipes.remedies import level_remedies, remedies
 from lambent.run import spread
-from lambent.training.collapse import Alarm, Watch, look
+from lambent.training.collapse import Alarm, Watch, judged_levels, look
 from lambent.training.information import information
 
 
@@ -70,7 +70,7 @@ def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm
         return [" ".join(remedy.tokens) for remedy in level_remedies(config, steps)]
 
     rate = rate_of(config)
-    return Alarm(under, lambda step: rate.at(step).settled, advice, level_advice)
+    return Alarm(under, lambda step: rate.at(step).settled, advice, level_advice, judged_levels(model))
 
 
 def _normalised(model: LatentModel, valid: View) -> bool:

@@ -19,6 +19,7 @@ from lambent.evaluation.summary import summarise
 from lambent.models import VAE, LatentModel, MarkovChain
 from lambent.trace import Latent, Trace
 from lambent.training import terms
+from lambent.training.collapse import idle_levels, judged_levels
 from lambent.training.console import Console
 
 UP = ((0.8, 0.5), (-0.6, 0.7), (1.1, 0.4), (0.3, 1.2))
@@ -209,6 +210,20 @@ def test_an_evaluation_tells_rate_and_active_units_of_each_level():
     assert summary.rate.kind == summary.distortion.kind == "not a bound"
     assert f"rate z2 {summary.rates['z2'].value:.4f}" in " ".join(evaluation_text(summary).split())
     assert evaluation_text(summary).count("units active)") == 4
+
+
+def test_a_lower_level_of_a_chain_may_cost_nothing_and_is_not_called_idle_for_it():
+    """x, z1 and z2 of variance 1, 1.25 and 1: the rate of z1 is 0, and I(x;z1|z2) = I(x;z1) - I(x;z2) 0.29 nats."""
+    model = chain(((1.0, 0.5), (0.8, math.sqrt(0.2))), ((1.0, 0.5),))
+    x = torch.randn(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    low, top = evaluated(model, x).rates
+    assert abs(float(low.mean())) < 5 * float(low.std()) / 20_000**0.5 < 0.1
+    assert 0.5 * math.log(1 + 1 / 0.25) + 0.5 * math.log(1 - 0.8**2) > 0.29
+    found = {"z1": float(low.mean()), "z2": float(top.mean())}
+    assert idle_levels(found, 0.1) == ["z1"]
+    assert idle_levels(found, 0.1, judged_levels(model)) == []
+    assert idle_levels({"z1": -1.0, "z2": 0.01}, 0.1, judged_levels(model)) == ["z2"]
+    assert judged_levels(VAE(Prior(), Line(0.5, 0.5), Seen(1.0, 1.0))) is None
 
 
 def test_training_logs_the_same_rates():

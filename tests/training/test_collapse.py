@@ -310,6 +310,14 @@ def test_it_warns_of_a_level_that_falls_idle_once():
     assert not level_warnings([(5.0, 0.5), (5.0, 0.5), (0.1, math.nan)])
 
 
+def test_a_chain_is_not_told_that_a_lower_level_is_idle():
+    model = build_model(configure("vae", tokens=("model=chain", "model.above=[2]")), Shapes((6,), 4))
+    job = dataclasses.replace(Alarm(0.1, lambda step: True, list), judged=collapse.judged_levels(model))
+    found, progress = Validation(-1.0, 0.1, "lower bound", 5.0, 1.0, 10, {"z1": -0.5, "z2": 5.5}), Progress()
+    assert job.hear(progress, found, early=False) == ""
+    assert "z2 0.05" in job.hear(progress, dataclasses.replace(found, rates={"z1": 5.0, "z2": 0.05}), early=False)
+
+
 def test_a_whole_collapse_is_told_instead_of_its_levels():
     spoken = level_warnings([(1.0, 1.0), (1.0, 1.0), (0.01, 0.01)], total=0.02)
     assert list(spoken) == [3]

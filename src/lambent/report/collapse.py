@@ -15,7 +15,7 @@ from lambent.report.curves import Curve
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number
 from lambent.report.page import Panel, Section
 from lambent.run import Run
-from lambent.training.collapse import idle_levels
+from lambent.training.collapse import idle_levels, judged_levels
 
 Row = dict[str, Any]
 
@@ -34,7 +34,7 @@ def _idle(run: Run, rows: Sequence[Row]) -> str:
     """The levels of several that carry next to nothing, and what may help them."""
     row, under = _in_use(run, rows), run.config.train.alarm_rate
     rates = row["valid"].get("rates", {})
-    names = idle_levels(rates, under)
+    names = idle_levels(rates, under, judged_levels(run.model))
     if not names or len(names) == len(rates):
         return ""
     advice = "; ".join(" ".join(remedy.tokens) for remedy in level_remedies(run.config, run.history[-1]["step"]))

@@ -17,6 +17,7 @@ from lambent.report.images import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
 from lambent.run import Run
+from lambent.training.collapse import idle_levels, judged_levels
 
 EXAMPLES = 8
 COLUMNS = 11
@@ -65,7 +66,7 @@ def rates(run: Run, found: Mapping[str, Any]) -> Panel:
     below = " By itself a level's rate may be below 0 in a chain inferred upwards: the sum may not."
     words = (
         f"{number(total)} nats an example in all: {_most_and_least(by_level, total)}. "
-        f"{_idle([name for name, rate in by_level.items() if rate < under], len(by_level), under)}"
+        f"{_idle(idle_levels(by_level, under, judged_levels(run.model)), len(by_level), under)}"
         f"{below if min(by_level.values()) < 0 else ''}"
     )
     return Panel("Rate of each level", words.strip(), svg=draw(_bars(by_level, total), "Rate of each level, nats"))

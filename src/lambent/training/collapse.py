@@ -14,7 +14,7 @@ from lambent.draws import Mode
 from lambent.evaluation.bounds import Batch, _evaluating
 from lambent.evaluation.information import of_trace
 from lambent.evaluation.units import active_by_level, counted_by, level_sizes, posterior_means, rated, unit_rates
-from lambent.models import LatentModel
+from lambent.models import LatentModel, MarkovChain
 from lambent.trace import Trace
 from lambent.training.progress import Progress, Validation
 
@@ -75,12 +75,14 @@ class Alarm:
         settled: Whether the loss charges for the rate in full at a step (a warm-up is over).
         advice: Settings that may help.
         level_advice: Those against a single idle level.
+        judged: The levels that may be called idle (`judged_levels`); none: all.
     """
 
     under: float
     settled: Callable[[int], bool]
     advice: Callable[[], Sequence[str]]
     level_advice: Callable[[], Sequence[str]] = tuple
+    judged: tuple[str, ...] | None = None
 
     def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
         """The warning, where a validation's rate fell under `under` since the one before; "" where not.
@@ -108,7 +110,7 @@ class Alarm:
 
     def _idle(self, progress: Progress, found: Validation) -> str:
         """The warning of levels that fell idle and were not warned of before."""
-        low = idle_levels(found.rates, self.under)
+        low = idle_levels(found.rates, self.under, self.judged)
         fresh = [name for name in low if name not in progress.idle]
         progress.idle += fresh
         if not fresh:
@@ -121,13 +123,23 @@ class Alarm:
         )
 
 
-def idle_levels(rates: Mapping[str, float], under: float) -> list[str]:
-    """The levels whose rate is under so many nats.
+def idle_levels(rates: Mapping[str, float], under: float, judged: Sequence[str] | None = None) -> list[str]:
+    """The levels whose rate is under so many nats, of all or of those ``judged``.
 
     >>> idle_levels({"z1": 3.0, "z2": 0.01}, 0.1)
     ['z2']
     """
-    return [name for name, rate in rates.items() if math.isfinite(rate) and rate < under]
+    named = rates if judged is None else judged
+    return [name for name, rate in rates.items() if name in named and math.isfinite(rate) and rate < under]
+
+
+def judged_levels(model: LatentModel) -> tuple[str, ...] | None:
+    """The levels whose rate bounds what they tell beyond those above; None: all. Of a chain inferred upwards the top.
+
+    A lower level of a chain costs I(x;z) - I(z;above) + KL(q(z|above)||p(z|above)), which may be 0, and less, though it
+    alone tells of x: p knows of it what q of the level above was told.
+    """
+    return tuple(model.names[-1:]) if isinstance(model, MarkovChain) else None
 
 
 def _help(advice: Sequence[str]) -> str:
