@@ -75,6 +75,21 @@ def check_numbers(found, runs, capsys):
             assert round(said["bits_per_dim"], 4) in shown
 
 
+def test_it_says_how_a_ladders_units_are_counted_and_that_a_rate_is_an_upper_bound(found):
+    """As `lambent evaluate` says it of a ladder, and of a prior whose log density is known by a bound."""
+    plain = runs_text(found)
+    assert "active in" not in plain
+    assert "<=" not in plain
+    first, second, *others = found.rows
+    first = dataclasses.replace(first, found={**first.found, "active_units_by": "rate"})
+    second = dataclasses.replace(second, found={**second.found, "rate_kind": "upper bound"})
+    text = runs_text(dataclasses.replace(found, rows=(first, second, *others)))
+    assert "active in plain: latents whose rate has a mean above 0.01 nats" in text
+    assert "active in warm-up, " in text
+    assert f"<= {second.found['rate']:.3f}" in text
+    assert "<= upper bound" in text
+
+
 def test_its_numbers_are_those_of_evaluate(found, runs, capsys):
     check_numbers(found, runs, capsys)
     os.remove(runs[0] / "evaluation.json")

@@ -69,7 +69,7 @@ class Row:
         "mutual_information"; None where the run has none.
         """
         if key in ("rate", "distortion"):
-            return self.found[key], self.found[f"{key}_se"], "estimate"
+            return self.found[key], self.found[f"{key}_se"], self.found.get(f"{key}_kind", "estimate")
         known = self.found.get(f"iwae_{self.found['samples']}" if key == "iwae" else key)
         return None if known is None else (known["value"], known["se"], known["kind"])
 

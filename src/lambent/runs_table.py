@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lambent.evaluation.units import COUNTED
 from lambent.run_comparison import Row, RunTable
 
-MARKS = {"lower bound": ">=", "exact": "=", "not a bound": "~", "estimate": ""}
+MARKS = {"lower bound": ">=", "exact": "=", "not a bound": "~", "estimate": "", "upper bound": "<="}
 """What is put before a number of each kind."""
 FIGURES = {
     "ELBO": "elbo",
@@ -102,9 +103,17 @@ def _plain(value: Any) -> str:
 
 
 def _notes(found: RunTable) -> list[str]:
-    kinds = {known[2] for row in found.rows for key in ("elbo", "iwae", "log_likelihood") if (known := row.figure(key))}
-    marks = ", ".join(f"{MARKS[kind]} {kind}" for kind in ("lower bound", "exact", "not a bound") if kind in kinds)
-    return [marks, *gain_notes(found), *information_notes(found), *_bits_notes(found), *_unit(found)]
+    marked = ("elbo", "iwae", "log_likelihood", "rate")
+    kinds = {known[2] for row in found.rows for key in marked if (known := row.figure(key))}
+    marks = ", ".join(f"{mark} {kind}" for kind, mark in MARKS.items() if mark and kind in kinds)
+    return [
+        marks,
+        *gain_notes(found),
+        *information_notes(found),
+        *_units_notes(found),
+        *_bits_notes(found),
+        *_unit(found),
+    ]
 
 
 def gain_notes(found: RunTable) -> list[str]:
@@ -119,6 +128,17 @@ def information_notes(found: RunTable) -> list[str]:
     """What bounds the mutual information, which is of some examples."""
     counts = sorted({row.found["mutual_information"]["n"] for row in found.rows if row.found["mutual_information"]})
     return [f"I(x;z) is a lower bound, from {n} examples, at most log {n} = {math.log(n):.2f}" for n in counts]
+
+
+def _units_notes(found: RunTable) -> list[str]:
+    """How active units are counted, where a run's are not counted by means."""
+    ways = {row.found.get("active_units_by", "mean") for row in found.rows if row.found["latent"]}
+    if ways <= {"mean"}:
+        return []
+    named = {
+        way: ", ".join(r.name for r in found.rows if r.found.get("active_units_by", "mean") == way) for way in ways
+    }
+    return [f"active in {named[way]}: latents {COUNTED[way].format(over='')}" for way in sorted(ways)]
 
 
 def _bits_notes(found: RunTable) -> list[str]:
