@@ -20,6 +20,7 @@ from lambent.evaluation.each import as_npz
 from lambent.recipes import configure
 from lambent.report import runs_plot
 from lambent.report.runs_file import write_comparison
+from lambent.report.runs_page import runs_page
 from lambent.runs_table import runs_text
 from lambent.training.console import Console
 
@@ -83,7 +84,9 @@ def test_it_says_how_a_ladders_units_are_counted_and_that_a_rate_is_an_upper_bou
     first, second, *others = found.rows
     first = dataclasses.replace(first, found={**first.found, "active_units_by": "rate"})
     second = dataclasses.replace(second, found={**second.found, "rate_kind": "upper bound"})
-    text = runs_text(dataclasses.replace(found, rows=(first, second, *others)))
+    changed = dataclasses.replace(found, rows=(first, second, *others))
+    text = runs_text(changed)
+    assert "Active in plain: latents whose rate has a mean above 0.01 nats." in runs_page(changed)
     assert "active in plain: latents whose rate has a mean above 0.01 nats" in text
     assert "active in warm-up, " in text
     assert f"<= {second.found['rate']:.3f}" in text

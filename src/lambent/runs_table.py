@@ -110,7 +110,7 @@ def _notes(found: RunTable) -> list[str]:
         marks,
         *gain_notes(found),
         *information_notes(found),
-        *_units_notes(found),
+        *units_notes(found),
         *_bits_notes(found),
         *_unit(found),
     ]
@@ -130,7 +130,7 @@ def information_notes(found: RunTable) -> list[str]:
     return [f"I(x;z) is a lower bound, from {n} examples, at most log {n} = {math.log(n):.2f}" for n in counts]
 
 
-def _units_notes(found: RunTable) -> list[str]:
+def units_notes(found: RunTable) -> list[str]:
     """How active units are counted, where a run's are not counted by means."""
     ways = {row.found.get("active_units_by", "mean") for row in found.rows if row.found["latent"]}
     if ways <= {"mean"}:

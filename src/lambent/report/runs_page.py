@@ -8,7 +8,7 @@ from lambent.report.page import Panel, Section, page
 from lambent.report.page import table as html_table
 from lambent.report.runs_plot import note, painters, title
 from lambent.run_comparison import RunTable
-from lambent.runs_table import change_text, gain_notes, information_notes, table
+from lambent.runs_table import change_text, gain_notes, information_notes, table, units_notes
 
 
 def runs_page(found: RunTable) -> str:
@@ -23,8 +23,9 @@ def runs_page(found: RunTable) -> str:
         Panel(name, note(found), svg=draw(paint, f"{name} of the runs", size), wide=True)
         for name, paint in zip(titles, painters(found), strict=False)
     ]
-    notes = [*gain_notes(found), *information_notes(found)]
-    text = " ".join([f"{found.n:,} examples, K = {found.samples}; ± is one standard error.", *notes])
+    head = f"{found.n:,} examples, K = {found.samples}; ± is one standard error."
+    notes = [*gain_notes(found), *information_notes(found), *units_notes(found)]
+    text = " ".join([head, *(f"{said[:1].upper()}{said[1:]}." for said in notes)])
     sections = [Section("Measured", text=text, raw=numbers)]
     if len(found.rows) > 1:
         sections.append(Section(f"What differs from {found.rows[0].name}", raw=changes))
