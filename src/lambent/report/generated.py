@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import Normal, StandardNormal
-from lambent.likelihoods import NormalFamily
+from lambent.draws import Ancestral
+from lambent.likelihoods import AutoregressiveLikelihood, NormalFamily
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
 from lambent.report.images import raw_to_bytes, sheet, to_bytes
@@ -22,6 +23,8 @@ PAIRS = 20
 GRID = 16
 STEPS, LINES = 10, 6
 SCORED = 8
+REDRAWN = 200
+"""Examples whose reconstruction is measured where it has to be drawn element by element."""
 SEED = 0
 
 
@@ -31,6 +34,8 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     n = SAMPLES if condition is None else len(condition)
     if not run.config.model.latents:
         return [_drawn(run, condition, columns, n, order)]
+    if not has_mean(run):
+        return [_drawn(run, condition, columns, n, order), *_by_latent(run, condition)]
     means = run.sample(n, seed=SEED, condition=condition, mean=True)
     drawn = run.sample(n, seed=SEED, condition=condition)
     values = [run.transform.invert(part.double()) for part in (means, drawn)]
@@ -55,17 +60,54 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     ]
 
 
+def has_mean(run: Run) -> bool:
+    """Whether p(x|z) has a mean in closed form; elements that look at each other have none."""
+    return not isinstance(run.model.likelihood, AutoregressiveLikelihood)
+
+
+def decoded(run: Run) -> str:
+    """What `Run.decode` gives, in words."""
+    return "mean of p(x|z)" if has_mean(run) else "a draw of p(x|z)"
+
+
 def _drawn(run: Run, condition: Tensor | None, columns: int, n: int, order: str) -> Panel:
-    """Draws of a model without latents."""
+    """Draws of a model whose elements are drawn one by one."""
     x = run.sample(n, seed=SEED, condition=condition)
     spread = number(float(x.double().var(0).mean().sqrt())) + unit_scored(run)
+    latents = run.config.model.latents
     return Panel(
-        "Samples: x drawn from p(x)",
+        "Samples: x drawn from p(x|z), z from the prior" if latents else "Samples: x drawn from p(x)",
         f"{n} draws, element by element{order}. From one to another a pixel varies by {spread} (standard deviation, "
         "root mean square over pixels).",
         picture=sheet(to_bytes(x, run.transform), columns),
         alt=f"A grid of {n} generated images",
     )
+
+
+@torch.inference_mode()
+def _by_latent(run: Run, condition: Tensor | None) -> list[Panel]:
+    """Draws of x, a row for each z: what z leaves to the elements themselves."""
+    given = None if condition is None else condition[:COLUMNS].to(run.device)
+    count = COLUMNS if given is None else len(given)
+    noise = torch.Generator(run.device).manual_seed(SEED)
+    z = run.model.code(run.model(None, Ancestral(batch=count, generator=noise), given))[0]
+    repeated = None if given is None else given.repeat_interleave(COLUMNS, 0)
+    x = run.decode(z.repeat_interleave(COLUMNS, 0), repeated, seed=SEED)
+    rows = x.double().unflatten(0, (count, COLUMNS))
+    within = float(rows.var(1).mean(0).sum())
+    between = max(0.0, float(rows.mean(1).var(0).sum()) - within / COLUMNS)
+    share = f"Of a pixel's variance {percent(within / (within + between))} is left" if within + between else "No pixel"
+    known = "z is" if given is None else "z and the condition are"
+    words = f"{share} once {known} known" if within + between else f"{share} varies"
+    return [
+        Panel(
+            "Samples: a row for each z, x drawn from p(x|z)",
+            f"{count} draws of z from the prior, and {COLUMNS} of x given each: what a row has in common was decided "
+            f"before x was drawn. {words} (by these {count * COLUMNS} draws).",
+            picture=sheet(to_bytes(x, run.transform), COLUMNS),
+            alt=f"{count} rows of generated images that share their latent",
+        )
+    ]
 
 
 def state_means(run: Run) -> Panel:
@@ -75,7 +117,7 @@ def state_means(run: Run) -> Panel:
     condition = run.conditions(len(order))
     means = run.decode(torch.eye(len(weights))[order], condition)
     return Panel(
-        "Mean of p(x|z) for each state, the most probable first",
+        f"{decoded(run).removeprefix('a ').capitalize()} for each state, the most probable first",
         f"Prior probabilities from {percent(float(weights.max()))} down to {percent(float(weights.min()))}.",
         picture=sheet(to_bytes(means, run.transform), min(COLUMNS, len(order))),
         alt=f"{len(order)} images, one a state",
@@ -107,7 +149,7 @@ def reconstructions(held: Held) -> Panel:
     full = len(rows) // columns * columns
     cells = [layer[:full].reshape(-1, columns, *layer.shape[1:]) for layer in layers]
     woven = np.stack(cells, 1).reshape(-1, *layers[0].shape[1:])
-    order = "data, the same binarised, mean of p(x|z)" if binarised else "data, mean of p(x|z)"
+    order = f"data, the same binarised, {decoded(held.run)}" if binarised else f"data, {decoded(held.run)}"
     return Panel(
         f"Reconstructions; from above: {order} at the encoding",
         reconstruction_words(held),
@@ -119,16 +161,18 @@ def reconstructions(held: Held) -> Panel:
 
 def reconstruction_words(held: Held) -> str:
     """Root mean square error over all examples, and the part of the variance that is explained."""
-    z, error, square = held.z, 0.0, 0.0
-    mean = held.x.double().mean(0)
+    z = held.z if has_mean(held.run) else held.z[:REDRAWN]
+    mean, error, square = held.x.double().mean(0), 0.0, 0.0
     for start in range(0, len(z), 1000):
         rows = torch.arange(start, min(start + 1000, len(z)))
         x = held.x[rows].double()
         error += float((x - held.decode(z[rows], rows).double()).square().sum())
         square += float((x - mean).square().sum())
-    size = max(1, held.x.numel())
+    size = max(1, held.x[: len(z)].numel())
     explained = "" if square == 0 else f"; {percent(1 - error / square)} of the data's variance is explained"
     deviation = f"{number(math.sqrt(error / size), 3)}{unit_scored(held.run)}"
+    if not has_mean(held.run):
+        return f"Over {len(z):,} examples: root mean square error of the draws {deviation}, their own noise included."
     return f"Over {len(z):,} examples: root mean square error {deviation}{explained}."
 
 
@@ -154,7 +198,7 @@ def manifold(run: Run, held: Held | None) -> Panel | None:
         how = f"evenly over the middle 96% of the encodings, {_box(low, high)}"
     means = run.decode(grid, None if condition is None else condition.expand(len(grid), -1))
     return Panel(
-        "Manifold: the mean of p(x|z) over the latent plane",
+        f"Manifold: {'the ' if has_mean(run) else ''}{decoded(run)} over the latent plane",
         f"{GRID} × {GRID} points {how}; z₁ runs to the right, z₂ upwards{given}.",
         picture=sheet(to_bytes(means, run.transform), GRID),
         alt="A grid of decoded images over the latent plane",
@@ -210,7 +254,8 @@ def interpolations(held: Held) -> Panel | None:
     given = "; the condition stays that of the left example" if held.run.shapes.condition else ""
     return Panel(
         "Interpolations: straight lines between encodings",
-        f"The outer columns are data, the {STEPS} between them decoded{given}. The lines are "
+        f"The outer columns are data, the {STEPS} between them decoded{'' if has_mean(held.run) else ' by a draw each'}"
+        f"{given}. The lines are "
         f"{number(float(lengths.min()))} to {number(float(lengths.max()))} long in the latent space.",
         picture=sheet(cells.reshape(-1, *cells.shape[2:]), STEPS + 2),
         alt=f"{len(first)} rows of images that change step by step from one example to another",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lambent import levels
 from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, listed, number, percent
-from lambent.report.generated import unit_scored
+from lambent.report.generated import decoded, has_mean, unit_scored
 from lambent.report.images import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
@@ -75,10 +75,9 @@ def rates(run: Run, found: Mapping[str, Any]) -> Panel:
 def _most_and_least(by_level: Mapping[str, float], total: float) -> str:
     def share(name: str) -> str:
         of_all = "" if below_zero else f" ({_share(by_level[name], total)})"
-        return f"{name} carries {number(by_level[name])}{of_all}"
+        return f"{name} {verb} {number(by_level[name])}{of_all}"
 
-    below_zero = min(by_level.values()) < 0
-
+    below_zero, verb = min(by_level.values()) < 0, "carries" if len(by_level) <= 4 else "with"
     if len(by_level) <= 4:
         return ", ".join(map(share, by_level))
     ordered = sorted(by_level, key=lambda name: by_level[name])
@@ -88,6 +87,12 @@ def _most_and_least(by_level: Mapping[str, float], total: float) -> str:
 def _share(rate: float, total: float) -> str:
     share = rate / total if total > 0 else 0.0
     return "under 0.1%" if 0 < share < 0.001 else percent(share)
+
+
+def _percent(rate: float, total: float) -> str:
+    """A share in as few signs as ten bars have room for."""
+    share = rate / total if total > 0 else 0.0
+    return "<1%" if 0 < share < 0.005 else f"{share:.0%}"
 
 
 def _idle(names: Sequence[str], count: int, under: float) -> str:
@@ -108,7 +113,7 @@ def _bars(by_level: Mapping[str, float], total: float) -> Paint:
         if few:
             for place, height in zip(at, heights, strict=True):
                 top = (place, max(height, 0.0))
-                label = number(height) if min(heights) < 0 else _share(height, total)
+                label = number(height) if min(heights) < 0 else _percent(height, total)
                 axes.annotate(label, top, (0, 2), textcoords="offset points", ha="center", color=INK)
             axes.set_xticks(at, list(by_level))
         axes.set_xlabel("level, the lowest first")
@@ -149,7 +154,7 @@ def rates_over_training(run: Run) -> Panel | None:
 
 
 def _curves(names: Sequence[str], steps: np.ndarray, table: np.ndarray) -> Paint:
-    named = set(chosen(len(names)))
+    named = set(chosen(len(names), len(CLASSES)))
 
     def paint(axes: Axes) -> None:
         for i, (name, shade) in enumerate(zip(names, shades(len(names)), strict=True), 1):
@@ -159,6 +164,7 @@ def _curves(names: Sequence[str], steps: np.ndarray, table: np.ndarray) -> Paint
         axes.set_xlim(left=0)
         axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), labelcolor=INK)
+        axes.locator_params(axis="x", nbins=5)  # the legend beside it takes room
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     return paint
@@ -174,10 +180,11 @@ def reconstructions(held: Held, names: Sequence[str]) -> Panel:
     layers += [to_bytes(part, run.transform) for part in (held.x[rows], *made)]
     first = "data, the same binarised" if binarised else "data"
     count = listed([str(top) for top in tops])
+    the = "the " if has_mean(run) else ""
     return Panel(
         "Reconstructions from the top levels",
-        f"Columns: {first}, then the mean of p(x|z) with the top {count} levels at the posterior's modes; the levels "
-        f"below them are what the model expects given those (the modes of their priors). {_errors(held, tops)}",
+        f"Columns: {first}, then {the}{decoded(run)} with the top {count} levels at the posterior's modes; the "
+        f"levels below them are what the model expects given those (the modes of their priors). {_errors(held, tops)}",
         picture=beside(_columns(layers[: -len(made)]), _columns(layers[-len(made) :])),
         alt=f"{len(rows)} rows of images: an example, and its reconstructions from ever more levels",
     )
@@ -289,6 +296,11 @@ def _low_held(bases: _Bases, names: Sequence[str]) -> Panel:
 
 def _left(bases: _Bases, sets: Sequence[Sequence[str]]) -> str:
     shares = [f"{bases.left(kept):.0%} once {_range(kept)} {'is' if len(kept) == 1 else 'are'} known" for kept in sets]
+    if not has_mean(bases.run):  # drawn again with the same random numbers
+        return (
+            f"Of a pixel's variance over samples there stays {listed(shares)}, with the noise of the elements, which "
+            f"are drawn one by one, held too (by {PAIRS} pairs of samples)."
+        )
     return f"Of the variance of a pixel's mean over samples there stays {listed(shares)} (by {PAIRS} pairs of samples)."
 
 
