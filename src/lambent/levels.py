@@ -108,7 +108,7 @@ def held_values(model: LatentModel, values: Mapping[str, Tensor], n: int) -> dic
         if len(value) != n:
             raise ShapeError(f"held[{name!r}] has {len(value)} rows, expected {n}, one a sample")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return {name: value.to(device).unsqueeze(0) for name, value in values.items()}
+    return {name: torch.as_tensor(value).to(device).unsqueeze(0) for name, value in values.items()}
 
 
 def _require_known(names: Sequence[str], asked: Sequence[str]) -> None:

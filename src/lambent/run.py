@@ -24,8 +24,8 @@ from lambent.data import (
     one_hot,
 )
 from lambent.distributions import central, sample
-from lambent.draws import Detached, Draw, Held, Mode
-from lambent.errors import ConfigError
+from lambent.draws import Ancestral, Detached, Draw, Held, Mode
+from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import Batch, bounds, mix
 from lambent.evaluation.codes import code_usage
 from lambent.evaluation.each import as_npz
@@ -138,6 +138,8 @@ class Run:
             threads: Processors to use.
             engine: Where several processes share the work.
         """
+        if samples < 1:
+            raise ConfigError(f"samples={samples}: expected at least 1")
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
         means = self.posterior_means(prepared)
@@ -310,12 +312,15 @@ class Run:
                 that is no diffusion, or out of range.
             ShapeError: ``held`` has values of another shape.
         """
+        if n < 1:
+            raise ConfigError(f"n={n}: expected at least 1 sample")
         condition = self.conditions(n) if condition is None else condition
         generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
         given = None if condition is None else condition.to(self.device)
-        draw: Draw = ancestral(self.model, n, generator, steps, noise)
+        draw: Ancestral | Held = ancestral(self.model, n, generator, steps, noise)
         if held is not None:
-            draw = Held(values=levels.held_values(self.model, held, n), batch=n, generator=generator)
+            values = levels.held_values(self.model, held, n)
+            draw = Held(values=values, batch=n, generator=generator, steps=draw.steps, noise=draw.noise)
         px = self.model(None, draw, given).px
         if mean and not hasattr(px, "greedy"):
             return px.mean[0].cpu()
@@ -338,13 +343,58 @@ class Run:
         codes = torch.arange(n) % len(self.classes) if label is None else torch.full((n,), self.classes.index(label))
         return one_hot(codes, len(self.classes))
 
-    def interpolate(self, first: Tensor, second: Tensor, steps: int = 10, *, label: str | None = None) -> Tensor:
-        """Decoded points on the straight lines between latents (P, latent), (P, steps, *event).
+    def between(self, first: Tensor, second: Tensor, steps: int = 10) -> Tensor:
+        """Points on the lines between latents (P, latent), their ends included, (P, steps, latent).
 
-        A conditional model decodes all of them as class ``label``, by default its first.
+        The lines are straight; on a sphere they are brought to it, where they are parts of great circles.
+
+        Raises:
+            ConfigError: a model without latents, or with latents that have nothing between them, or too few steps.
+            ShapeError: latents that don't come in pairs.
         """
+        self.require_lines()
+        if steps < 2:
+            raise ConfigError(f"steps={steps}: expected at least 2, the ends of a line")
+        if first.dim() != 2 or first.shape != second.shape:
+            raise ShapeError(
+                f"latents of shapes {tuple(first.shape)} and {tuple(second.shape)}: expected (pairs, latent) twice"
+            )
         at = torch.linspace(0, 1, steps).view(1, -1, 1)
         z = first.unsqueeze(1) * (1 - at) + second.unsqueeze(1) * at
+        return nn.functional.normalize(z, dim=-1) if self._on_sphere else z
+
+    @property
+    def _on_sphere(self) -> bool:
+        return self.config.prior.latent_kind == "sphere"
+
+    def require_lines(self) -> None:
+        """Refuses a model whose latents have no lines between them.
+
+        Raises:
+            ConfigError: it has no latents, or discrete ones.
+        """
+        config = self.config
+        if not config.model.latents:
+            raise ConfigError("this model has no latents to go between; use its samples and its log p(x)")
+        if not (config.model.amortised or config.model.denoising):
+            raise ConfigError(
+                "between the states of a mixture there is nothing to decode; use a model with continuous latents"
+            )
+        if not config.continuous and not self._on_sphere:
+            raise ConfigError(
+                "between discrete latents there is nothing to decode; use a model with continuous latents"
+            )
+
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 10, *, label: str | None = None) -> Tensor:
+        """Decoded points on the lines between latents (P, latent), as `between` has them, (P, steps, *event).
+
+        A conditional model decodes all of them as class ``label``, by default its first.
+
+        Raises:
+            ConfigError: no such lines, too few steps, or a label that is no class.
+            ShapeError: latents that don't come in pairs.
+        """
+        z = self.between(first, second, steps)
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))

@@ -184,21 +184,14 @@ def write_interpolations(
         StorageError: the file can't be written.
     """
     path = _checked(run, Path(out), (".npz", ".png", ".txt"))
-    if run.config.model.latents and not (run.config.model.amortised or run.config.model.denoising):
-        raise ConfigError(
-            "between the states of a mixture there is nothing to decode; use a model with continuous latents"
-        )
-    on_sphere = run.config.prior.latent_kind == "sphere"
-    if run.config.model.latents and not run.config.continuous and not on_sphere:
-        raise ConfigError("between discrete latents there is nothing to decode; use a model with continuous latents")
+    run.require_lines()
     if pairs < 1 or steps < 2:
         raise ConfigError(f"pairs={pairs}, steps={steps}: expected at least 1 pair and 2 steps")
     _check_number(run, pairs * (steps + 2), path, "pairs × (steps + 2)")
     view = _view(run, data, split, 2 * pairs)
     ends, condition = _examples(view)
-    codes, at = run.encode(view), torch.linspace(0, 1, steps).view(1, -1, 1)
-    z = codes[0::2].unsqueeze(1) * (1 - at) + codes[1::2].unsqueeze(1) * at
-    z = torch.nn.functional.normalize(z, dim=-1) if on_sphere else z
+    codes = run.encode(view)
+    z = run.between(codes[0::2], codes[1::2], steps)
     given = None if condition is None else condition[0::2].repeat_interleave(steps, 0)
     flat = z.flatten(0, 1)
     x = torch.cat([_central(run, flat[a:b], _rows(given, a, b)) for a, b in _stretches(len(flat))])

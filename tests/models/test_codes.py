@@ -7,15 +7,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lambent import fit
 from lambent.distributions.codes import Coded
 from lambent.distributions.uniform import UniformLevels
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
-from lambent.errors import CheckpointError
+from lambent.errors import CheckpointError, DataError, ShapeError
 from lambent.models import CodeLevel, CodeModel
 from lambent.models import codes as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes
+from lambent.training.console import Console
 from lambent.training.freeze import frozen
 from lambent.training.transfer import take_weights
 
@@ -297,3 +299,25 @@ def _checks():
 def test_structure_is_what_it_says():
     assert isinstance(toy(), CodeModel)
     assert [level.grid for level in toy("uniform", above=True).levels] == [(2, 2), (1, 1)]
+
+
+def test_indices_outside_the_codebook_are_refused():
+    for recipe, size in (("vq-vae", {"codes": 8}), ("fsq-vae", {"posterior__levels": [3, 3]})):
+        run = fit(
+            recipe,
+            "digits",
+            latent=4,
+            encoder="mlp",
+            decoder="mlp",
+            hidden=[8],
+            epochs=0,
+            threads=1,
+            console=Console(quiet=True),
+            **size,
+        )
+        most = 8 if "codes" in size else 9
+        for outside in (-1.0, float(most)):
+            with pytest.raises(DataError, match=f"expected 0..{most - 1}, indices of the codebook"):
+                run.decode(torch.full((2, 4), outside))
+        with pytest.raises(ShapeError, match="latents of 5 numbers, expected 4"):
+            run.decode(torch.zeros(2, 5))

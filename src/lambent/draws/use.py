@@ -77,10 +77,14 @@ class Held(Given):
 
     Attributes:
         mode: Takes the mode of the other levels' priors in place of draws.
+        steps: Levels that a diffusion visits, as of `Ancestral`.
+        noise: Share of its noise added at each.
     """
 
     batch: int = 1
     mode: bool = False
+    steps: int | None = None
+    noise: float = 1.0
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The value given under ``name``, else one of p."""
@@ -88,5 +92,7 @@ class Held(Given):
             return super().draw(name, prior, posterior)
         given = next(iter(self.values.values()), None)
         samples, batch = (self.samples, self.batch) if given is None else given.shape[:2]
-        other = (Mode if self.mode else Ancestral)(samples, self.generator, batch=batch)
+        if self.mode:
+            return Mode(samples, self.generator, batch=batch).draw(name, prior, None)
+        other = Ancestral(samples, self.generator, batch=batch, steps=self.steps, noise=self.noise)
         return other.draw(name, prior, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.draws import Detached, Draw
+from lambent.errors import ShapeError
 from lambent.trace import Latent, Trace
 
 Penalty = Callable[[Latent], Tensor]
@@ -115,3 +116,16 @@ class LatentModel(nn.Module, ABC):
         """The parameters of ``control`` as a group, if it has any."""
         parameters = [] if self.control is None else list(self.control.parameters())
         return {"control": parameters} if parameters else {}
+
+
+def split_code(code: Tensor, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """The levels of a code (K, B, sum of sizes), lowest first.
+
+    Raises:
+        ShapeError: a code of another width.
+    """
+    if code.shape[-1] != sum(sizes):
+        raise ShapeError(
+            f"latents of {code.shape[-1]} numbers, expected {sum(sizes)}: all levels side by side, the lowest first"
+        )
+    return code.split(list(sizes), -1)

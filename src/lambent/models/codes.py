@@ -13,7 +13,8 @@ from torch.distributions import Distribution
 
 from lambent.distributions.codes import Code, Coded
 from lambent.draws import Draw
-from lambent.models.base import LatentModel
+from lambent.errors import DataError
+from lambent.models.base import LatentModel, split_code
 from lambent.networks.fold import fold
 from lambent.trace import Latent, Trace
 
@@ -80,6 +81,14 @@ class CodeLevel(nn.Module):
         if len(self.grid) == 1:
             return value
         return value.unflatten(2, (*self.grid, -1)).movedim(-1, 2)
+
+
+def _require_codes(indices: Tensor, size: int) -> None:
+    """Refuses what is no index of a codebook."""
+    if indices.numel() and not 0 <= int(indices.min()) <= int(indices.max()) < size:
+        raise DataError(
+            f"codes {int(indices.min())}..{int(indices.max())}: expected 0..{size - 1}, indices of the codebook"
+        )
 
 
 class CodeModel(LatentModel):
@@ -173,7 +182,9 @@ class CodeModel(LatentModel):
 
     def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
         """p(x|z) at indices (K, B, codes)."""
-        parts = code.long().split([level.positions for level in self.levels], -1)
+        parts = split_code(code.long(), [level.positions for level in self.levels])
+        for level, part in zip(self.levels, parts, strict=True):
+            _require_codes(part, level.quantiser.size)
         looked = [
             level.as_map(level.quantiser.lookup(p).flatten(-2)) for level, p in zip(self.levels, parts, strict=True)
         ]

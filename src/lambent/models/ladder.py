@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.draws import Draw, Enumerate, Given
-from lambent.models.base import LatentModel
+from lambent.models.base import LatentModel, split_code
 from lambent.networks.fold import fold, fold_together
 from lambent.networks.ladder import LadderLevel
 from lambent.posteriors import PosteriorSettings
@@ -127,7 +127,7 @@ class Ladder(LatentModel):
 
     def decode(self, code: Tensor, condition: Tensor | None = None) -> Distribution:
         """p(x|z) at the values of all levels side by side, lowest first, (K, B, sum of D)."""
-        parts = code.split([level.latent for level in self.levels], -1)
+        parts = split_code(code, [level.latent for level in self.levels])
         px: Distribution = self(None, Given(values=dict(zip(self.names, parts, strict=True))), condition).px
         return px
 
