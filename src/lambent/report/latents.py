@@ -20,6 +20,7 @@ from lambent.trace import Latent
 NEIGHBOURS = 5
 MOST_NAMED = 20
 MOST_IN_VOTE = 4000
+SEED = 0
 VECTOR_POINTS = 1500
 """More points than this are drawn as pixels."""
 
@@ -241,7 +242,7 @@ def bars(
         if len(order) <= 20:
             axes.set_xticks(range(1, len(order) + 1))
         axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
-        if not active.all():
+        if (heights[~active] > 0).any():
             axes.bar([0], [0], color=LINE, label=idle)
             axes.legend(loc="upper right")
 

@@ -27,6 +27,8 @@ PATHS, STATIONS = 3, 10
 EXAMPLES = 6
 GAMMAS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 """Log noise-to-signal ratios from which examples are taken back, and from the end of the chain."""
+FEW = 100.0
+"""Below this ratio of its ends an axis in powers of ten has less than two of them, and 2 and 5 are named too."""
 SEED = 0
 
 
@@ -55,10 +57,11 @@ def losses(run: Run) -> list[Panel]:
         return []
     step, last = next((row for row in rows if row[0] == run.step), rows[-1])
     first = rows[0] if len(rows) > 1 else None
+    since = max((row[0] for row in rows if row[0] < step), default=0) + 1
     nats, edges = _numbers(last["nats"]), [float(edge) for edge in last["gamma"]]
     total, most = float(np.nansum(nats)), int(np.nanargmax(nats))
     words = (
-        f"Over the training batches before step {step:,}: {number(total)} nats in all, {percent(nats[most] / total)} "
+        f"Over the training batches of steps {since:,} to {step:,}: {number(total)} nats in all, {percent(nats[most] / total)} "
         f"of them between the levels {most / len(nats):g} and {(most + 1) / len(nats):g}. Each bar is a tenth of the "
         f"levels; log σ²/α², the noise against the signal, goes from {number(edges[0])} to {number(edges[-1])}."
     )
@@ -120,7 +123,9 @@ def _errors(edges: Sequence[float], error: np.ndarray, first: First | None) -> P
 def _frame(axes: Axes, label: str) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: "")
+    low, high = axes.get_ylim()
+    few = high / low < FEW
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "25" else "")
     axes.set_ylabel(label)
     axes.set_xlabel("level: log σ²/α² (little noise on the left)")
     axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
