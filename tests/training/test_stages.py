@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lambent import fit, load
+from lambent.cli.listing import evaluation_text
 from lambent.errors import CombinationError, ConfigError
 from lambent.recipes import configure
+from lambent.recipes.check import biases
 from lambent.stages import stages_of
 from lambent.training import checkpoint
 from lambent.training.console import Console
@@ -189,3 +191,34 @@ def test_what_has_no_encoder_or_no_prior_to_learn_has_no_stages():
         configure("gmm", tokens=("updates=stages",))
     with pytest.raises(CombinationError, match=r"train\.freeze=autoencoder with prior=normal: nothing would be left"):
         configure("vae", tokens=("train.freeze=autoencoder",))
+
+
+class Said(Console):
+    def __init__(self):
+        super().__init__(quiet=True)
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def test_what_is_said_of_a_stage_is_true_of_it():
+    console = Said()
+    run = fit("vq-vae-ema", "digits", console=console, **{**SMALL, "epochs": 1})
+    prior = len([name for name in run.model.state_dict() if ".prior." in name])
+    told = [line for line in console.lines if line.startswith("first stage: ")]
+    own = len(run.model.state_dict())
+    assert told == [
+        f"first stage: took the autoencoder, {own - prior} of {own} tensors; the other {prior} are the prior's, "
+        "which starts afresh"
+    ]
+    assert sum("biased gradient" in line for line in console.lines) == 1, "of the first stage alone: q is frozen then"
+    assert "biased gradient" in biases(configure("vq-vae-ema"))[0]
+
+
+def test_what_evaluate_prints_of_codes_has_no_second_name_for_the_bound_and_no_units(folder):
+    found = load(folder).evaluate("digits")
+    text = evaluation_text(found)
+    assert "IWAE" not in text
+    assert "active units" not in text
+    assert f"{found.bits_per_dim:.5f} ± {found.to_dict()['bits_per_dim_se']:.5f}  (from elbo)" in text

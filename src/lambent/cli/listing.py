@@ -69,7 +69,8 @@ COUNTED = {
 
 def evaluation_text(found: Evaluation) -> str:
     """An evaluation for people: each number with its error and what it is."""
-    rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", found.iwae), ("log-likelihood", found.log_likelihood)]
+    weighted = None if found.codes else found.iwae  # of a point among codes one weight says all: it is the ELBO
+    rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", weighted), ("log-likelihood", found.log_likelihood)]
     lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
@@ -79,8 +80,9 @@ def evaluation_text(found: Evaluation) -> str:
     lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
         parts = " + ".join(f"{name} {bits:.5f}" for name, bits in (found.parts_in_bits or {}).items())
-        source = f"from {found.best[0]}" + (f": {parts}" if parts and len(found.rates or {}) <= MOST_PARTS else "")
-        lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f}  ({source})")
+        source = "from " + ("elbo" if found.codes else found.best[0])
+        source += f": {parts}" if parts and len(found.rates or {}) <= MOST_PARTS else ""
+        lines.append(f"  {found.bits_name:<16} {found.bits_per_dim:.5f} ± {found.bits_se:.5f}  ({source})")
     if found.log_jacobian:
         lines.append(
             f"  {'unit':<16} scaled data; add {found.log_jacobian:.4f} nats for densities in the original unit"
@@ -89,7 +91,7 @@ def evaluation_text(found: Evaluation) -> str:
         lines.append(f"  {'effective K':<16} {found.effective:.1f} of {found.samples}")
     if found.information is not None:
         lines.append(f"  {'I(x;z)':<16} {information_text(found.information)}")
-    if found.latent:
+    if found.latent and not found.codes:
         lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}{COUNTED[found.units_by]}")
     for name, used in (found.codes or {}).items():
         lines.append(f"  {f'codes {name}':<16} {used['usage']:.1%} used, perplexity {used['perplexity']:.1f}")

@@ -174,7 +174,8 @@ class Evaluation:
         return {name: part.value * self._bits for name, part in {**self.rates, "distortion": self.distortion}.items()}
 
     @property
-    def _bits_se(self) -> float:
+    def bits_se(self) -> float:
+        """Standard error of ``bits_per_dim``."""
         return self.best[1].se * self._bits if self.symbols is None else self.symbols.bits_se
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,7 +191,7 @@ class Evaluation:
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
             **({} if self.log_likelihood is None else {"log_likelihood": self.log_likelihood.to_dict()}),
             "bits_per_dim": None if bits is None else _plain(bits),
-            "bits_per_dim_se": None if bits is None else _plain(self._bits_se),
+            "bits_per_dim_se": None if bits is None else _plain(self.bits_se),
             "bits_per_dim_from": None if bits is None else self.best[0],
             **({} if self.parts_in_bits is None else {"bits_per_dim_parts": _words(self.parts_in_bits)}),
             "rate": _plain(self.rate.value),

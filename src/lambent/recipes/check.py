@@ -32,6 +32,7 @@ from lambent.recipes.diffusion_structure import noised
 from lambent.recipes.turns import updated
 from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
+from lambent.training.updates import INFERENCE
 
 USUAL_DRAW = {
     "mixed": "mixed",
@@ -67,8 +68,14 @@ def check(config: Config) -> None:
 def biases(config: Config) -> list[str]:
     """What is legal but has a biased gradient, or none for a part of q; one line each."""
     several = config.objective.multi_sample and config.draw.samples > 1
-    lines = (config.draw.bias(multi_sample=several), config.objective.bias, _unlearnt(config))
+    through_q = "" if _point_held(config) else config.draw.bias(multi_sample=several)
+    lines = (through_q, config.objective.bias, _unlearnt(config))
     return [line for line in lines if line]
+
+
+def _point_held(config: Config) -> bool:
+    """Whether q is a point that no gradient is asked through."""
+    return config.posterior.deterministic and config.train.freeze in (AUTOENCODER, INFERENCE)
 
 
 def _unlearnt(config: Config) -> str:

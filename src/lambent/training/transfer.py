@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,9 +57,16 @@ def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, w
     with torch.no_grad():
         for name in taken:
             own[name].copy_(tensors[name])
+    if side == "all" and whole == AUTOENCODER:
+        return f"{where}: took the autoencoder, {len(taken)} of {len(own)} tensors{_fresh(left)}"
     rest = f"; not taken: {', '.join(_described(n, own, tensors) for n in left[:SHOWN])}" if left else ""
     rest += f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
     return f"{where}: took {len(taken)} of {len(own)} tensors, asked for {side}{rest}"
+
+
+def _fresh(left: Sequence[str]) -> str:
+    """What is said of a prior that learns from its own start."""
+    return f"; the other {len(left)} are the prior's, which starts afresh" if left else ""
 
 
 def names_of(model: LatentModel, group: str) -> list[str]:
