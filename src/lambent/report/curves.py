@@ -151,11 +151,16 @@ def _panel(run: Run, curve: Curve, title: str, name: str, words: str, best: floa
     return Panel(title, f"{words}.{left_out}", svg=svg)
 
 
+def _dots(points: np.ndarray) -> dict[str, Any]:
+    """Marks where a line of so few points would not be seen."""
+    return {"marker": "o", "markersize": 3} if len(points) < 3 else {}
+
+
 def _painter(curve: Curve, label: str, step: int, best: float | None) -> Paint:
     def paint(axes: Axes) -> None:
-        marker = {"marker": "o", "markersize": 3} if len(curve.valid) < 3 else {}
-        axes.plot(*curve.train.T, color=GREY, linewidth=1.1, label="training")
-        axes.plot(*curve.valid.T, color=BLUE, label="validation", **marker)
+        if len(curve.train):
+            axes.plot(*curve.train.T, color=GREY, linewidth=1.1, label="training", **_dots(curve.train))
+        axes.plot(*curve.valid.T, color=BLUE, label="validation", **_dots(curve.valid))
         if best is not None:
             axes.plot([step], [best], "o", color=ORANGE, markersize=5.5, label=f"in use (step {step:,})", zorder=4)
         axes.set_xlabel("training step")

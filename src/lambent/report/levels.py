@@ -105,7 +105,7 @@ def _idle(names: Sequence[str], count: int, under: float) -> str:
 
 def _bars(by_level: Mapping[str, float], total: float) -> Paint:
     heights = list(by_level.values())
-    few = len(heights) <= 10
+    few, short = len(heights) <= 10, _share if len(heights) <= 4 else _percent
 
     def paint(axes: Axes) -> None:
         at = np.arange(1, len(heights) + 1)
@@ -113,7 +113,7 @@ def _bars(by_level: Mapping[str, float], total: float) -> Paint:
         if few:
             for place, height in zip(at, heights, strict=True):
                 top = (place, max(height, 0.0))
-                label = number(height) if min(heights) < 0 else _percent(height, total)
+                label = number(height) if min(heights) < 0 else short(height, total)
                 axes.annotate(label, top, (0, 2), textcoords="offset points", ha="center", color=INK)
             axes.set_xticks(at, list(by_level))
         axes.set_xlabel("level, the lowest first")

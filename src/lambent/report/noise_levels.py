@@ -61,9 +61,10 @@ def losses(run: Run) -> list[Panel]:
     nats, edges = _numbers(last["nats"]), [float(edge) for edge in last["gamma"]]
     total, most = float(np.nansum(nats)), int(np.nanargmax(nats))
     words = (
-        f"Over the training batches of steps {since:,} to {step:,}: {number(total)} nats in all, {percent(nats[most] / total)} "
-        f"of them between the levels {most / len(nats):g} and {(most + 1) / len(nats):g}. Each bar is a tenth of the "
-        f"levels; log σ²/α², the noise against the signal, goes from {number(edges[0])} to {number(edges[-1])}."
+        f"Over the training batches of steps {since:,} to {step:,}: {number(total)} nats in all, "
+        f"{percent(nats[most] / total)} of them between the levels {most / len(nats):g} and "
+        f"{(most + 1) / len(nats):g}. Each bar is a tenth of the levels; log σ²/α², the noise against the signal, goes "
+        f"from {number(edges[0])} to {number(edges[-1])}."
     )
     error = _numbers(last["error"])
     told = (

@@ -177,7 +177,7 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     """The table of an evaluation, and what it says."""
     rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
-    seen = " Training learnt from these examples." if held is not None and held.seen else ""
+    seen = " Training learnt from these examples." if held is not None and _seen(found, held) else ""
     drawn = f", K = {found['samples']:,} draws of the posterior for each" if _latents(found) else ""
     drawn = ", one pass each, as the posterior is a point" if found.get("codes") else drawn
     lead = f"{found['data']}: all {found['n']:,} examples{drawn}."
@@ -185,6 +185,11 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
     )
     return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}{seen}", raw=raw)
+
+
+def _seen(found: Mapping[str, Any], held: Held) -> bool:
+    """Whether the numbers are of examples that training learnt from: an evaluation may be of others than figures."""
+    return held.seen and found.get("fingerprint") in (None, "", held.dataset.fingerprint())
 
 
 def _rows(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
