@@ -36,7 +36,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "iwae-2layer-small",
-        "the same network with K = 5, for a training in minutes",
+        "importance-weighted autoencoder of two stochastic layers with K = 5, for a training in minutes",
         "Burda, Grosse & Salakhutdinov 2016, ICLR, section 5.1",
         {
             **_BURDA_2,
@@ -108,7 +108,7 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "draw-small",
-        "the same in ten steps, for a training in minutes",
+        "deep recurrent attentive writer of ten steps, for a training in minutes",
         "Gregor, Danihelka, Graves, Rezende & Wierstra 2015, ICML",
         {
             **BINARY,
