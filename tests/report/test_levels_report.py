@@ -177,7 +177,7 @@ def test_many_levels_are_shown_by_a_choice_of_them(train):
     assert "top 1, 5, 9, 13, 18, 22, 26 and 30 levels" in levels.reconstructions(held, names).words
     found = {"rates": {name: {"value": 0.01 * i} for i, name in enumerate(names, 1)}}
     words = levels.rates(run, found).words
-    assert "from z30 carries 0.30 (6.5%) down to z1 carries 0.01 (0.2%)" in words
+    assert "from z30 with 0.30 (6.5%) down to z1 with 0.01 (0.2%)" in words
     assert "9 of 30 levels carry less than 0.10 nats" in words
 
 
