@@ -27,8 +27,8 @@ PATHS, STATIONS = 3, 10
 EXAMPLES = 6
 GAMMAS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0)
 """Log noise-to-signal ratios from which examples are taken back, and from the end of the chain."""
-FEW = 100.0
-"""Below this ratio of its ends an axis in powers of ten has less than two of them, and 2 and 5 are named too."""
+NAMED = ((4.0, "23456789"), (100.0, "25"))
+"""First digits that an axis names between powers of ten, below a ratio of its ends: it may have one power or none."""
 SEED = 0
 
 
@@ -125,8 +125,8 @@ def _frame(axes: Axes, label: str) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     low, high = axes.get_ylim()
-    few = high / low < FEW
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if few and f"{value:e}"[0] in "25" else "")
+    named = next((digits for ratio, digits in NAMED if high / low < ratio), "")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in named else "")
     axes.set_ylabel(label)
     axes.set_xlabel("level: log σ²/α² (little noise on the left)")
     axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
