@@ -218,7 +218,8 @@ def _checked(run: Run, path: Path, kinds: tuple[str, ...]) -> Path:
         return path
     if kind == ".png" and ".png" in kinds:
         raise ConfigError(
-            f"{path}: examples of shape {run.transform.event} are no images of 1 or 3 channels; write {' or '.join(shown)}"
+            f"{path}: examples of shape {run.transform.event} are no images of 1 or 3 channels; "
+            f"write {' or '.join(shown)}"
         )
     if kind in (".csv", ".txt") and kind in kinds:
         of = "table" if kind == ".csv" else "text"
