@@ -259,7 +259,7 @@ def test_an_axis_of_nats_names_more_than_one_value(low, high, least):
     axes = figure.add_subplot()
     axes.plot([0, 1], [low, high])
     noise_levels._frame(axes, "nats")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     bottom, top = axes.get_ylim()
     ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
     named = [t.label1.get_text() for t in ticks if bottom <= t.get_loc() <= top and t.label1.get_text()]
