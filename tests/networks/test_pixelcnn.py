@@ -11,6 +11,7 @@ from lambent.errors import ConfigError
 from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily, CategoricalFamily, NormalFamily
 from lambent.networks import GatedPixelCNNDecoder, PixelCNNDecoder, imagecontext, masked
 from lambent.networks.masked import MaskedConv, RowByRow, RowsAbove, Stepwise
+from lambent.networks.pixelcnn import MapDropout
 from lambent.shapes import Shapes
 
 PARTS = [PixelCNNDecoder, GatedPixelCNNDecoder]
@@ -349,6 +350,37 @@ def test_with_inputs_hidden_the_probabilities_still_sum_to_one(part, monkeypatch
     model = likelihood(part, input_dropout=0.5).train()
     fixed = torch.rand(9, generator=torch.Generator().manual_seed(1)).expand(512, 9)
     monkeypatch.setattr(torch, "rand", lambda *a, **k: fixed)
+    assert total(model) == pytest.approx(1, abs=1e-10)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_dropped_maps_are_whole_of_the_right_share_and_mean_and_in_training_only(part):
+    plain, dropping = (built(part, (2, 5, 5), dropout=p) for p in (0.0, 0.3))
+    x = noise(3, 25)
+    with torch.no_grad():
+        assert torch.equal(dropping(x, None, 0), plain(x, None, 0))
+        outputs = []
+        layers = [m for m in dropping.train().modules() if isinstance(m, MapDropout)]
+        hooks = [m.register_forward_hook(lambda m, given, out: outputs.append((given[0], out))) for m in layers]
+        torch.manual_seed(0)
+        dropping(x.expand(500, 3, 25).flatten(0, 1) + 1, None, 0)
+        for hook in hooks:
+            hook.remove()
+    assert len(outputs) == (6 if part is GatedPixelCNNDecoder else 2), "of both stacks"
+    for given, kept in outputs:
+        alive = given.abs().amax((2, 3)) > 0
+        dropped = alive & (kept.abs().amax((2, 3)) == 0)
+        assert torch.allclose(kept[alive & ~dropped], given[alive & ~dropped] / 0.7, atol=0, rtol=1e-12)
+        n = alive.sum()
+        assert abs(dropped.sum() / n - 0.3) < 5 * torch.sqrt(0.3 * 0.7 / n)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_with_maps_dropped_the_probabilities_still_sum_to_one(part, monkeypatch):
+    """For any choice of the dropped ones: here always the same."""
+    model = likelihood(part, dropout=0.4).train()
+    kept = torch.arange(6) % 3 > 0
+    monkeypatch.setattr(MapDropout, "forward", lambda self, h: h * kept[: h.shape[1]].view(-1, 1, 1) / 0.6)
     assert total(model) == pytest.approx(1, abs=1e-10)
 
 

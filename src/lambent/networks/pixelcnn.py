@@ -73,7 +73,7 @@ class ImageNet(AutoregressiveNet, ABC):
         self.embeds, width = alphabet > 0, settings.embedding or 1
         self.table = nn.Embedding(alphabet + 1, width) if self.embeds else None
         self.input_dropout = InputDropout(settings.input_dropout, alphabet)
-        self.features = groups_of(settings.channels, image[0])
+        self.features, self.dropped = groups_of(settings.channels, image[0]), settings.dropout
         self.build_stack(torch.arange(image[0]).repeat_interleave(width), settings.reaches())
         head = groups_of(2 * settings.channels, image[0])
         self.hidden = MaskedConv(self.features, head, scale=2**0.5)
@@ -163,7 +163,7 @@ class PixelCNN(ImageNet):
     def build_stack(self, inputs: Tensor, reaches: list[int]) -> None:
         """A first convolution with mask A, blocks with mask B."""
         self.first = MaskedConv(inputs, self.features, reaches[0], strict=True, above=True)
-        self.stack = nn.ModuleList(Block(self.features, reach) for reach in reaches[1:])
+        self.stack = nn.ModuleList(Block(self.features, reach, self.dropped) for reach in reaches[1:])
 
     def data_layer(self) -> MaskedConv:
         """The first."""
@@ -194,8 +194,9 @@ class PixelCNN(ImageNet):
 class Block(nn.Module):
     """h + a 1x1 layer to half of the channels, a masked convolution, a 1x1 layer back (figure 5)."""
 
-    def __init__(self, features: Tensor, reach: int) -> None:
+    def __init__(self, features: Tensor, reach: int, dropped: float) -> None:
         super().__init__()
+        self.dropout = MapDropout(dropped)
         half = groups_of(max(len(features) // 2, int(features.max()) + 1), int(features.max()) + 1)
         self.narrow = MaskedConv(features, half, scale=2**0.5)
         self.look = MaskedConv(half, half, reach, above=True, scale=2**0.5)
@@ -204,7 +205,7 @@ class Block(nn.Module):
     def forward(self, run: Pass, h: Tensor, term: Tensor | None) -> Tensor:
         """Same shape as ``h``."""
         inner = run.apply(self.look, run.apply(self.narrow, h.relu()).relu())
-        return h + run.apply(self.widen, run.add(inner, term, self.look.outputs).relu())
+        return h + run.apply(self.widen, self.dropout(run.add(inner, term, self.look.outputs).relu()))
 
 
 class GatedPixelCNN(ImageNet):
@@ -218,7 +219,7 @@ class GatedPixelCNN(ImageNet):
         """A first layer that does not see the element itself, others that see features of it."""
         groups = [inputs] + [self.features] * (len(reaches) - 1)
         self.stack = nn.ModuleList(
-            GatedLayer(g, self.features, reach, first=k == 0)
+            GatedLayer(g, self.features, reach, self.dropped, first=k == 0)
             for k, (g, reach) in enumerate(zip(groups, reaches, strict=True))
         )
 
@@ -267,8 +268,9 @@ class GatedPixelCNN(ImageNet):
 class GatedLayer(nn.Module):
     """A layer of both stacks, residual but for the first."""
 
-    def __init__(self, inputs: Tensor, features: Tensor, reach: int, *, first: bool) -> None:
+    def __init__(self, inputs: Tensor, features: Tensor, reach: int, dropped: float, *, first: bool) -> None:
         super().__init__()
+        self.dropout = MapDropout(dropped)
         self.residual, width, both = not first, len(features), torch.cat([features, features])
         self.vertical = RowsAbove(len(inputs), 2 * width, reach, strict=first)
         self.down = nn.Conv2d(width, 2 * width, 1, bias=False)
@@ -277,14 +279,26 @@ class GatedLayer(nn.Module):
 
     def downwards(self, total: Tensor, v: Tensor, term: Tensor | None) -> Tensor:
         """The stack over rows above, from its sums."""
-        gated = gate(plus(total, term))
+        gated = self.dropout(gate(plus(total, term)))
         return v + gated if self.residual else gated
 
     def forward(self, run: Pass, h: Tensor, addend: Tensor | None) -> Tensor:
         """The stack along the row."""
-        gated = gate(run.add(run.apply(self.left, h), addend, self.left.outputs))
+        gated = self.dropout(gate(run.add(run.apply(self.left, h), addend, self.left.outputs)))
         new = run.apply(self.out, gated)
         return h + new if self.residual else new
+
+
+class MapDropout(nn.Module):
+    """In training, zeroes whole maps (Tompson et al. 2015, CVPR), and scales the others so that the mean stays."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Same shape as ``h``, (N, channels, H, W) in training."""
+        return F.dropout2d(h, self.share) if self.training and self.share else h
 
 
 def plus(h: Tensor, term: Tensor | None) -> Tensor:
@@ -311,6 +325,7 @@ class ImageSettings(AutoregressiveSettings):
     embedding: int = option(0, "width of a learned table of the symbols; 0: elements are numbers", minimum=0)
     context_map: int = option(0, "channels of a learned map made of the latent (and the condition); 0: none", minimum=0)
     input_dropout: float = input_dropout_option()
+    dropout: float = option(0.0, "share of each layer's maps that is zeroed in training", minimum=0.0, maximum=0.99)
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
