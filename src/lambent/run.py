@@ -31,7 +31,7 @@ from lambent.evaluation.codes import code_usage
 from lambent.evaluation.each import as_npz
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
-from lambent.evaluation.summary import Evaluation, summarise
+from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
 from lambent.evaluation.units import level_sizes, posterior_means, rated, unit_rates
 from lambent.likelihoods import Family
 from lambent.models import LatentModel
@@ -142,7 +142,6 @@ class Run:
             raise ConfigError(f"samples={samples}: expected at least 1")
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
-        means = self.posterior_means(prepared)
         found = bounds(
             self.model,
             partial(stretch, prepared),
@@ -154,22 +153,30 @@ class Run:
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
         )
-        summary = summarise(
-            found.summed(engine.sum),
-            data=prepared.dataset.name,
-            exact=self._exact(prepared),
-            means=means,
-            codes=code_usage(self.model, means),
-            information=self._information(prepared, seed),
-            dims=int(np.prod(self.shapes.event)),
-            discrete=bool(getattr(getattr(self.model.likelihood, "family", None), "discrete", False)),
-            log_jacobian=self.transform.log_jacobian,
-            counts=self._counts(prepared),
-            sizes=self._sizes(prepared),
-            unit_rates=self.unit_rates(prepared, seed),
+        facts = self._data_facts(prepared), self._latent_facts(prepared, seed)
+        return summarise(found.summed(engine.sum), *facts, self._exact(prepared), seed)
+
+    def _data_facts(self, prepared: View) -> DataFacts:
+        discrete = getattr(getattr(self.model.likelihood, "family", None), "discrete", False)
+        return DataFacts(
+            prepared.dataset.name,
+            int(np.prod(self.shapes.event)),
+            bool(discrete),
+            self.transform.log_jacobian,
+            self._counts(prepared),
+            prepared.dataset.fingerprint(),
+        )
+
+    def _latent_facts(self, prepared: View, seed: int) -> LatentFacts:
+        means = self.posterior_means(prepared)
+        return LatentFacts(
+            means,
+            self._sizes(prepared),
+            self.unit_rates(prepared, seed),
+            code_usage(self.model, means),
+            self._information(prepared, seed),
             estimated=any(getattr(z.p, "estimated", False) for z in self.glimpse(prepared).latents),
         )
-        return replace(summary, seed=seed, fingerprint=prepared.dataset.fingerprint())
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""

@@ -15,7 +15,7 @@ from lambent.cli.listing import evaluation_text
 from lambent.distributions import Normal, StandardNormal
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.summary import summarise
+from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
 from lambent.models import VAE, LatentModel, MarkovChain
 from lambent.trace import Latent, Trace
 from lambent.training import terms
@@ -173,27 +173,27 @@ def test_levels_without_values_have_rates_too():
     assert found.iwae is None
     assert torch.equal(found.rates[1], x[:, 0].abs())
     assert abs(found.rates[0].mean() - 5) < 5 * found.rates[0].std() / 200**0.5
-    summary = summarise(found, data="d", exact=None, means=torch.zeros(200, 0), dims=1, discrete=False, sizes={})
+    summary = summarise(found, DataFacts("d", 1, discrete=False), LatentFacts(torch.zeros(200, 0)))
     assert list(summary.to_dict()["rates"]) == ["levels", "end"]
 
 
 def test_the_parts_of_a_bound_without_weights_add_up_in_bits():
     x = torch.full((200, 1), 2.0, dtype=torch.float64)
-    settings = {"data": "d", "exact": None, "means": torch.zeros(200, 0), "dims": 3}
-    summary = summarise(evaluated(RateOnly(), x), **settings, discrete=True)
+    bits, nats, latents = DataFacts("d", 3, discrete=True), DataFacts("d", 3, discrete=False), LatentFacts(x[:, :0])
+    summary = summarise(evaluated(RateOnly(), x), bits, latents)
     parts = summary.to_dict()["bits_per_dim_parts"]
     assert list(parts) == ["levels", "end", "distortion"]
     assert sum(parts.values()) == pytest.approx(summary.bits_per_dim, rel=1e-12)
     assert parts["end"] == pytest.approx(2.0 / (3 * math.log(2)), rel=1e-12)
     assert f"from elbo: levels {parts['levels']:.5f} + end {parts['end']:.5f}" in evaluation_text(summary)
-    assert summarise(evaluated(RateOnly(), x), **settings, discrete=False).parts_in_bits is None
-    assert summarise(evaluated(chain(), x), **settings, discrete=True).parts_in_bits is None  # the IWAE bound is better
+    assert summarise(evaluated(RateOnly(), x), nats, latents).parts_in_bits is None
+    assert summarise(evaluated(chain(), x), bits, latents).parts_in_bits is None  # the IWAE bound is better
 
 
 def test_one_level_needs_no_split():
     found = evaluated(VAE(Prior(), Line(0.5, 0.5), Seen(1.0, 1.0)), torch.ones(5, 1, dtype=torch.float64))
     assert torch.equal(found.rates[0], found.rate)
-    summary = summarise(found, data="d", exact=None, means=torch.zeros(5, 1), dims=1, discrete=False, sizes={"z": 1})
+    summary = summarise(found, DataFacts("d", 1, discrete=False), LatentFacts(torch.zeros(5, 1), {"z": 1}))
     assert summary.rates is None
     assert "rates" not in summary.to_dict()
 
@@ -202,7 +202,7 @@ def test_an_evaluation_tells_rate_and_active_units_of_each_level():
     x = torch.linspace(-2, 2, 60, dtype=torch.float64).unsqueeze(1)
     found = evaluated(chain(), x)
     means = torch.cat([x, x * 0, x, x], 1)
-    summary = summarise(found, data="d", exact=None, means=means, dims=1, discrete=False, sizes=dict.fromkeys(NAMES, 1))
+    summary = summarise(found, DataFacts("d", 1, discrete=False), LatentFacts(means, dict.fromkeys(NAMES, 1)))
     table = json.loads(json.dumps(summary.to_dict()))["rates"]
     assert sum(level["value"] for level in table.values()) == pytest.approx(summary.rate.value, rel=1e-12)
     assert [level["active_units"] for level in table.values()] == [1, 0, 1, 1]

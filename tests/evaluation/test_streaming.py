@@ -12,7 +12,7 @@ import lambent.evaluation.bounds as module
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Enumerate
 from lambent.evaluation.bounds import Bounds, bounds
-from lambent.evaluation.summary import figure, summarise
+from lambent.evaluation.summary import DataFacts, LatentFacts, figure, summarise
 from lambent.evaluation.units import active_units
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE, LatentModel
@@ -191,7 +191,7 @@ def test_an_autoencoder_has_no_bound_and_no_weights():
     found = evaluated(vae(FlatPrior(2), DeltaPosterior()))
     assert (found.elbo_kind, found.iwae_kind, found.iwae, found.effective) == (*["not a bound"] * 2, None, None)
     torch.testing.assert_close(found.elbo, -found.distortion)
-    report = summarise(found, data="d", exact=None, means=torch.zeros(4, 2), dims=12, discrete=True)
+    report = summarise(found, DataFacts("d", 12, discrete=True), LatentFacts(torch.zeros(4, 2)))
     assert report.bits_per_dim is None
     assert set(report.to_dict()) >= {"n", "elbo", "rate", "distortion", "active_units", "bits_per_dim"}
     assert not any(key.startswith(("iwae", "log_likelihood")) for key in report.to_dict())
@@ -279,14 +279,14 @@ def test_a_figure_is_a_mean_with_its_standard_error():
 
 def test_the_report_names_the_tightest_number_it_has():
     found = evaluated()
-    plain = summarise(found, data="d", exact=None, means=torch.zeros(4, 2), dims=12, discrete=True)
+    plain = summarise(found, DataFacts("d", 12, discrete=True), LatentFacts(torch.zeros(4, 2)))
     name, best = plain.best
     assert (name, best.value) == ("iwae_40", plain.iwae.value)
     assert plain.bits_per_dim == pytest.approx(-best.value / (12 * math.log(2)))
     assert plain.to_dict()["bits_per_dim_se"] == pytest.approx(best.se / (12 * math.log(2)))
-    exact = summarise(found, data="d", exact=found.iwae + 1, means=torch.zeros(4, 2), dims=12, discrete=True)
+    exact = summarise(found, DataFacts("d", 12, discrete=True), LatentFacts(torch.zeros(4, 2)), found.iwae + 1)
     assert exact.best[0] == exact.to_dict()["bits_per_dim_from"] == "log_likelihood"
-    assert summarise(found, data="d", exact=None, means=torch.zeros(4, 2), dims=12, discrete=False).bits_per_dim is None
+    assert summarise(found, DataFacts("d", 12, discrete=False), LatentFacts(torch.zeros(4, 2))).bits_per_dim is None
 
 
 def test_any_number_that_is_not_finite_is_counted():
@@ -294,7 +294,7 @@ def test_any_number_that_is_not_finite_is_counted():
     found.elbo[3] = math.nan
     found.iwae[4] = -math.inf
     exact[[4, 5]] = math.inf
-    report = summarise(found, data="d", exact=exact, means=torch.zeros(4, 2), dims=12, discrete=False)
+    report = summarise(found, DataFacts("d", 12, discrete=False), LatentFacts(torch.zeros(4, 2)), exact)
     assert report.non_finite == 3
     assert report.elbo.value == report.iwae.value == report.log_likelihood.value == -math.inf
 

@@ -29,7 +29,7 @@ from lambent.draws import DoublyReparameterised, Enumerate, Given, Pathwise, Sti
 from lambent.errors import ShapeError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
-from lambent.evaluation.summary import summarise
+from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
 from lambent.evaluation.units import active_units
 from lambent.likelihoods import CategoricalFamily, DiscretisedLogisticFamily, Likelihood
 from lambent.models import VAE
@@ -234,7 +234,7 @@ def uniform_levels(dims=16, n=37, dtype=torch.float64, tolerance=1e-12):
     """C8: bits/dim of the uniform distribution over 256 levels is 8, as the evaluator reports it."""
     x = torch.randint(256, (n, dims), generator=generator(0)).float()
     found = bounds(uniform_model(dims, dtype), batch_of(x), n, samples=3)
-    report = summarise(found, data="uniform", exact=None, means=torch.zeros(4, 2), dims=dims, discrete=True)
+    report = summarise(found, DataFacts("uniform", dims, discrete=True), LatentFacts(torch.zeros(4, 2)))
     assert report.n == n
     assert_close(report.bits_per_dim, 8.0, tolerance)
     assert f"{report.to_dict()['bits_per_dim']:.6f}" == "8.000000"
@@ -343,7 +343,7 @@ def every_example_once(n=70, samples=40):
     x, truth = _mixed_x(n), _mixture_log_p(_mixed_x(n))
     found = bounds(mixture(), batch_of(x), n, samples=samples, draw=Enumerate())
     means = torch.zeros(4, 3)
-    report = summarise(found, data="mixture", exact=mixture().log_prob(x), means=means, dims=1, discrete=False)
+    report = summarise(found, DataFacts("mixture", 1, discrete=False), LatentFacts(means), mixture().log_prob(x))
     assert (report.n, report.samples, report.non_finite) == (n, samples, 0)
     assert_close(found.iwae, truth, 1e-12)
     for figure in (report.iwae, report.elbo, report.log_likelihood):
@@ -356,7 +356,7 @@ def non_finite_examples_count():
     x = _mixed_x(40)
     x[3] = math.inf
     found = bounds(mixture(), batch_of(x), 40, draw=Enumerate())
-    report = summarise(found, data="broken", exact=None, means=torch.zeros(4, 3), dims=1, discrete=False)
+    report = summarise(found, DataFacts("broken", 1, discrete=False), LatentFacts(torch.zeros(4, 3)))
     assert (report.n, report.non_finite) == (40, 1)
     assert report.iwae.value == -math.inf
     assert report.to_dict()["elbo"]["value"] == "-inf"

@@ -223,43 +223,61 @@ class Evaluation:
         return {"rates": {name: value.to_dict() | units.get(name, {}) for name, value in self.rates.items()}}
 
 
-def summarise(
-    found: Bounds,
-    *,
-    data: str,
-    exact: Tensor | None,
-    means: Tensor,
-    codes: Mapping[str, Mapping[str, float]] | None = None,
-    dims: int,
-    discrete: bool,
-    log_jacobian: float = 0.0,
-    information: Information | None = None,
-    counts: Tensor | None = None,
-    sizes: Mapping[str, int] | None = None,
-    unit_rates: Mapping[str, Tensor] | None = None,
-    estimated: bool = False,
-) -> Evaluation:
-    """The evaluation of per-example bounds.
+@dataclass(frozen=True, eq=False)
+class DataFacts:
+    """What is known of the examples that were scored.
 
-    Args:
-        found: The bounds.
-        data: The data set's name.
-        exact: log p(x) of every example, (N,), where it is known.
-        means: E_q[z] of every example, (N, latents).
-        codes: Of each level, how much of its codebook is in use.
+    Attributes:
+        name: The data set's name.
         dims: Numbers in an example.
         discrete: Whether the likelihood is a probability.
         log_jacobian: What to add to a density to have it in the data's own unit, nats.
-        information: I_q(x;z).
         counts: The symbols of texts, (N,).
+        fingerprint: Of the data as they were read.
+    """
+
+    name: str
+    dims: int
+    discrete: bool
+    log_jacobian: float = 0.0
+    counts: Tensor | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentFacts:
+    """What is known of the latents beside their bounds.
+
+    Attributes:
+        means: E_q[z] of every example, (N, latents).
         sizes: Of each level that has values, its latents: what ``means`` is made of.
-        unit_rates: Of the levels whose active units are counted by them, each latent's mean rate.
+        rates: Of the levels whose active units are counted by them, each latent's mean rate.
+        codes: Of each level, how much of its codebook is in use.
+        information: I_q(x;z).
         estimated: Whether log p(z) is a bound itself.
     """
-    units = active_by_level(means, sizes, unit_rates) if sizes and codes is None else {}
+
+    means: Tensor
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, Tensor] = field(default_factory=dict)
+    codes: Mapping[str, Mapping[str, float]] | None = None
+    information: Information | None = None
+    estimated: bool = False
+
+    @property
+    def units(self) -> dict[str, tuple[int, int]]:
+        """Active units of each level, and its latents; of none where they are codes."""
+        return active_by_level(self.means, self.sizes, self.rates) if self.sizes and self.codes is None else {}
+
+
+def summarise(
+    found: Bounds, data: DataFacts, latents: LatentFacts, exact: Tensor | None = None, seed: int = 0
+) -> Evaluation:
+    """The evaluation of per-example bounds, and of log p(x) of every example, (N,), where it is known."""
+    units, several = latents.units, len(found.names) > 1
     best = next(values for values in (exact, found.iwae, found.elbo) if values is not None)
     return Evaluation(
-        data=data,
+        data=data.name,
         n=len(found.elbo),
         samples=found.samples,
         elbo=figure(found.elbo, found.elbo_kind),
@@ -268,19 +286,21 @@ def summarise(
         rate=figure(found.rate, "not a bound"),
         distortion=figure(found.distortion, "not a bound"),
         effective=_effective(found.effective),
-        active_units=sum(active for active, _ in units.values()) if units else active_units(means),
-        codes=codes,
-        latent=means.shape[1],
-        dims=dims,
-        discrete=discrete,
+        active_units=sum(active for active, _ in units.values()) if units else active_units(latents.means),
+        codes=latents.codes,
+        latent=latents.means.shape[1],
+        dims=data.dims,
+        discrete=data.discrete,
         non_finite=_non_finite(found.elbo, found.iwae, exact),
-        log_jacobian=log_jacobian,
-        information=information,
-        symbols=None if counts is None else scored(best, counts),
+        log_jacobian=data.log_jacobian,
+        information=latents.information,
+        seed=seed,
+        fingerprint=data.fingerprint,
+        symbols=None if data.counts is None else scored(best, data.counts),
         rates=level_figures(found) or None,
-        units=units if units and len(found.names) > 1 else None,
-        rated=tuple(unit_rates or ()) if units else (),
-        estimated=estimated,
+        units=units if units and several else None,
+        rated=tuple(latents.rates) if units else (),
+        estimated=latents.estimated,
         each=each_of(found, exact),
     )
 
