@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lambent import fit, load
+from lambent import facts, fit, load
 from lambent.cli.app import run as command
 from lambent.cli.listing import evaluation_text
 from lambent.data import DataOptions, from_texts
 from lambent.errors import CombinationError, ConfigError, DataError
 from lambent.recipes import configure
 from lambent.report import write_report
-from lambent.run import Run
 from lambent.training.console import Console
 from lambent.use import write_encodings, write_interpolations, write_reconstructions, write_samples
 from lambent.written import escaped, unescaped
@@ -123,7 +122,7 @@ def test_a_density_is_scored_exactly(blocks):
     "fault", [lambda run, view: None, lambda run, view: torch.full((len(view),), LENGTH)], ids=["none", "padding too"]
 )
 def test_the_loop_catches_a_wrong_denominator(sentences, monkeypatch, fault):
-    monkeypatch.setattr(Run, "_counts", fault)
+    monkeypatch.setattr(facts, "_counts", fault)
     with pytest.raises((AssertionError, TypeError)):
         test_bits_per_symbol_are_all_bits_over_all_symbols(sentences)
 

@@ -20,9 +20,10 @@ from lambent.evaluation.summary import figure, level_figures
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
-from lambent.run import Run, load, stretch, with_modules
+from lambent.run import Run, load, with_modules
 from lambent.sources import ARRAYS, Source, check_support, dataset_of
 from lambent.stages import stages_of
+from lambent.stretches import stretch
 from lambent.training import checkpoint
 from lambent.training.console import Console
 from lambent.training.engine import Engine, choose_threads, start_engine

@@ -6,13 +6,12 @@ latents and observations come out as float tensors on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,46 +25,24 @@ from lambent.data import (
 from lambent.distributions import central, sample
 from lambent.draws import Ancestral, Detached, Draw, Held, Mode
 from lambent.errors import ConfigError, ShapeError
-from lambent.evaluation.bounds import Batch, bounds, mix
-from lambent.evaluation.codes import code_usage
+from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.each import as_npz
-from lambent.evaluation.exact import exact_log_prob
-from lambent.evaluation.information import EXAMPLES, Information, information, spread_out
-from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
-from lambent.evaluation.units import level_sizes, posterior_means, rated, unit_rates
-from lambent.likelihoods import Family
+from lambent.evaluation.summary import Evaluation, summarise
+from lambent.evaluation.units import posterior_means, rated, unit_rates
+from lambent.facts import data_facts, exact, latent_facts
 from lambent.models import LatentModel
 from lambent.models.diffusion import ancestral
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import Config, layer_of_values, resolve
 from lambent.shapes import Shapes
 from lambent.sources import Source, check_support, dataset_of, held_out
+from lambent.stretches import CHUNK, stretch, stretches
 from lambent.trace import Trace
 from lambent.training import checkpoint
 from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.files import atomic_write
 from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
-
-CHUNK = 1000
-
-
-def stretches(view: View, size: int = CHUNK) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """All examples in order with their conditions, ``size`` at a time."""
-    for start in range(0, len(view), size):
-        yield stretch(view, start, min(len(view), start + size))
-
-
-def stretch(view: View, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-    """Examples ``start`` to ``stop`` and their conditions."""
-    indices = torch.arange(start, stop)
-    return view.batch(indices), view.condition(indices)
-
-
-def spread(view: View, most: int) -> Batch:
-    """At most so many examples, evenly spread over all, and their conditions, by position among them."""
-    chosen = spread_out(len(view), most)
-    return lambda start, stop: (view.batch(chosen[start:stop]), view.condition(chosen[start:stop]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,30 +130,8 @@ class Run:
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
         )
-        facts = self._data_facts(prepared), self._latent_facts(prepared, seed)
-        return summarise(found.summed(engine.sum), *facts, self._exact(prepared), seed)
-
-    def _data_facts(self, prepared: View) -> DataFacts:
-        discrete = getattr(getattr(self.model.likelihood, "family", None), "discrete", False)
-        return DataFacts(
-            prepared.dataset.name,
-            int(np.prod(self.shapes.event)),
-            bool(discrete),
-            self.transform.log_jacobian,
-            self._counts(prepared),
-            prepared.dataset.fingerprint(),
-        )
-
-    def _latent_facts(self, prepared: View, seed: int) -> LatentFacts:
-        means = self.posterior_means(prepared)
-        return LatentFacts(
-            means,
-            self._sizes(prepared),
-            self.unit_rates(prepared, seed),
-            code_usage(self.model, means),
-            self._information(prepared, seed),
-            estimated=any(getattr(z.p, "estimated", False) for z in self.glimpse(prepared).latents),
-        )
+        facts = data_facts(self, prepared), latent_facts(self, prepared, seed)
+        return summarise(found.summed(engine.sum), *facts, exact(self.model, prepared), seed)
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""
@@ -189,10 +144,6 @@ class Run:
         """How evaluation draws: exactly by enumeration where training did, else true draws of the posterior."""
         draw: Draw = self.config.draw.evaluating()
         return draw
-
-    def _sizes(self, prepared: View) -> dict[str, int]:
-        """Latents of each level that has values."""
-        return level_sizes(self.glimpse(prepared))
 
     def unit_rates(self, prepared: View, seed: int = 0) -> dict[str, Tensor]:
         """Mean rate of each latent, (latents,) nats, on the levels whose active units are counted by it."""
@@ -207,29 +158,6 @@ class Run:
         x, condition = stretch(prepared, 0, 1)
         trace: Trace = self.model(x, Mode(), condition)
         return trace
-
-    def _counts(self, prepared: View) -> Tensor | None:
-        """Symbols that are scored of each text; None for all other data."""
-        family = getattr(self.model.likelihood, "family", None)
-        if not isinstance(family, Family):
-            return None
-        found = [family.scored(x, self.shapes) for x, _ in stretches(prepared)]
-        counts = [part.cpu() for part in found if part is not None]
-        return torch.cat(counts) if counts else None
-
-    def _information(self, prepared: View, seed: int) -> Information | None:
-        """I_q(x;z); with a condition it would be of the two together, which no rate is above."""
-        if not self.config.model.latents or self.shapes.condition or self.config.posterior.deterministic:
-            return None
-        batch = spread(prepared, EXAMPLES)
-        return information(self.model, batch, min(len(prepared), EXAMPLES), seed=mix(seed, 7), device=self.device)
-
-    @torch.inference_mode()
-    def _exact(self, prepared: View) -> Tensor | None:
-        log_prob = exact_log_prob(self.model)
-        if log_prob is None:
-            return None
-        return torch.cat([log_prob(x, c).double().cpu() for x, c in stretches(prepared)])
 
     @torch.inference_mode()
     def posterior_means(self, prepared: View) -> Tensor:

@@ -20,8 +20,9 @@ from lambent.errors import ConfigError
 from lambent.evaluation.bounds import mix
 from lambent.models.diffusion import ancestral
 from lambent.report.images import is_picture, png, sheet, to_bytes
-from lambent.run import CHUNK, Run
+from lambent.run import Run
 from lambent.sources import Source, dataset_of
+from lambent.stretches import CHUNK
 from lambent.training.files import atomic_write, make_folder, storage_errors
 from lambent.written import page_of
 

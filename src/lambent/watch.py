@@ -16,7 +16,7 @@ from lambent.evaluation.information import EXAMPLES
 from lambent.models import LatentModel
 from lambent.recipes import Config, rate_of
 from lambent.recipes.remedies import level_remedies, remedies
-from lambent.run import spread
+from lambent.stretches import spread
 from lambent.training.collapse import Alarm, Watch, judged_levels, look
 from lambent.training.information import information
 

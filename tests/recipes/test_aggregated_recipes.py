@@ -14,7 +14,7 @@ from lambent.evaluation.aggregated import AggregatedPosterior, surgery
 from lambent.objectives import ELBO, Split
 from lambent.objectives.aggregated import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.recipes import configure
-from lambent.run import stretch
+from lambent.stretches import stretch
 from lambent.training.console import Console
 
 

@@ -24,8 +24,8 @@ from lambent.objectives.rates import Capacity, FreeBits, WarmUp
 from lambent.recipes import check, configure
 from lambent.recipes.remedies import REMEDIES, Remedy, level_remedies, remedies, with_tokens
 from lambent.recipes.table import RECIPES
-from lambent.run import stretch
 from lambent.shapes import Shapes
+from lambent.stretches import stretch
 from lambent.training.collapse import Alarm
 from lambent.training.console import Console
 from lambent.training.information import information

@@ -14,7 +14,7 @@ from lambent.priors import StandardNormalPrior
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.run import stretches
+from lambent.stretches import stretches
 from lambent.trace import Latent
 
 NEIGHBOURS = 5
