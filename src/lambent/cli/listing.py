@@ -70,14 +70,17 @@ COUNTED = {
 def evaluation_text(found: Evaluation) -> str:
     """An evaluation for people: each number with its error and what it is."""
     weighted = None if found.codes else found.iwae  # of a point among codes one weight says all: it is the ELBO
-    rows = [("ELBO", found.elbo), (f"IWAE-{found.samples}", weighted), ("log-likelihood", found.log_likelihood)]
+    plain = found.log_likelihood is not None and not (found.latent or found.rates)  # no latents: one number says all
+    bounds = [] if plain else [("ELBO", found.elbo), (f"IWAE-{found.samples}", weighted)]
+    rows = [*bounds, ("log-likelihood", found.log_likelihood)]
     lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
         lines.append(f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights")
     above = "  (upper bound on KL(q||p): log p(z) is a lower bound)" if found.estimated else ""
-    lines += [f"  {'rate':<16} {_figure(found.rate)}{above}", *_levels(found)]
-    lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
+    if not plain:
+        lines += [f"  {'rate':<16} {_figure(found.rate)}{above}", *_levels(found)]
+        lines += [f"  {'distortion':<16} {_figure(found.distortion)}"]
     if found.bits_per_dim is not None:
         parts = " + ".join(f"{name} {bits:.5f}" for name, bits in (found.parts_in_bits or {}).items())
         source = "from " + ("elbo" if found.codes else found.best[0])
