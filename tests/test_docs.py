@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import lambent
+from lambent.recipes import configure
 from lambent.settings import registry
 from lambent.training.console import Console
 
@@ -42,3 +43,23 @@ def test_the_readme_lists_every_recipe_and_part():
     for kind in ("prior", "posterior", "likelihood", "objective", "rate", "draw", "updates", "encoder"):
         missing += [f"{kind} {name}" for name in registry.names(kind) if f"`{name}`" not in text]
     assert not missing
+
+
+SAID = {
+    "bernoulli": "Bernoulli",
+    "normal": "Normal",
+    "discretised-logistic": "discretised logistic",
+    "logistic-mixture": "mixture of logistics",
+    "categorical": "categorical",
+    "text": "text",
+}
+
+
+def test_the_readmes_table_of_systems_names_their_likelihoods():
+    """In the last column, where it isn't empty."""
+    rows = re.findall(r"^\| (`[^|]*) \|.*\| ([^|]*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    told = {name: last for first, last in rows for name in re.findall(r"`([^`]+)`", first) if last}
+    named = {name: registry.name_of("likelihood", configure(name).likelihood) for name in lambent.recipe_names()}
+    wrong = {name: own for name, own in named.items() if name in told and SAID[own].lower() not in told[name].lower()}
+    assert len(told.keys() & named.keys()) > 50
+    assert not {name: own for name, own in wrong.items() if told[name] != "frozen"}
