@@ -84,6 +84,7 @@ def data_of(likelihood):
         "normal": torch.randn(B, 4, generator=noise),
         "discretised-logistic": (8 * rand).floor(),
         "logistic-mixture": (8 * rand).floor(),
+        "pixel-mixture": (8 * rand).floor(),
         "categorical": (8 * rand).floor(),
     }
     return data.get(likelihood, (6 * rand).floor()), Shapes((4,), LATENT, levels=8)
@@ -119,6 +120,7 @@ def config_of(**names):
 def shapes_of(config, likelihood):
     x, shapes = data_of(likelihood)
     images = config.model.of_codes or config.model.mapped or isinstance(config.decoder, ImageSettings)
+    images = images or likelihood == "pixel-mixture"
     if images and likelihood not in FLAT:
         x, shapes = x.view(-1, 1, 2, 2), dataclasses.replace(shapes, event=(1, 2, 2))
     if "condition" not in type(config.prior).__name__.lower():

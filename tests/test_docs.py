@@ -50,6 +50,7 @@ SAID = {
     "normal": "Normal",
     "discretised-logistic": "discretised logistic",
     "logistic-mixture": "mixture of logistics",
+    "pixel-mixture": "mixture of logistics a pixel",
     "categorical": "categorical",
     "text": "text",
 }

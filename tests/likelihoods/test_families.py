@@ -192,8 +192,11 @@ def example(name):
         "normal": 3 * level + (0.2 + level) * torch.randn(N, *EVENT, generator=noise()),
         "discretised-logistic": (16 * uniform * level).floor(),
         "logistic-mixture": (16 * uniform * level).floor(),
+        "pixel-mixture": (16 * uniform * level).floor(),
         "categorical": (16 * uniform * level).floor(),
     }
+    if name == "pixel-mixture":
+        return data[name].unsqueeze(-1), Shapes((*EVENT, 1), 2, levels=16)
     return data.get(name, (12 * uniform * level).floor()), Shapes(EVENT, 2, levels=16)
 
 

@@ -15,6 +15,7 @@ from lambent.distributions.masked import MaskedDiffusion
 from lambent.distributions.mixture import NormalMixture
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
+from lambent.distributions.pixel_mixture import PixelMixture
 from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
 from lambent.distributions.rounded import RoundedNormal, RoundedPoint
@@ -44,6 +45,7 @@ __all__ = [
     "Normal",
     "NormalMixture",
     "OneHotCategorical",
+    "PixelMixture",
     "Poisson",
     "Product",
     "RoundedNormal",

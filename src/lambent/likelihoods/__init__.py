@@ -7,6 +7,7 @@ from lambent.likelihoods.counts import NegativeBinomialFamily, PoissonFamily
 from lambent.likelihoods.levels import CategoricalFamily, DiscretisedLogisticFamily, LogisticMixtureFamily
 from lambent.likelihoods.noisy import NoisyLikelihood
 from lambent.likelihoods.normal import NormalFamily
+from lambent.likelihoods.pixels import PixelMixtureFamily
 from lambent.likelihoods.table import ColumnsFamily
 from lambent.likelihoods.text import TextFamily
 
@@ -22,6 +23,7 @@ __all__ = [
     "NegativeBinomialFamily",
     "NoisyLikelihood",
     "NormalFamily",
+    "PixelMixtureFamily",
     "PoissonFamily",
     "TextFamily",
 ]

@@ -24,6 +24,9 @@ class Family(ABC):
     discrete: ClassVar[bool] = False
     """Whether it gives probabilities, so that bits/dim mean something."""
 
+    centre: ClassVar[str] = "mean of p(x|z)"
+    """What `lambent.distributions.central` gives of it, in words."""
+
     elementwise: ClassVar[bool] = True
     """Whether every element has one input and as many parameters as the others, so that they can come one by one."""
 

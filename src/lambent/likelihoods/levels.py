@@ -34,7 +34,7 @@ from lambent.likelihoods.scale import (
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
-_START = 1000
+START = 1000
 """Examples that a mixture's weights start from."""
 _EM_STEPS = 20
 _BITS_HELP = "levels are 0..2^bits-1; none takes the smallest that holds the data's levels"
@@ -160,13 +160,18 @@ class LogisticMixtureFamily(Family):
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Weights of the components by EM at their first locations and scales, which stay as they are."""
-        x = x[:_START]
+        x = x[:START]
         blind = self.distribution(torch.zeros(self.out_shape(shapes)), None, shapes)
-        masses = blind.parts.log_masses(x.to(torch.float32).unsqueeze(1))
-        weights = torch.full_like(masses[0], 1 / self.components)
-        for _ in range(_EM_STEPS):
-            weights = (masses + weights.log()).softmax(1).mean(0).clamp_min(1e-4)
-        return torch.cat([weights.log(), torch.zeros(2 * self.components, *shapes.event)])
+        weights = log_weights(blind.parts.log_masses(x.to(torch.float32).unsqueeze(1)))
+        return torch.cat([weights, torch.zeros(2 * self.components, *shapes.event)])
+
+
+def log_weights(masses: Tensor) -> Tensor:
+    """Log weights (M, ...) of a mixture by EM, for log masses (N, M, ...) of N examples under each component."""
+    weights = torch.full_like(masses[0], 1 / masses.shape[1])
+    for _ in range(_EM_STEPS):
+        weights = (masses + weights.log()).softmax(1).mean(0).clamp_min(1e-4)
+    return weights.log()
 
 
 @part("likelihood", "categorical")

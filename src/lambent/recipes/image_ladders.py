@@ -69,7 +69,7 @@ RECIPES: tuple[Recipe, ...] = (
             "model": {"name": "image-ladder", "latent": 16, "levels": [1, 0, 3, 6, 11, 22], "block": "bottleneck"},
             "encoder": {"name": "conv", "channels": [384], "blocks": 6, "activation": "gelu", "smallest": 1},
             "decoder": {"name": "conv", "channels": [384], "blocks": 0, "activation": "gelu"},
-            "likelihood": {"name": "logistic-mixture"},
+            "likelihood": {"name": "pixel-mixture"},
             "train": {
                 "lr": 2e-4,
                 "lr_warmup": 100,

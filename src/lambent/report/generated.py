@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Ancestral
-from lambent.likelihoods import AutoregressiveLikelihood, NormalFamily
+from lambent.likelihoods import AutoregressiveLikelihood, Family, NormalFamily
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
 from lambent.report.images import raw_to_bytes, sheet, to_bytes
@@ -44,16 +44,15 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     within = number(float((values[1] - values[0]).square().mean().sqrt())) + unit
     return [
         Panel(
-            "Samples: the mean of p(x|z)",
-            f"{n} draws of z from the prior{order}. From one z to another a pixel's mean varies by {variation} "
+            f"Samples: the {decoded(run)}",
+            f"{n} draws of z from the prior{order}. From one z to another these pixels vary by {variation} "
             "(standard deviation, root mean square over pixels).",
             picture=sheet(to_bytes(means, run.transform), columns),
             alt=f"A grid of {n} generated images",
         ),
         Panel(
             "Samples: x drawn from p(x|z)",
-            f"The same {n} z with the likelihood's own noise: a pixel deviates from its mean by {within} "
-            "(root mean square).",
+            f"The same {n} z with the likelihood's own noise, by which a pixel moves {within} (root mean square).",
             picture=sheet(to_bytes(drawn, run.transform), columns),
             alt=f"A grid of {n} generated images with the likelihood's noise",
         ),
@@ -67,7 +66,8 @@ def has_mean(run: Run) -> bool:
 
 def decoded(run: Run) -> str:
     """What `Run.decode` gives, in words."""
-    return "mean of p(x|z)" if has_mean(run) else "a draw of p(x|z)"
+    family = getattr(run.model.likelihood, "family", None)
+    return getattr(family, "centre", Family.centre) if has_mean(run) else "a draw of p(x|z)"
 
 
 def _drawn(run: Run, condition: Tensor | None, columns: int, n: int, order: str) -> Panel:
