@@ -129,7 +129,7 @@ def test_what_is_reported_is_the_bound_all_the_same():
     trace = model(x, Pathwise(generator=torch.Generator().manual_seed(0)))
     plain, weighted = ELBO()(trace, x), ELBO(NoiseWeighted())(trace, x)
     assert torch.equal(plain.value, weighted.value)
-    assert plain.losses["all"] != weighted.losses["all"]
+    assert -weighted.losses["all"] > plain.value.mean() + 1, "which is why it is called no bound"
     assert not NoiseWeighted().is_bound
 
 

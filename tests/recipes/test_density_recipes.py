@@ -94,9 +94,11 @@ def test_samples_given_a_label_look_like_its_examples(labelled, tmp_path):
 
 
 def test_what_needs_latents_is_refused(labelled, tmp_path):
-    for write in (write_encodings, write_reconstructions, write_interpolations):
+    for write in (write_encodings, write_reconstructions):
         with pytest.raises(ConfigError, match="no latents, so nothing to encode"):
             write(labelled, "digits", tmp_path / "x.npz")
+    with pytest.raises(ConfigError, match="no latents to go between"):
+        write_interpolations(labelled, "digits", tmp_path / "x.npz")
     with pytest.raises(ConfigError, match="its mean has no closed form; draw samples"):
         write_samples(labelled, 3, tmp_path / "x.npz", mean=True)
     with pytest.raises(ConfigError, match="nothing to decode"):
