@@ -23,7 +23,7 @@ from lambent.report.images import is_picture, png, sheet, to_bytes
 from lambent.run import Run
 from lambent.sources import Source, dataset_of
 from lambent.stretches import CHUNK
-from lambent.training.files import atomic_write, make_folder, storage_errors
+from lambent.training.files import write_out
 from lambent.written import page_of
 
 MOST = 1_000_000
@@ -85,12 +85,12 @@ def write_samples(
         parts.append(_draw(run, stop - start, own, given, mean=mean, visit=(steps, noise)))
     x = torch.cat(parts)
     if path.suffix.lower() == ".csv":
-        _write(path, _csv(run, x))
+        write_out(path, _csv(run, x))
     elif path.suffix.lower() == ".txt":
-        _write(path, page_of([[text] for text in _read(run, x)]))
+        write_out(path, page_of([[text] for text in _read(run, x)]))
     elif path.suffix.lower() == ".png":
         columns = _columns(number) if condition is None or label is not None else len(run.classes)
-        _write(path, png(sheet(to_bytes(x, run.transform), min(number, columns))))
+        write_out(path, png(sheet(to_bytes(x, run.transform), min(number, columns))))
     else:
         _write_npz(path, x=_own_unit(run, x, whole=not mean), **_classes(run, condition))
 
@@ -123,13 +123,13 @@ def write_reconstructions(
     z = run.encode(view)
     decoded = torch.cat([_central(run, z[a:b], _rows(condition, a, b)) for a, b in _stretches(len(z))])
     if path.suffix.lower() == ".txt":
-        _write(path, page_of(list(zip(_read(run, original), _read(run, decoded), strict=True))))
+        write_out(path, page_of(list(zip(_read(run, original), _read(run, decoded), strict=True))))
         return
     if path.suffix.lower() == ".png":
         columns = min(len(view), 20)
         pairs = [_padded(to_bytes(part, run.transform), columns) for part in (original, decoded)]
         woven = np.stack([p.reshape(-1, columns, *p.shape[1:]) for p in pairs], 1)
-        _write(path, png(sheet(woven.reshape(-1, *pairs[0].shape[1:]), columns, group=2)))
+        write_out(path, png(sheet(woven.reshape(-1, *pairs[0].shape[1:]), columns, group=2)))
         return
     values = {
         "original": _own_unit(run, original, whole=True),
@@ -199,11 +199,11 @@ def write_interpolations(
     x, ends = x.unflatten(0, (pairs, steps)), ends.unflatten(0, (pairs, 2))
     if path.suffix.lower() == ".txt":
         rows = torch.cat([ends[:, :1], x.to(ends.dtype), ends[:, 1:]], 1)
-        _write(path, page_of([_read(run, row) for row in rows]))
+        write_out(path, page_of([_read(run, row) for row in rows]))
         return
     if path.suffix.lower() == ".png":
         cells = torch.cat([ends[:, :1].float(), x, ends[:, 1:].float()], 1).flatten(0, 1)
-        _write(path, png(sheet(to_bytes(cells, run.transform), steps + 2)))
+        write_out(path, png(sheet(to_bytes(cells, run.transform), steps + 2)))
         return
     own = _own_unit(run, ends.flatten(0, 1), whole=True).reshape(ends.shape)
     _write_npz(path, x=_own_unit(run, x.flatten(0, 1), whole=_is_text(run)).reshape(x.shape), z=z.numpy(), ends=own)
@@ -383,10 +383,4 @@ def _padded(cells: np.ndarray, columns: int) -> np.ndarray:
 def _write_npz(path: Path, **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    _write(path, buffer.getvalue())
-
-
-def _write(path: Path, data: bytes) -> None:
-    with storage_errors(path, len(data)):
-        make_folder(path.parent)
-    atomic_write(path, data)
+    write_out(path, buffer.getvalue())

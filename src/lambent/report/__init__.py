@@ -38,13 +38,10 @@ def write_report(run: Run, out: str | Path, *, data: Source | None = None) -> No
     from lambent.errors import ConfigError
     from lambent.report.build import build
     from lambent.report.drawing import require_matplotlib
-    from lambent.training.files import atomic_write, make_folder, storage_errors
+    from lambent.training.files import write_out
 
     path = Path(out)
     if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
         raise ConfigError(f"{path}: the report is one HTML file; give a name that ends in .html")
     require_matplotlib()
-    page = build(run, data).encode()
-    with storage_errors(path, len(page)):
-        make_folder(path.parent)
-    atomic_write(path, page)
+    write_out(path, build(run, data).encode())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lambent.errors import ConfigError
-from lambent.training.files import atomic_write, make_folder, storage_errors
+from lambent.training.files import write_out
 
 Axes: TypeAlias = Any
 """matplotlib's; its annotations refuse much of what it documents."""
@@ -112,10 +112,7 @@ def write_figure(paints: Sequence[Paint], path: Path, *, title: str, note: str, 
         buffer = io.BytesIO()
         kind = path.suffix.lower().removeprefix(".")
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else None)
-    picture = buffer.getvalue()
-    with storage_errors(path, len(picture)):
-        make_folder(path.parent)
-    atomic_write(path, picture)
+    write_out(path, buffer.getvalue())
 
 
 def inline(svg: str, alt: str) -> str:

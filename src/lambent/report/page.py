@@ -123,7 +123,7 @@ p{margin:0 0 12px}
 .panel{margin:0;min-width:0}
 .wide{grid-column:1/-1}
 figcaption{margin-top:8px;color:var(--soft);font-size:14px;line-height:1.45;max-width:46em}
-.panel>svg{display:block;width:100%;height:auto;max-width:540px}
+.panel>svg{display:block;width:100%;height:auto;max-width:540px;overflow:visible}
 .wide>svg{max-width:none}
 svg text{font-family:var(--sans)!important}
 svg *{stroke-linejoin:round}

@@ -9,7 +9,7 @@ from lambent.report.drawing import require_matplotlib, write_figure
 from lambent.report.runs_page import runs_page
 from lambent.report.runs_plot import height, note, painters, title
 from lambent.run_comparison import RunTable
-from lambent.training.files import atomic_write, make_folder, storage_errors
+from lambent.training.files import write_out
 
 PICTURES = (".svg", ".png")
 PAGES = (".html", ".htm")
@@ -42,7 +42,4 @@ def write_comparison(found: RunTable, path: Path) -> None:
             )
         write_figure(paints, path, title=title(found), note=note(found), size=size)
         return
-    page = runs_page(found).encode()
-    with storage_errors(path, len(page)):
-        make_folder(path.parent)
-    atomic_write(path, page)
+    write_out(path, runs_page(found).encode())

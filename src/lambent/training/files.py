@@ -130,6 +130,17 @@ def atomic_write(path: Path, data: bytes) -> None:
         fsync_folder(path.parent)
 
 
+def write_out(path: Path, data: bytes) -> None:
+    """`atomic_write` into a folder that is made where it is missing.
+
+    Raises:
+        StorageError: the folder can't be made, or doesn't take it.
+    """
+    with storage_errors(path, len(data)):
+        make_folder(path.parent)
+    atomic_write(path, data)
+
+
 def probe_writable(folder: Path, bytes_needed: int) -> None:
     """Make ``folder`` and show, before any work is done, that it takes ``bytes_needed`` bytes.
 
