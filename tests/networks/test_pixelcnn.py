@@ -73,6 +73,8 @@ NORMALISED = {
     "vector to map": {"latent": 2, "condition": 1, "context_map": 3},
     "map": {"latent": MAP, "condition": 1},
     "map to map": {"latent": MAP, "condition": 1, "context_map": 3},
+    "places": {"places": 3},
+    "places, vector": {"latent": 2, "condition": 1, "places": 100},
 }
 
 
@@ -162,9 +164,41 @@ def test_a_plain_element_sees_what_its_kernels_reach_which_leaves_a_blind_spot_t
 @pytest.mark.parametrize("part", PARTS)
 def test_a_context_does_not_let_later_elements_through(part):
     for latent in (3, MAP):
-        net = built(part, (1, 4, 4), latent, condition=2, **BIG, context_map=2)
+        net = built(part, (1, 4, 4), latent, condition=2, **BIG, context_map=2, places=5)
         offsets = window(3) if part is GatedPixelCNNDecoder else masked_kernels([1, 1, 1])
         assert torch.equal(seen(net, noise(1, net.context)), expected(net, offsets))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_only_with_a_map_of_places_do_equal_surroundings_differ_by_place(part):
+    """Of an image of zeros, the numbers at pixels whose windows lie inside of it."""
+    blind, placed = (built(part, (1, 9, 9), places=n) for n in (0, 6))
+    with torch.no_grad():
+        inside = [(net(torch.zeros(1, 81).double(), None, 0) - net.bias)[0, 0, 3:, 3:6] for net in (blind, placed)]
+    assert inside[0].std() < 1e-14
+    assert inside[1].std(0).min() > 1e-2
+    assert inside[1].std(1).min() > 1e-2
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_map_of_places_changes_nothing_before_training(part):
+    with torch.random.fork_rng(devices=[]):
+        nets = []
+        for n in (0, 6):
+            torch.manual_seed(0)
+            nets.append(part(**SMALL, places=n).build(0, (1, 5, 5)).double())
+    x = noise(3, 25)
+    assert torch.equal(nets[0](x, None, 0), nets[1](x, None, 0))
+    nets[1](x, None, 0).square().sum().backward()
+    assert all(weight.grad.abs().max() > 0 for weight in nets[1].places.weights)
+
+
+@pytest.mark.parametrize("size", [(4, 5), (1, 7), (3, 1), (1, 1)])
+def test_the_map_starts_as_all_cosines_of_the_image_orthogonal_and_without_the_constant(size):
+    waves = imagecontext.slow_waves(100, size).double().flatten(1)
+    n = math.prod(size)
+    assert torch.allclose(waves @ waves.T / n, torch.eye(n - 1, dtype=torch.float64), atol=1e-6)
+    assert waves.sum(1).abs().max() < 1e-5 if n > 1 else len(waves) == 0
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -228,6 +262,10 @@ UNROLLED = {
     "vector to map": ((1, 1, 5, 6), {"latent": 3, "condition": 2, "context_map": 3}),
     "map": ((1, 5, 6), {"latent": MAP, "condition": 2}),
     "map to map": ((2, 3, 5, 6), {"latent": MAP, "context_map": 3}),
+    "places": ((2, 3, 5, 6), {"places": 4}),
+    "places, vector": ((1, 1, 5, 6), {"latent": 3, "places": 4}),
+    "places, map": ((1, 5, 6), {"latent": MAP, "context_map": 3, "places": 4}),
+    "places in a row": ((1, 1, 7), {"places": 3}),
 }
 
 

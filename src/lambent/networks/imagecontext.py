@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -62,6 +64,50 @@ class ContextTerms(nn.Module):
             return None if self.maker is None else self.maker(context)
         image = context[:, : self.numbers].unflatten(1, self.latent)
         return F.interpolate(image, self.size) if self.maker is None else self.maker(image)
+
+
+class PlaceTerms(nn.Module):
+    """V' m added to each sum, m a learned map that is the same for all images: a network that knows where it is.
+
+    Masked convolutions padded with zeros see no edge where the data is zero too, and nothing else tells one place from
+    another. The map starts as the slowest ``width`` cosines of the image's rows and columns, the V' at zero.
+
+    Args:
+        width: Channels of the map, of which there are as many as the image has pixels, less one, at most.
+        size: Height and width of the image.
+        sums: Channels of each sum.
+    """
+
+    def __init__(self, width: int, size: tuple[int, int], sums: list[int]) -> None:
+        super().__init__()
+        self.map = nn.Parameter(slow_waves(width, size))
+        self.weights = nn.ParameterList(nn.Parameter(torch.zeros(n, len(self.map))) for n in sums)
+
+    def beside(self, other: Term) -> Term:
+        """These terms and those of a context."""
+
+        def term(k: int) -> Tensor:
+            here = (self.map.permute(1, 2, 0) @ self.weights[k].T).permute(2, 0, 1).unsqueeze(0)
+            beside = other(k)
+            return here if beside is None else here + beside
+
+        return term
+
+
+def slow_waves(count: int, size: tuple[int, int]) -> Tensor:
+    """Products of cosines over rows and columns, the slowest first, without the constant: (count, H, W).
+
+    They are orthogonal, of mean square 1, and there are H W - 1 of them.
+
+    >>> slow_waves(3, (28, 28)).square().mean((1, 2))
+    tensor([1., 1., 1.])
+    >>> len(slow_waves(100, (3, 3)))
+    8
+    """
+    rows, columns = (torch.pi * (torch.arange(n) + 0.5) / n for n in size)
+    pairs = sorted(product(range(size[0]), range(size[1])), key=lambda pair: (sum(pair), abs(pair[0] - pair[1])))
+    waves = [torch.outer((a * rows).cos(), (b * columns).cos()) for a, b in pairs[: count + 1]]
+    return torch.stack([wave / wave.square().mean().sqrt() for wave in waves])[1:]
 
 
 def _maker(latent: ContextShape, condition: int, width: int, size: tuple[int, int]) -> nn.Module:

@@ -41,11 +41,11 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     Recipe(
         "gated-pixelcnn",
-        "gated PixelCNN of a size for one CPU core: 7 layers of 32 channels",
+        "gated PixelCNN of a size for one CPU core: 7 layers of 32 channels, and a map of places",
         "van den Oord et al. 2016, NeurIPS",
         {
             **_DENSITY,
-            "decoder": {"name": "gated-pixelcnn", "channels": 32, "layers": 7, "first_kernel": 15},
+            "decoder": {"name": "gated-pixelcnn", "channels": 32, "layers": 7, "first_kernel": 15, "places": 24},
             "train": {**_IMAGES, "batch_size": 16, "lr": 5e-3},
         },
         "static MNIST, PixelCNN of 7 layers: -81.30 nats, exact",
