@@ -23,10 +23,11 @@ from lambent.data import (
     one_hot,
 )
 from lambent.distributions import central, sample
-from lambent.draws import Ancestral, Detached, Draw, Held, Mode
+from lambent.draws import Ancestral, Detached, Draw, Enumerate, Held, Mode
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.each import as_npz
+from lambent.evaluation.rough import roughened
 from lambent.evaluation.summary import Evaluation, summarise
 from lambent.evaluation.units import posterior_means, rated, unit_rates
 from lambent.facts import data_facts, exact, latent_facts
@@ -105,6 +106,7 @@ class Run:
         seed: int = 0,
         threads: int | None = None,
         engine: Engine | None = None,
+        precision: str = "float32",
     ) -> Evaluation:
         """ELBO, IWAE-K, rate, distortion, exact log p(x) where it exists, active units: every example once.
 
@@ -114,13 +116,18 @@ class Run:
             seed: Of the noise.
             threads: Processors to use.
             engine: Where several processes share the work.
+            precision: "float32", or "bfloat16" or "int8" for p(x|z) of most samples: a few, computed again, correct
+                them, so that every number keeps its mean or stays the bound that it was.
+
+        Raises:
+            ConfigError: less than one sample, or a precision that there is nothing to compute in.
         """
         if samples < 1:
             raise ConfigError(f"samples={samples}: expected at least 1")
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
         found = bounds(
-            self.model,
+            roughened(self.model, self._precise(precision, prepared)),
             partial(stretch, prepared),
             len(prepared),
             samples=1 if self.config.posterior.deterministic else samples,
@@ -132,6 +139,13 @@ class Run:
         )
         facts = data_facts(self, prepared), latent_facts(self, prepared, seed)
         return summarise(found.summed(engine.sum), *facts, exact(self.model, prepared), seed)
+
+    def _precise(self, precision: str, prepared: View) -> str:
+        if precision != "float32" and (isinstance(self.draw, Enumerate) or not self.glimpse(prepared).weighted):
+            raise ConfigError(
+                f"precision={precision} is for importance samples, of which this model has none; leave it out"
+            )
+        return precision
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""

@@ -121,6 +121,7 @@ def evaluate(
     samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
     seed: Annotated[int, Parameter(help="of the noise")] = 0,
     threads: Annotated[int | None, Parameter(help="processors to use")] = None,
+    precision: Annotated[str, Parameter(help="of p(x|z): float32, or bfloat16 or int8, corrected")] = "float32",
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
@@ -131,7 +132,8 @@ def evaluate(
     opened = load(run)
     engine = start_engine(str(opened.device))
     try:
-        found = opened.evaluate(data, samples=samples, seed=seed, threads=threads, engine=engine)
+        settings: dict[str, Any] = {"samples": samples, "seed": seed, "threads": threads, "precision": precision}
+        found = opened.evaluate(data, engine=engine, **settings)
         if engine.leader:
             opened.record(found)
             print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else evaluation_text(found))

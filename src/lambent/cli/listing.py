@@ -73,7 +73,9 @@ def evaluation_text(found: Evaluation) -> str:
     plain = found.log_likelihood is not None and not (found.latent or found.rates)  # no latents: one number says all
     bounds = [] if plain else [("ELBO", found.elbo), (f"IWAE-{found.samples}", weighted)]
     rows = [*bounds, ("log-likelihood", found.log_likelihood)]
-    lines = [f"{found.data}: {found.n} examples" + (f", K = {found.samples}" if found.latent or found.rates else "")]
+    drawn = f", K = {found.samples}" if found.latent or found.rates else ""
+    rough = "" if found.precision == "float32" else f", in {found.precision}, corrected by some in float32"
+    lines = [f"{found.data}: {found.n} examples{drawn}{rough}"]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
         lines.append(f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights")

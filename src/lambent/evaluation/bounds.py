@@ -16,11 +16,14 @@ import torch
 from torch import Tensor
 
 from lambent.draws import Draw, Enumerate, NoDraw, Pathwise
+from lambent.evaluation.rough import Rough, RoughLikelihood
 from lambent.models import LatentModel
 from lambent.trace import Kind, Trace
 
 ROWS = 1024
 """Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
+ROUGH = 4
+"""So many times as many rows in rough arithmetic: they are smaller, and each chunk is corrected by some of its own."""
 EXAMPLES = 32
 """Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
 BLOCKS = 16
@@ -46,6 +49,7 @@ class Bounds:
         elbo_kind: What ``elbo`` is.
         iwae_kind: What ``iwae`` is.
         samples: K.
+        precision: What p(x|z) was computed in; but for "float32" a few samples again, to correct the others.
     """
 
     elbo: Tensor
@@ -58,6 +62,7 @@ class Bounds:
     elbo_kind: Kind
     iwae_kind: Kind
     samples: int
+    precision: str = "float32"
 
     def summed(self, add: Callable[[Tensor], Tensor]) -> Bounds:
         """Over processes: each filled its own blocks and left 0 elsewhere, so that adding restores every number."""
@@ -82,34 +87,48 @@ class _Stream:
     enumerated: bool = False
     log_sum: Tensor | None = None
     log_square_sum: Tensor | None = None
+    log_corrected: Tensor | None = None
 
-    def add(self, trace: Trace, x: Tensor, count: int, *, weights: bool) -> None:
+    def add(self, trace: Trace, x: Tensor, count: int, generator: torch.Generator) -> None:
         """Takes in one chunk of ``count`` samples."""
         log_px = trace.log_px(x).double()
         samples = count if trace.latents else 1
         self.count += samples
-        self.distortion = self.distortion - samples * trace.average(log_px)
         self.rates = self.rates + samples * level_rates(trace)
-        if weights:
-            self.enumerated = trace.enumerated
-            # an enumerated level's terms are divided by the number of draws already, which differs between chunks
-            self._add_weights(trace.log_terms(log_px).double() + (math.log(samples) if self.enumerated else 0.0))
+        log_weight = self._log_weight(trace, log_px, samples) if trace.weighted else None
+        mean, total = trace.average(log_px), log_px.new_zeros(())
+        if isinstance(trace.px, Rough):
+            missed, total = trace.px.corrections(x, log_px, log_weight, generator)
+            mean = mean + missed
+        self.distortion = self.distortion - samples * mean
+        if log_weight is not None:
+            self._add_weights(log_weight, total)
 
-    def _add_weights(self, log_weight: Tensor) -> None:
+    def _log_weight(self, trace: Trace, log_px: Tensor, samples: int) -> Tensor:
+        self.enumerated = trace.enumerated
+        # an enumerated level's terms are divided by the number of draws already, which differs between chunks
+        return trace.log_terms(log_px).double() + (math.log(samples) if self.enumerated else 0.0)
+
+    def _add_weights(self, log_weight: Tensor, correction: Tensor) -> None:
         first, second = torch.logsumexp(log_weight, 0), torch.logsumexp(2 * log_weight, 0)
-        self.log_sum = first if self.log_sum is None else torch.logaddexp(self.log_sum, first)
-        self.log_square_sum = second if self.log_square_sum is None else torch.logaddexp(self.log_square_sum, second)
+        self.log_sum = _log_add(self.log_sum, first)
+        self.log_square_sum = _log_add(self.log_square_sum, second)
+        self.log_corrected = _log_add(self.log_corrected, first + correction)
 
     def rows(self) -> Tensor:
         """(4 + L, B): elbo, distortion, iwae, effective samples, and each level's rate."""
         rates, distortion = torch.as_tensor(self.rates) / self.count, torch.as_tensor(self.distortion) / self.count
         rates = rates.to(distortion.device)
         elbo, nothing = -(rates.sum(0) + distortion), torch.full_like(distortion, math.nan)
-        if self.log_sum is None or self.log_square_sum is None:
+        if self.log_sum is None or self.log_square_sum is None or self.log_corrected is None:
             return torch.cat([torch.stack([elbo, distortion, nothing, nothing]), rates])
         effective = nothing if self.enumerated else (2 * self.log_sum - self.log_square_sum).exp()
-        iwae = self.log_sum - math.log(self.count)
+        iwae = self.log_corrected - math.log(self.count)
         return torch.cat([torch.stack([elbo, distortion, iwae, effective]), rates])
+
+
+def _log_add(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else torch.logaddexp(total, more)
 
 
 def level_rates(trace: Trace) -> Tensor:
@@ -137,7 +156,8 @@ def bounds(
     """The bounds of ``n`` examples.
 
     Args:
-        model: In evaluation mode for the time of the call, whatever it was before.
+        model: In evaluation mode for the time of the call, whatever it was before. Where its p(x|z) is `Rough`, as
+            `roughened` makes it, ELBO, distortion and IWAE-K are corrected, and ``effective`` is of the rough weights.
         batch: Gives examples by position.
         n: How many there are; each counts once.
         samples: K.
@@ -151,6 +171,8 @@ def bounds(
     device = device or torch.device("cpu")
     states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
     blocks = list(_blocks(n, samples * states))
+    precision = model.likelihood.precision if isinstance(model.likelihood, RoughLikelihood) else "float32"
+    rows = ROWS if precision == "float32" else ROWS * ROUGH
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
     names: list[tuple[str, ...]] = []
@@ -161,25 +183,26 @@ def bounds(
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)
-            for first, count in _chunks(samples, stop - start, draw):
+            for first, count in _chunks(samples, stop - start, draw, rows):
                 part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
                 names.append(tuple(latent.name for latent in trace.latents))
-                stream.add(trace, x, count, weights=trace.weighted)
+                stream.add(trace, x, count, generator)
         return stream.rows().cpu()
 
     with _evaluating(model):
         parts = list(_map(work, mine, threads))
         if blocks and not mine:  # which numbers exist must be the same on every process
             parts = [work(blocks[0])]
-    rows = torch.zeros(len(parts[0]) if parts else 4, n, dtype=torch.float64)
+    terms = torch.zeros(len(parts[0]) if parts else 4, n, dtype=torch.float64)
     for (_, start, stop), found in zip(mine, parts, strict=False):
-        rows[:, start:stop] = found
+        terms[:, start:stop] = found
     elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
-    iwae, effective = (rows[2], rows[3]) if weighted else (None, None)
-    rates, levels = rows[4:], names[0] if names else ()
-    return Bounds(rows[0], rates.sum(0), rates, levels, rows[1], iwae, effective, elbo_kind, iwae_kind, samples)
+    iwae, effective = (terms[2], terms[3]) if weighted else (None, None)
+    rates, levels = terms[4:], names[0] if names else ()
+    summed = (rates.sum(0), rates, levels)
+    return Bounds(terms[0], *summed, terms[1], iwae, effective, elbo_kind, iwae_kind, samples, precision)
 
 
 def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
@@ -188,12 +211,12 @@ def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
         yield index, start, min(n, start + size)
 
 
-def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[tuple[int, int]]:
+def _chunks(samples: int, examples: int, draw: Draw, rows: int = ROWS) -> Iterator[tuple[int, int]]:
     """The first sample and the number of each."""
     if isinstance(draw, Enumerate | NoDraw):  # every value once
         yield 0, 1
         return
-    size = max(1, ROWS // examples)
+    size = max(1, rows // examples)
     for start in range(0, samples, size):
         yield start, min(size, samples - start)
 

@@ -106,6 +106,7 @@ class Evaluation:
         units: Active units of each level that has values, and its latents; None with fewer than two levels.
         rated: The levels whose active units are counted by their rates.
         estimated: Whether log p(z) is a bound itself, so that ``rate`` is an upper bound on KL(q||p).
+        precision: What p(x|z) of most samples was computed in; "effective" is of their weights as they were then.
         each: Every example's numbers, (N,) float64 nats in the order of the data: "elbo", "rate", "distortion", and
             where they exist "iwae_K" and "log_likelihood".
     """
@@ -134,6 +135,7 @@ class Evaluation:
     units: Mapping[str, tuple[int, int]] | None = None
     rated: tuple[str, ...] = ()
     estimated: bool = False
+    precision: str = "float32"
     each: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -186,6 +188,7 @@ class Evaluation:
             "n": self.n,
             "samples": self.samples,
             "seed": self.seed,
+            **({} if self.precision == "float32" else {"precision": self.precision}),
             "fingerprint": self.fingerprint,
             "elbo": self.elbo.to_dict(),
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
@@ -301,6 +304,7 @@ def summarise(
         units=units if units and several else None,
         rated=tuple(latents.rates) if units else (),
         estimated=latents.estimated,
+        precision=found.precision,
         each=each_of(found, exact),
     )
 

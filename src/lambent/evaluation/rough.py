@@ -1,0 +1,194 @@
+"""p(x|z) of many samples in rough arithmetic, and of a few of them again in full precision: as true, and faster.
+
+With weights w of K draws and rough ones v beside them, (sum_k v_k) w_i / v_i has the mean sum_k w_k if sample i is
+chosen with a probability proportional to v_i. So the estimate of p(x) stays unbiased whatever v is, and its logarithm a
+lower bound in the mean; only its spread grows, by as much as log w - log v differs from sample to sample.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lambent.distributions.base import Distribution
+from lambent.errors import ConfigError
+from lambent.models import LatentModel
+from lambent.networks.mlp import MLPDecoderNet
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+Arithmetic = Callable[[], AbstractContextManager[Any]]
+
+
+class Rough(Distribution):
+    """p(x|z), (K, B), in rough arithmetic, which knows how to be computed again for some of the z.
+
+    Args:
+        found: The rough distribution.
+        again: (chosen (M, B) of the K) -> the distribution in full precision, of batch shape (M, B).
+        arithmetic: What the rough one is evaluated under.
+    """
+
+    def __init__(
+        self,
+        found: torch.distributions.Distribution,
+        again: Callable[[Tensor], torch.distributions.Distribution],
+        arithmetic: Arithmetic,
+    ) -> None:
+        self.found, self.again, self.arithmetic = found, again, arithmetic
+        super().__init__(found.batch_shape, found.event_shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rough one's, at which DRAW's q may look: any q will do that scores its own draws."""
+        return self.found.mean
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log probability, nats, but for what the arithmetic loses."""
+        with self.arithmetic():
+            return self.found.log_prob(value).float()
+
+    def corrections(
+        self, x: Tensor, log_px: Tensor, log_weight: Tensor | None, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What to add to the mean of ``log_px`` and to log sum_k v_k, (B,) each, nats.
+
+        The first is unbiased, as is the exponential of the second, from one sample an example each.
+
+        Args:
+            x: (B, *event).
+            log_px: Rough log p(x|z), (K, B).
+            log_weight: log v, (K, B); the second is 0 without it.
+            generator: Of the choice.
+        """
+        shape = log_px.shape[1:]
+        chosen = [torch.randint(len(log_px), shape, generator=generator, device=log_px.device)]
+        if log_weight is not None:
+            chosen.append(_drawn(log_weight, generator))
+        at = torch.stack(chosen)
+        exact, rough = self.again(at).log_prob(x).double(), log_px.gather(0, at)
+        missed = torch.where(exact == rough, 0.0, exact - rough)
+        return missed[0], missed[1] if log_weight is not None else torch.zeros_like(missed[0])
+
+
+def _drawn(log_weight: Tensor, generator: torch.Generator) -> Tensor:
+    """One of K for each of B, (B,), by their weights (K, B); any, where all of them are 0."""
+    share = torch.softmax(log_weight.T, 1).nan_to_num(1.0)
+    return torch.multinomial(share, 1, generator=generator).squeeze(1)
+
+
+class RoughLikelihood(nn.Module):
+    """A likelihood that gives `Rough` distributions; all else is the exact one's.
+
+    Args:
+        exact: p(x|z) in full precision.
+        precision: "bfloat16" or "int8".
+        device: Kind of device.
+
+    Raises:
+        ConfigError: "int8" where p(x|z) has another decoder than an MLP, or isn't on a CPU.
+    """
+
+    def __init__(self, exact: nn.Module, precision: str, device: str) -> None:
+        super().__init__()
+        self.exact, self.precision, self.rough = exact, precision, exact
+        self.arithmetic: Arithmetic = partial(torch.autocast, device, torch.bfloat16)
+        if precision == "int8":
+            self.rough, self.arithmetic = _in_int8(exact, device), nullcontext
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Rough:
+        """p(x|z) of batch shape (K, B), from z (K, B, latent)."""
+        columns = torch.arange(z.shape[1], device=z.device)
+        with self.arithmetic():
+            found = self.rough(z, condition)
+        return Rough(found, lambda chosen: self.exact(z[chosen, columns], condition), self.arithmetic)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("exact"), name)
+
+
+class Int8Linear(nn.Module):
+    """An affine map of whole numbers -127..127: the weights of each output, and all inputs, on scales of their own.
+
+    >>> layer = nn.Linear(64, 8)
+    >>> h = torch.randn(100, 64)
+    >>> bool((Int8Linear(layer)(h) - layer(h)).std() < 0.02 * layer(h).std())
+    True
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, exact: nn.Linear) -> None:
+        super().__init__()
+        scale = _unit(exact.weight.detach().abs().amax(1))
+        self.register_buffer("weight", _whole(exact.weight.detach(), scale.unsqueeze(1)).T)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if exact.bias is None else exact.bias.detach())
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(N, outputs) of (N, inputs)."""
+        low, high = h.aminmax()
+        scale = _unit(torch.maximum(high, -low))
+        found = torch._int_mm(_whole(h, scale), self.weight).float().mul_(scale * self.scale)
+        return found if self.bias is None else found.add_(self.bias)
+
+
+def _unit(largest: Tensor) -> Tensor:
+    """The step at which numbers up to ``largest`` are -127..127 steps."""
+    return largest.clamp_min(1e-30) / 127
+
+
+def _whole(numbers: Tensor, unit: Tensor) -> Tensor:
+    """In steps of ``unit``."""
+    return (numbers * unit.reciprocal()).round_().to(torch.int8)
+
+
+def roughened(model: LatentModel, precision: str) -> LatentModel:
+    """``model``, sharing all its parts, but with its p(x|z) in rough arithmetic; q and the prior stay as they are.
+
+    Args:
+        model: Its likelihood is called once a pass, with z (K, B, latent).
+        precision: "bfloat16" (products and convolutions), "int8" (an MLP's affine maps, on a CPU), or "float32" for the
+            model itself.
+
+    Raises:
+        ConfigError: another precision, or "int8" where p(x|z) has another decoder than an MLP, or isn't on a CPU.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision={precision}: expected one of {', '.join(PRECISIONS)}")
+    if precision == "float32":
+        return model
+    found, device = copy.copy(model), next(model.parameters()).device.type
+    likelihood = RoughLikelihood(model.likelihood, precision, device)
+    found.__dict__["_modules"] = {**model._modules, "likelihood": likelihood}
+    return found
+
+
+def _in_int8(likelihood: nn.Module, device: str) -> nn.Module:
+    decoder = getattr(likelihood, "decoder", None)
+    if device != "cpu" or not isinstance(decoder, MLPDecoderNet):  # others may read a map's weights themselves
+        raise ConfigError(
+            f"precision=int8 is for decoder=mlp on a CPU: found {type(decoder).__name__} on {device}; use "
+            "precision=bfloat16, or leave it out"
+        )
+    return _replaced(likelihood)
+
+
+def _replaced(module: nn.Module) -> nn.Module:
+    """A copy that shares everything but its affine maps."""
+    if type(module) is nn.Linear:
+        return Int8Linear(module)
+    found = copy.copy(module)
+    children = {name: None if child is None else _replaced(child) for name, child in module._modules.items()}
+    found.__dict__["_modules"] = children
+    return found
