@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
-from lambent.distributions.numerics import event_sum, full_precision, split_shape
+from lambent.distributions.numerics import event_sum, full_precision, joint_shape, split_shape
 from lambent.errors import ConfigError
 
 _MAX_ENUMERATED_COINS = 20
@@ -91,9 +91,9 @@ class _CoinTerms(torch.autograd.Function):
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, logits: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(logits, value)
-        terms = F.logsigmoid(logits)
-        if terms.shape != torch.broadcast_shapes(terms.shape, value.shape):
-            terms = terms.expand(torch.broadcast_shapes(terms.shape, value.shape)).clone()
+        terms, shape = F.logsigmoid(logits), joint_shape(logits, value)
+        if terms.shape != shape:
+            terms = terms.expand(shape).clone()
         return terms.addcmul_(value - 1, logits)
 
     @staticmethod

@@ -31,8 +31,9 @@ def matmul(first: Tensor, second: Tensor) -> Tensor:
 
 
 def joint_shape(first: Tensor, second: Tensor) -> torch.Size:
-    """The shape that the two broadcast to."""
-    if second.dim() == 0 or first.shape == second.shape:
+    """The shape that the two broadcast to; without asking torch, which takes long, where ``second`` fits in."""
+    pairs = zip(reversed(first.shape), reversed(second.shape), strict=False)
+    if second.dim() <= first.dim() and all(n in (1, m) for m, n in pairs):
         return first.shape
     return torch.broadcast_shapes(first.shape, second.shape)
 
