@@ -208,6 +208,13 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def name_beside(axes: Axes, name: str, point: tuple[float, float], height: float, color: str = INK) -> None:
+    """A point's name on the right of the frame, at a share of its height, with a thin line to the point."""
+    line = {"arrowstyle": "-", "color": SOFT, "linewidth": 0.4, "shrinkA": 1, "shrinkB": 4, "relpos": (0, 0.5)}
+    place: dict[str, Any] = {"xytext": (1.04, height), "textcoords": "axes fraction", "va": "center"}
+    axes.annotate(name, point, **place, fontsize=8.5, color=color, arrowprops=line)
+
+
 def spread(heights: list[float], apart: float = 0.07) -> list[float]:
     """Ascending heights moved as little as keeps them ``apart``, from 0 up.
 

@@ -13,8 +13,8 @@ from lambent.report.drawing import (
     INK,
     LINE,
     ORANGE,
-    SOFT,
     Axes,
+    name_beside,
     percent,
     require_matplotlib,
     spread,
@@ -115,23 +115,7 @@ def _names(axes: Axes, rows: list[Row]) -> None:
     low, high = (math.log(limit) for limit in axes.get_ylim())
     heights = spread([(math.log(row.variance) - low) / (high - low) for row in rows])
     for row, height in zip(rows, heights, strict=True):
-        axes.annotate(
-            _label(row),
-            (row.ms, row.variance),
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8.5,
-            color=ORANGE if _biased(row) else INK,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": SOFT,
-                "linewidth": 0.4,
-                "shrinkA": 1,
-                "shrinkB": 4,
-                "relpos": (0, 0.5),
-            },
-        )
+        name_beside(axes, _label(row), (row.ms, row.variance), height, ORANGE if _biased(row) else INK)
 
 
 def _label(row: Row) -> str:

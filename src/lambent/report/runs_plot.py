@@ -15,6 +15,7 @@ from lambent.report.drawing import (
     Axes,
     Paint,
     colours,
+    name_beside,
     number,
     spread,
 )
@@ -120,23 +121,7 @@ def _names(axes: Axes, rows: Sequence[Row]) -> None:
     ordered = sorted(rows, key=lambda row: row.found["distortion"])
     heights = spread([(row.found["distortion"] - low) / (high - low) for row in ordered], min(0.07, 1 / len(rows)))
     for row, height in zip(ordered, heights, strict=True):
-        axes.annotate(
-            row.name,
-            _place(row),
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8.5,
-            color=INK,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": SOFT,
-                "linewidth": 0.4,
-                "shrinkA": 1,
-                "shrinkB": 4,
-                "relpos": (0, 0.5),
-            },
-        )
+        name_beside(axes, row.name, _place(row), height)
 
 
 def _bars(axes: Axes, rows: Sequence[Row]) -> None:
