@@ -198,3 +198,16 @@ def learnt(settings, steps, elements=12, back=3, flip=0.05):
     with torch.no_grad():
         nats = loss(net.eval()(x, None, 0).flatten(1), x, reduction="none").sum(1)
     return nats.mean().item() - entropy, nats.std().item() / len(x) ** 0.5
+
+
+TEXT = [[1, 2, 0, 0, 0], [2, 1, 0, 0, 0], [1, 2, 2, 1, 2], [0, 0, 0, 0, 0]]
+"""Symbols of four texts, 0 the end: one in another order, one without an end, one that begins with it."""
+
+
+def pad_independent(net):
+    """What stands after the first end is not seen, the end itself is, and all of a text without one."""
+    x, other = one_hot_text(TEXT, 3), one_hot_text([[*r[:3], 2, 1] for r in TEXT], 3)
+    h, moved = net(x), net(other)
+    same = torch.allclose(h[:2], moved[:2], atol=1e-13) and torch.allclose(h[3], net(other[3:])[0], atol=1e-13)
+    ended = net(one_hot_text([[1, 2, 2, 0, 0]], 3))[0]
+    return same and (h[2] - moved[2]).abs().max() > 1e-3 and (h[0] - ended).abs().max() > 1e-3

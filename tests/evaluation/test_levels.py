@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torch import nn
 
 import lambent
 import lambent.evaluation.bounds as module
@@ -21,30 +20,13 @@ from lambent.trace import Latent, Trace
 from lambent.training import terms
 from lambent.training.collapse import idle_levels, judged_levels
 from lambent.training.console import Console
+from line_levels import Line, Prior
 
 UP = ((0.8, 0.5), (-0.6, 0.7), (1.1, 0.4), (0.3, 1.2))
 """Slope and standard deviation of q(z1|x), q(z2|z1), ..."""
 DOWN = ((0.7, 0.9), (1.2, 0.6), (-0.5, 0.8))
 """Of p(z1|z2), p(z2|z3), ...; p(x|z1) is N(2 z1, 0.3^2)."""
 NAMES = ("z1", "z2", "z3", "z4")
-
-
-class Line(nn.Module):
-    """N(slope v, scale^2), one dimension."""
-
-    def __init__(self, slope, scale):
-        super().__init__()
-        self.slope, self.log_scale = slope, torch.tensor(math.log(scale), dtype=torch.float64)
-
-    def forward(self, value, condition=None):
-        return Normal(self.slope * value, self.log_scale.view(1))
-
-    given = forward
-
-
-class Prior(nn.Module):
-    def forward(self, condition=None):
-        return StandardNormal((1,), dtype=torch.float64)
 
 
 class Seen(Line):

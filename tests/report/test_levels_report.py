@@ -1,17 +1,14 @@
 """The panels of levels: what their words say is true, and what is said to be held is held."""
 
 import dataclasses
-import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from page_parser import Page, numbers_in
-from torch import nn
 
 from lambent import fit
-from lambent.distributions import Normal, StandardNormal
 from lambent.models import MarkovChain
 from lambent.report import collapse, levels, noise_levels
 from lambent.report.build import build
@@ -20,6 +17,7 @@ from lambent.report.material import gather
 from lambent.report.numbers import evaluation
 from lambent.training.console import Console
 from lambent.training.metrics import numbers
+from line_levels import Line, Prior
 
 LADDER = {"model": "ladder", "latent": 6, "above": (4, 2)}
 DIFFUSION = {"decoder": "denoising-mlp", "decoder__width": 16, "decoder__blocks": 1, "sampling": 6, "epochs": 2}
@@ -114,22 +112,6 @@ def test_what_is_held_is_held(ladder):
     free = bases.redrawn(names[1:], rows) - bases.means
     assert float(free.abs().max()) > 1e-4
     assert bases.left(names) < 1e-10
-
-
-class Line(nn.Module):
-    def __init__(self, slope, scale):
-        super().__init__()
-        self.slope, self.log_scale = slope, torch.tensor(math.log(scale), dtype=torch.float64)
-
-    def forward(self, value, condition=None):
-        return Normal(self.slope * value, self.log_scale.view(1))
-
-    given = forward
-
-
-class Prior(nn.Module):
-    def forward(self, condition=None):
-        return StandardNormal((1,), dtype=torch.float64)
 
 
 def linear():
