@@ -59,7 +59,7 @@ def _limits(metadata: Any) -> str:
 
 
 MOST_PARTS = 4
-COUNTED = {
+UNITS_BY = {
     "mean": "",
     "rate": "  (rate above 0.01 nats)",
     "rate or mean": "  (rate above 0.01 nats; where it isn't known by latent, variance of the mean above 0.01)",
@@ -97,7 +97,7 @@ def evaluation_text(found: Evaluation) -> str:
     if found.information is not None:
         lines.append(f"  {'I(x;z)':<16} {information_text(found.information)}")
     if found.latent and not found.codes:
-        lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}{COUNTED[found.units_by]}")
+        lines.append(f"  {'active units':<16} {found.active_units} of {found.latent}{UNITS_BY[found.units_by]}")
     for name, used in (found.codes or {}).items():
         lines.append(f"  {f'codes {name}':<16} {used['usage']:.1%} used, perplexity {used['perplexity']:.1f}")
     if found.non_finite:

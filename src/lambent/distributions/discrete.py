@@ -100,8 +100,16 @@ class _CoinTerms(torch.autograd.Function):
     def backward(ctx: torch.autograd.function.FunctionCtx, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
         logits, value = ctx.saved_tensors  # type: ignore[attr-defined]
         needs_logits, needs_value = ctx.needs_input_grad  # type: ignore[attr-defined]
-        to_logits = (grads[0] * (value - logits.sigmoid())).sum_to_size(logits.shape) if needs_logits else None
+        to_logits = _to_logits(logits, value, grads[0]).sum_to_size(logits.shape) if needs_logits else None
         return to_logits, (grads[0] * logits).sum_to_size(value.shape) if needs_value else None
+
+
+def _to_logits(logits: Tensor, value: Tensor, grad: Tensor) -> Tensor:
+    """grad (value - sigmoid(l)); in the sigmoid's own memory, unless its gradient is wanted in turn."""
+    chance = logits.sigmoid()
+    if torch.is_grad_enabled() or grad.shape != chance.shape:
+        return grad * (value - chance)
+    return torch.sub(value, chance, out=chance).mul_(grad)
 
 
 class OneHotCategorical(Distribution):
