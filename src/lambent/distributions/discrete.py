@@ -105,7 +105,7 @@ class _CoinTerms(torch.autograd.Function):
 
 
 def _to_logits(logits: Tensor, value: Tensor, grad: Tensor) -> Tensor:
-    """grad (value - sigmoid(l)); in the sigmoid's own memory, unless its gradient is wanted in turn."""
+    """Of log p by l: grad (value - sigmoid(l)), in the sigmoid's own memory unless it is to be derived again."""
     chance = logits.sigmoid()
     if torch.is_grad_enabled() or grad.shape != chance.shape:
         return grad * (value - chance)
