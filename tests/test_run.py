@@ -47,3 +47,17 @@ def test_networks_by_name_and_conditional_recipes_take_bare_settings():
     line = run.interpolate(torch.zeros(1, 2), torch.ones(1, 2), steps=3, label="7")
     assert line.shape == (1, 3, 1, 8, 8)
     assert not torch.equal(line, run.interpolate(torch.zeros(1, 2), torch.ones(1, 2), steps=3, label="1"))
+
+
+def test_a_run_from_before_an_option_came_is_opened_and_resumed(tmp_path):
+    settings = {"channels": 4, "layers": 2, "out": tmp_path / "run", "console": QUIET, "threads": 1}
+    lambent.fit("pixelcnn", "digits", train__steps=2, **settings)
+    recipe = tmp_path / "run" / "recipe.toml"
+    text = recipe.read_text()
+    assert "\nplaces = 0\n" in text
+    recipe.write_text(text.replace("\nplaces = 0\n", "\n"))
+    assert lambent.load(tmp_path / "run").step == 2
+    assert lambent.fit("pixelcnn", "digits", train__steps=2, resume=True, **settings).step == 2
+    recipe.write_text(recipe.read_text().replace("\nchannels = 4\n", "\nchannels = 5\n"))
+    with pytest.raises(ConfigError, match=r"decoder\.channels: 5 -> 4"):
+        lambent.fit("pixelcnn", "digits", train__steps=2, resume=True, **settings)

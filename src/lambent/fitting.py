@@ -19,7 +19,7 @@ from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.summary import figure, level_figures
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
-from lambent.recipes import Config, biases, check, configure, layer_of_file, objective_of
+from lambent.recipes import Config, biases, check, completed, configure, layer_of_file, objective_of
 from lambent.run import Run, load, with_modules
 from lambent.sources import ARRAYS, Source, check_support, dataset_of
 from lambent.stages import stages_of
@@ -264,7 +264,7 @@ def _start_from_init(job: Job, console: Console, start: Run | None) -> None:
             console.say(said)
     elif train.init:
         folder = RunFolder(train.init)
-        require_same_side(folder.read_recipe(), _stored(job.values), train.freeze, f"train.init={train.init}")
+        require_same_side(_recorded(folder), _stored(job.values), train.freeze, f"train.init={train.init}")
         found = checkpoint.best(folder.path)
         tensors = found.tensors.get("ema") or found.tensors["model"]
         where = f"train.init={train.init} (step {found.step})"
@@ -295,7 +295,7 @@ def _open(
         going_on = folder.claim(resume=resume)
         probe_writable(folder.path, _bytes_needed(job))
         if going_on:
-            require_same(folder.read_recipe(), _stored(job.values), "recipe.toml", allowed=MAY_CHANGE)
+            require_same(_recorded(folder), _stored(job.values), "recipe.toml", allowed=MAY_CHANGE)
         else:
             folder.write_recipe(job.values)
             folder.write_json(folder.environment, environment(str(job.engine.device), threads))
@@ -309,6 +309,11 @@ def _open(
         log = stack.enter_context(LogWriter(folder.log))
         recorder.console.log = log.write
         log.write(f"step {recorder.trainer.progress.step}: training on {job.engine.device}, {threads} threads")
+
+
+def _recorded(folder: RunFolder) -> dict[str, Any]:
+    """A run's ``recipe.toml``; what is a setting only since then has its default."""
+    return _stored(completed(folder.read_recipe()))
 
 
 def _stored(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from lambent.data import (
     one_hot,
 )
 from lambent.distributions import central, sample
-from lambent.draws import Ancestral, Detached, Draw, Enumerate, Held, Mode
+from lambent.draws import Ancestral, Detached, Draw, Held, Mode
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds, mix
 from lambent.evaluation.each import as_npz
-from lambent.evaluation.rough import roughened
+from lambent.evaluation.rough import require_even, roughened
 from lambent.evaluation.summary import Evaluation, summarise
 from lambent.evaluation.units import posterior_means, rated, unit_rates
 from lambent.facts import data_facts, exact, latent_facts
@@ -44,6 +44,9 @@ from lambent.training.engine import Engine, choose_device, choose_threads
 from lambent.training.files import atomic_write
 from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
+
+FEW = 3
+"""Samples under which rough arithmetic saves nothing: two of each chunk are computed again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,35 +120,33 @@ class Run:
             threads: Processors to use.
             engine: Where several processes share the work.
             precision: "float32", or "bfloat16" or "int8" for p(x|z) of most samples: a few, computed again, correct
-                them, so that every number keeps its mean or stays the bound that it was.
+                them, so that the ELBO keeps its mean and IWAE-K stays a lower bound. For models whose cost is the
+                decoder's.
 
         Raises:
             ConfigError: less than one sample, or a precision that there is nothing to compute in.
+            NumericsError: a precision in which p(x|z) is too far off for a tight bound.
         """
         if samples < 1:
             raise ConfigError(f"samples={samples}: expected at least 1")
         engine = engine or Engine(self.device)
         prepared = self.prepare(data)
+        samples = 1 if self.config.posterior.deterministic else samples
         found = bounds(
-            roughened(self.model, self._precise(precision, prepared)),
+            roughened(self.model, _precise(precision, samples)),
             partial(stretch, prepared),
             len(prepared),
-            samples=1 if self.config.posterior.deterministic else samples,
+            samples=samples,
             seed=seed,
             draw=self.draw,
             device=self.device,
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
             share=(engine.rank, engine.world),
-        )
+        ).summed(engine.sum)
         facts = data_facts(self, prepared), latent_facts(self, prepared, seed)
-        return summarise(found.summed(engine.sum), *facts, exact(self.model, prepared), seed)
-
-    def _precise(self, precision: str, prepared: View) -> str:
-        if precision != "float32" and (isinstance(self.draw, Enumerate) or not self.glimpse(prepared).weighted):
-            raise ConfigError(
-                f"precision={precision} is for importance samples, of which this model has none; leave it out"
-            )
-        return precision
+        evaluation = summarise(found, *facts, exact(self.model, prepared), seed)
+        require_even(precision, evaluation.uneven)
+        return evaluation
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""
@@ -347,6 +348,14 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
+
+
+def _precise(precision: str, samples: int) -> str:
+    if precision != "float32" and samples < FEW:
+        raise ConfigError(
+            f"precision={precision} is for importance samples: found {samples}, expected {FEW} or more; leave it out"
+        )
+    return precision
 
 
 def load(

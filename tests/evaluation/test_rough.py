@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -11,10 +12,10 @@ from torch import nn
 import lambent
 from lambent.cli.app import run as command
 from lambent.draws import Pathwise
-from lambent.errors import ConfigError
+from lambent.errors import ConfigError, NumericsError
 from lambent.evaluation import rough as module
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.rough import Int8Linear, Rough, RoughLikelihood, roughened
+from lambent.evaluation.rough import Int8Linear, Rough, RoughLikelihood, require_even, roughened
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
@@ -101,8 +102,40 @@ def test_p_and_the_elbo_keep_their_means_however_rough_the_arithmetic():
     assert above < 0, "the mean of log p is a lower bound"
 
 
+def test_what_loosens_the_bound_is_measured_and_refused_where_it_is_much():
+    """log v = log w + normal noise of 0.3 or 0.8 nats for each sample."""
+    for noise, loose in ((0.3, False), (0.8, True)):
+        model, generator = distorted(vae(), 0.0), torch.Generator().manual_seed(0)
+        add_noise(model.likelihood, noise, generator)
+        x = examples().repeat(100, 1)
+        found = bounds(model, lambda a, b: (x[a:b], None), len(x), samples=50)  # noqa: B023
+        uneven = found.uneven.mean().sqrt().item()
+        assert abs(uneven - noise) < 0.06 * noise
+        if loose:
+            with pytest.raises(NumericsError, match=r"differ by 0\.[78]\d* nats from sample to sample"):
+                require_even("int8", uneven)
+        else:
+            require_even("int8", uneven)
+    with pytest.raises(NumericsError):
+        require_even("int8", math.nan)
+
+
+def add_noise(likelihood, size, generator):
+    """To every rough log p(x|z)."""
+    forward = likelihood.forward
+
+    def noisy(z, condition=None):
+        found = forward(z, condition)
+        log_prob, shift = found.log_prob, size * torch.randn(z.shape[:2], generator=generator)
+        found.log_prob = lambda value: log_prob(value) + shift
+        return found
+
+    likelihood.forward = noisy
+
+
 def no_correction(patch):
-    patch.setattr(Rough, "corrections", lambda self, x, log_px, w, g: (log_px.new_zeros(()), log_px.new_zeros(())))
+    zeros = lambda self, x, log_px, w, g: (torch.zeros_like(log_px[0]), torch.zeros_like(log_px[0]))  # noqa: E731
+    patch.setattr(Rough, "corrections", zeros)
     return (0, 1)
 
 
@@ -256,9 +289,10 @@ REFUSED = {
         "int8",
         "found MADE on cpu; use precision=bfloat16",
     ),
-    "no weights": ("ae", {"hidden": [8]}, "bfloat16", "of which this model has none"),
-    "all summed": ("gmm", {}, "bfloat16", "of which this model has none"),
-    "no latents": ("made", {"hidden": [8]}, "bfloat16", "of which this model has none"),
+    "no weights": ("ae", {"hidden": [8]}, "bfloat16", "importance samples: found none"),
+    "all summed": ("gmm", {}, "bfloat16", "importance samples: found none"),
+    "some summed": ("vae", {"model": "joint", "draw": "mixed", "hidden": [8]}, "bfloat16", "found none"),
+    "no latents": ("made", {"hidden": [8]}, "bfloat16", "importance samples: found none"),
 }
 
 
@@ -274,6 +308,10 @@ def test_the_command_says_what_it_computed_in(tmp_path, capsys):
     out = str(tmp_path / "run")
     lambent.fit("vae", "digits", hidden=[8], latent=2, steps=2, threads=1, console=QUIET, out=out)
     assert command(["evaluate", out, "--samples", "20", "--precision", "int8", "--threads", "1"]) == 0
-    assert "K = 20, in int8, corrected by some in float32" in capsys.readouterr().out
+    assert re.search(
+        r"K = 20, in int8 \(uneven by 0\.\d+ nats\), corrected by some in float32", capsys.readouterr().out
+    )
+    assert command(["evaluate", out, "--precision", "int8", "--samples", "2"]) == 2
+    assert "found 2, expected 3 or more" in capsys.readouterr().err
     assert command(["evaluate", out, "--precision", "half"]) == 2
     assert "precision=half" in capsys.readouterr().err

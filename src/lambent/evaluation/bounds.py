@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lambent.draws import Draw, Enumerate, NoDraw, Pathwise
+from lambent.errors import ConfigError
 from lambent.evaluation.rough import Rough, RoughLikelihood
 from lambent.models import LatentModel
 from lambent.trace import Kind, Trace
@@ -50,6 +51,7 @@ class Bounds:
         iwae_kind: What ``iwae`` is.
         samples: K.
         precision: What p(x|z) was computed in; but for "float32" a few samples again, to correct the others.
+        uneven: Mean square of how differently log p(x|z) was off from sample to sample, before, (N,); None if exact.
     """
 
     elbo: Tensor
@@ -63,6 +65,7 @@ class Bounds:
     iwae_kind: Kind
     samples: int
     precision: str = "float32"
+    uneven: Tensor | None = None
 
     def summed(self, add: Callable[[Tensor], Tensor]) -> Bounds:
         """Over processes: each filled its own blocks and left 0 elsewhere, so that adding restores every number."""
@@ -74,6 +77,7 @@ class Bounds:
             distortion=add(self.distortion.clone()),
             iwae=None if self.iwae is None else add(self.iwae.clone()),
             effective=None if self.effective is None else add(self.effective.clone()),
+            uneven=None if self.uneven is None else add(self.uneven.clone()),
         )
 
 
@@ -88,6 +92,8 @@ class _Stream:
     log_sum: Tensor | None = None
     log_square_sum: Tensor | None = None
     log_corrected: Tensor | None = None
+    uneven: Tensor | float = 0.0
+    chunks: int = 0
 
     def add(self, trace: Trace, x: Tensor, count: int, generator: torch.Generator) -> None:
         """Takes in one chunk of ``count`` samples."""
@@ -98,8 +104,11 @@ class _Stream:
         log_weight = self._log_weight(trace, log_px, samples) if trace.weighted else None
         mean, total = trace.average(log_px), log_px.new_zeros(())
         if isinstance(trace.px, Rough):
+            if log_weight is None or trace.enumerated:
+                raise ConfigError(f"precision={trace.px.precision} is for importance samples: found none; leave it out")
             missed, total = trace.px.corrections(x, log_px, log_weight, generator)
-            mean = mean + missed
+            self.uneven = self.uneven + 0.5 * (missed - total).square()
+            mean, self.chunks = mean + missed, self.chunks + 1
         self.distortion = self.distortion - samples * mean
         if log_weight is not None:
             self._add_weights(log_weight, total)
@@ -116,15 +125,16 @@ class _Stream:
         self.log_corrected = _log_add(self.log_corrected, first + correction)
 
     def rows(self) -> Tensor:
-        """(4 + L, B): elbo, distortion, iwae, effective samples, and each level's rate."""
+        """(5 + L, B): elbo, distortion, iwae, effective samples, mean square of what was uneven, each level's rate."""
         rates, distortion = torch.as_tensor(self.rates) / self.count, torch.as_tensor(self.distortion) / self.count
         rates = rates.to(distortion.device)
         elbo, nothing = -(rates.sum(0) + distortion), torch.full_like(distortion, math.nan)
         if self.log_sum is None or self.log_square_sum is None or self.log_corrected is None:
-            return torch.cat([torch.stack([elbo, distortion, nothing, nothing]), rates])
+            return torch.cat([torch.stack([elbo, distortion, nothing, nothing, nothing]), rates])
+        uneven = torch.as_tensor(self.uneven).expand_as(elbo) / max(1, self.chunks)
         effective = nothing if self.enumerated else (2 * self.log_sum - self.log_square_sum).exp()
         iwae = self.log_corrected - math.log(self.count)
-        return torch.cat([torch.stack([elbo, distortion, iwae, effective]), rates])
+        return torch.cat([torch.stack([elbo, distortion, iwae, effective, uneven.to(elbo)]), rates])
 
 
 def _log_add(total: Tensor | None, more: Tensor) -> Tensor:
@@ -195,14 +205,14 @@ def bounds(
         parts = list(_map(work, mine, threads))
         if blocks and not mine:  # which numbers exist must be the same on every process
             parts = [work(blocks[0])]
-    terms = torch.zeros(len(parts[0]) if parts else 4, n, dtype=torch.float64)
+    terms = torch.zeros(len(parts[0]) if parts else 5, n, dtype=torch.float64)
     for (_, start, stop), found in zip(mine, parts, strict=False):
         terms[:, start:stop] = found
     elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
     iwae, effective = (terms[2], terms[3]) if weighted else (None, None)
-    rates, levels = terms[4:], names[0] if names else ()
-    summed = (rates.sum(0), rates, levels)
-    return Bounds(terms[0], *summed, terms[1], iwae, effective, elbo_kind, iwae_kind, samples, precision)
+    uneven = None if precision == "float32" else terms[4]
+    rates, kept = terms[5:], (elbo_kind, iwae_kind, samples, precision, uneven)
+    return Bounds(terms[0], rates.sum(0), rates, names[0] if names else (), terms[1], iwae, effective, *kept)
 
 
 def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:

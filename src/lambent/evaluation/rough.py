@@ -1,8 +1,9 @@
 """p(x|z) of many samples in rough arithmetic, and of a few of them again in full precision: as true, and faster.
 
 With weights w of K draws and rough ones v beside them, (sum_k v_k) w_i / v_i has the mean sum_k w_k if sample i is
-chosen with a probability proportional to v_i. So the estimate of p(x) stays unbiased whatever v is, and its logarithm a
-lower bound in the mean; only its spread grows, by as much as log w - log v differs from sample to sample.
+chosen with a probability proportional to v_i. So the estimate of p(x) stays unbiased whatever v is (but 0 where w is
+not), and its logarithm a lower bound in the mean. That bound is the looser the more log w - log v differs from sample
+to sample, which is measured, and refused above `LOOSE` nats.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from lambent.distributions.base import Distribution
-from lambent.errors import ConfigError
+from lambent.errors import ConfigError, NumericsError
 from lambent.models import LatentModel
 from lambent.networks.mlp import MLPDecoderNet
 
 PRECISIONS = ("float32", "bfloat16", "int8")
+LOOSE = 0.5
+"""Nats by which rough log p(x|z) may be off differently from sample to sample (root mean square)."""
 Arithmetic = Callable[[], AbstractContextManager[Any]]
 
 
@@ -32,6 +35,7 @@ class Rough(Distribution):
         found: The rough distribution.
         again: (chosen (M, B) of the K) -> the distribution in full precision, of batch shape (M, B).
         arithmetic: What the rough one is evaluated under.
+        precision: Its name.
     """
 
     def __init__(
@@ -39,13 +43,14 @@ class Rough(Distribution):
         found: torch.distributions.Distribution,
         again: Callable[[Tensor], torch.distributions.Distribution],
         arithmetic: Arithmetic,
+        precision: str,
     ) -> None:
-        self.found, self.again, self.arithmetic = found, again, arithmetic
+        self.found, self.again, self.arithmetic, self.precision = found, again, arithmetic, precision
         super().__init__(found.batch_shape, found.event_shape)
 
     @property
     def mean(self) -> Tensor:
-        """The rough one's, at which DRAW's q may look: any q will do that scores its own draws."""
+        """The rough one's, at which DRAW's q looks: the bound is as true of any q that scores its own draws."""
         return self.found.mean
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -54,7 +59,7 @@ class Rough(Distribution):
             return self.found.log_prob(value).float()
 
     def corrections(
-        self, x: Tensor, log_px: Tensor, log_weight: Tensor | None, generator: torch.Generator
+        self, x: Tensor, log_px: Tensor, log_weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """What to add to the mean of ``log_px`` and to log sum_k v_k, (B,) each, nats.
 
@@ -63,17 +68,14 @@ class Rough(Distribution):
         Args:
             x: (B, *event).
             log_px: Rough log p(x|z), (K, B).
-            log_weight: log v, (K, B); the second is 0 without it.
+            log_weight: log v, (K, B).
             generator: Of the choice.
         """
-        shape = log_px.shape[1:]
-        chosen = [torch.randint(len(log_px), shape, generator=generator, device=log_px.device)]
-        if log_weight is not None:
-            chosen.append(_drawn(log_weight, generator))
-        at = torch.stack(chosen)
+        anyone = torch.randint(len(log_px), log_px.shape[1:], generator=generator, device=log_px.device)
+        at = torch.stack([anyone, _drawn(log_weight, generator)])
         exact, rough = self.again(at).log_prob(x).double(), log_px.gather(0, at)
         missed = torch.where(exact == rough, 0.0, exact - rough)
-        return missed[0], missed[1] if log_weight is not None else torch.zeros_like(missed[0])
+        return missed[0], missed[1]
 
 
 def _drawn(log_weight: Tensor, generator: torch.Generator) -> Tensor:
@@ -106,7 +108,8 @@ class RoughLikelihood(nn.Module):
         columns = torch.arange(z.shape[1], device=z.device)
         with self.arithmetic():
             found = self.rough(z, condition)
-        return Rough(found, lambda chosen: self.exact(z[chosen, columns], condition), self.arithmetic)
+        again = lambda chosen: self.exact(z[chosen, columns], condition)  # noqa: E731
+        return Rough(found, again, self.arithmetic, self.precision)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -153,11 +156,24 @@ def _whole(numbers: Tensor, unit: Tensor) -> Tensor:
     return (numbers * unit.reciprocal()).round_().to(torch.int8)
 
 
+def require_even(precision: str, uneven: float) -> None:
+    """Refuse a bound that rough arithmetic made loose.
+
+    Raises:
+        NumericsError: ``uneven``, the root mean square in nats, is above `LOOSE`, or not finite.
+    """
+    if not uneven <= LOOSE:
+        raise NumericsError(
+            f"precision={precision}: log p(x|z) is off by amounts that differ by {uneven:.2g} nats from sample to "
+            f"sample, expected at most {LOOSE} so that the bound stays tight; use precision=float32"
+        )
+
+
 def roughened(model: LatentModel, precision: str) -> LatentModel:
-    """``model``, sharing all its parts, but with its p(x|z) in rough arithmetic; q and the prior stay as they are.
+    """``model``, sharing all its parts, but with its p(x|z) in rough arithmetic; the latents' p and q keep theirs.
 
     Args:
-        model: Its likelihood is called once a pass, with z (K, B, latent).
+        model: Its likelihood is called with z (K, B, latent).
         precision: "bfloat16" (products and convolutions), "int8" (an MLP's affine maps, on a CPU), or "float32" for the
             model itself.
 

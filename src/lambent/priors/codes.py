@@ -93,7 +93,7 @@ class PixelCNNPriorSettings(_OrderedSettings):
     channels: int = option(64, "channels of each stack", minimum=1)
     layers: int = option(6, "gated layers", minimum=1)
     embedding: int = option(32, "width of the table in which codes are looked up", minimum=1)
-    places: int = option(16, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
+    places: int = option(0, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
 
     def network(self, grid: tuple[int, ...]) -> GatedPixelCNNDecoder:
         """A gated PixelCNN with a table of codes.

@@ -2,7 +2,7 @@
 
 from lambent.recipes.check import biases, check, objective_of, rate_of
 from lambent.recipes.code_structure import CodeStructure
-from lambent.recipes.config import Config, layer_of_file, layer_of_tokens, layer_of_values, resolve
+from lambent.recipes.config import Config, completed, layer_of_file, layer_of_tokens, layer_of_values, resolve
 from lambent.recipes.diffusion_structure import DiffusionStructure
 from lambent.recipes.image_ladder_structure import ImageLadderStructure
 from lambent.recipes.ladder_structure import LadderStructure
@@ -21,6 +21,7 @@ __all__ = [
     "RecurrentStructure",
     "biases",
     "check",
+    "completed",
     "configure",
     "find_recipe",
     "layer_of_file",

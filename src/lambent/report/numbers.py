@@ -271,7 +271,8 @@ def _others(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         return rows
     if found["effective_samples"] is not None and found["samples"] > 1:
         effective = f"{number(found['effective_samples'], 1)} of {found['samples']:,}"
-        rows.append(("effective K", effective, "", "effective sample size of the importance weights"))
+        rough = f", computed in {found['precision']}" if "precision" in found else ""
+        rows.append(("effective K", effective, "", f"effective sample size of the importance weights{rough}"))
     if found.get("codes"):
         return [*rows, ("codes", codes.in_use(found), "", "share of the codes that occur; exp of their entropy")]
     rows += _information(found)
