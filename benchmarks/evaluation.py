@@ -155,7 +155,7 @@ def growth(options: argparse.Namespace) -> float:
         else:
             peer.get_nll(floats, n_samples=samples, batch_size=samples)
 
-    evaluate(1)
+    evaluate(3)
     return peak_growth(lambda: evaluate(options.samples))
 
 

@@ -110,9 +110,11 @@ def test_what_loosens_the_bound_is_measured_and_refused_where_it_is_much():
         x = examples().repeat(100, 1)
         found = bounds(model, lambda a, b: (x[a:b], None), len(x), samples=50)  # noqa: B023
         uneven = found.uneven.mean().sqrt().item()
-        assert abs(uneven - noise) < 0.06 * noise
+        # a sample is the likelier to be chosen by weight the more its noise raised it: by noise^2 nats at most
+        most, error = math.hypot(noise, noise**2 / 2**0.5), 5 / math.sqrt(2 * len(x))
+        assert (1 - error) * noise < uneven < (1 + error) * most
         if loose:
-            with pytest.raises(NumericsError, match=r"differ by 0\.[78]\d* nats from sample to sample"):
+            with pytest.raises(NumericsError, match=r"differ by 0\.[789]\d* nats from sample to sample"):
                 require_even("int8", uneven)
         else:
             require_even("int8", uneven)
@@ -259,7 +261,7 @@ def test_a_run_is_evaluated_to_the_same_numbers_and_left_as_it_was(precision):
         gain = found.each[name] - exact.each[name]
         assert gain.abs().max() > 0
         assert abs(gain.mean()) < 5 * gain.std() / math.sqrt(len(gain))
-    assert torch.equal(found.each["rate"], exact.each["rate"])
+    assert torch.allclose(found.each["rate"], exact.each["rate"], atol=1e-5), "in closed form, of features in float32"
     assert abs(found.effective - exact.effective) < 0.05 * exact.effective
     assert run.model.likelihood is likelihood
     assert all(torch.equal(value, state[name]) for name, value in run.model.state_dict().items())

@@ -23,10 +23,10 @@ from lambent.trace import Kind, Trace
 
 ROWS = 1024
 """Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
-ROUGH = 4
-"""So many times as many rows in rough arithmetic: they are smaller, and each chunk is corrected by some of its own."""
 EXAMPLES = 32
 """Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
+ROUGH_EXAMPLES = 8
+"""The same in rough arithmetic, where two samples of each example and chunk are computed again."""
 BLOCKS = 16
 """Blocks that a small data set is cut into, so that a few examples keep every thread at work to the end."""
 
@@ -180,9 +180,8 @@ def bounds(
     draw = Pathwise() if draw is None else draw
     device = device or torch.device("cpu")
     states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
-    blocks = list(_blocks(n, samples * states))
     precision = model.likelihood.precision if isinstance(model.likelihood, RoughLikelihood) else "float32"
-    rows = ROWS if precision == "float32" else ROWS * ROUGH
+    blocks = list(_blocks(n, samples * states, EXAMPLES if precision == "float32" else ROUGH_EXAMPLES))
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
     names: list[tuple[str, ...]] = []
@@ -193,7 +192,7 @@ def bounds(
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)
-            for first, count in _chunks(samples, stop - start, draw, rows):
+            for first, count in _chunks(samples, stop - start, draw):
                 part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
@@ -215,18 +214,18 @@ def bounds(
     return Bounds(terms[0], rates.sum(0), rates, names[0] if names else (), terms[1], iwae, effective, *kept)
 
 
-def _blocks(n: int, samples: int) -> Iterator[tuple[int, int, int]]:
-    size = max(4, min(EXAMPLES, n // BLOCKS), ROWS // samples)
+def _blocks(n: int, samples: int, most: int = EXAMPLES) -> Iterator[tuple[int, int, int]]:
+    size = max(4, min(most, n // BLOCKS), ROWS // samples)
     for index, start in enumerate(range(0, n, size)):
         yield index, start, min(n, start + size)
 
 
-def _chunks(samples: int, examples: int, draw: Draw, rows: int = ROWS) -> Iterator[tuple[int, int]]:
+def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[tuple[int, int]]:
     """The first sample and the number of each."""
     if isinstance(draw, Enumerate | NoDraw):  # every value once
         yield 0, 1
         return
-    size = max(1, rows // examples)
+    size = max(1, ROWS // examples)
     for start in range(0, samples, size):
         yield start, min(size, samples - start)
 
