@@ -25,7 +25,7 @@ ROWS = 1024
 """Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
 EXAMPLES = 32
 """Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
-ROUGH_EXAMPLES = 8
+ROUGH_ROWS, ROUGH_EXAMPLES = 4096, 16
 """The same in rough arithmetic, where two samples of each example and chunk are computed again."""
 BLOCKS = 16
 """Blocks that a small data set is cut into, so that a few examples keep every thread at work to the end."""
@@ -181,7 +181,8 @@ def bounds(
     device = device or torch.device("cpu")
     states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
     precision = model.likelihood.precision if isinstance(model.likelihood, RoughLikelihood) else "float32"
-    blocks = list(_blocks(n, samples * states, EXAMPLES if precision == "float32" else ROUGH_EXAMPLES))
+    rows, most = (ROWS, EXAMPLES) if precision == "float32" else (ROUGH_ROWS, ROUGH_EXAMPLES)
+    blocks = list(_blocks(n, samples * states, most))
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
     names: list[tuple[str, ...]] = []
@@ -192,7 +193,7 @@ def bounds(
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)
-            for first, count in _chunks(samples, stop - start, draw):
+            for first, count in _chunks(samples, stop - start, draw, rows):
                 part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
@@ -220,12 +221,12 @@ def _blocks(n: int, samples: int, most: int = EXAMPLES) -> Iterator[tuple[int, i
         yield index, start, min(n, start + size)
 
 
-def _chunks(samples: int, examples: int, draw: Draw) -> Iterator[tuple[int, int]]:
+def _chunks(samples: int, examples: int, draw: Draw, rows: int = ROWS) -> Iterator[tuple[int, int]]:
     """The first sample and the number of each."""
     if isinstance(draw, Enumerate | NoDraw):  # every value once
         yield 0, 1
         return
-    size = max(1, ROWS // examples)
+    size = max(1, rows // examples)
     for start in range(0, samples, size):
         yield start, min(size, samples - start)
 
