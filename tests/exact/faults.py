@@ -282,7 +282,7 @@ for name, make in {
 
 
 def _without_remainder(real):
-    return lambda n, samples: [block for block in real(n, samples) if block[2] - block[1] == 32]
+    return lambda *given: [block for block in real(*given) if block[2] - block[1] == 32]
 
 
 replaced("dropped last batch", checks.every_example_once, evaluator, "_blocks", _without_remainder)
@@ -303,10 +303,10 @@ replaced(
 
 
 def _mean_of_chunks(real):
-    def add(self, log_weight):
-        real(self, log_weight)
+    def add(self, log_weight, correction):
+        real(self, log_weight, correction)
         self.bounds = [*getattr(self, "bounds", []), torch.logsumexp(log_weight, 0) - math.log(len(log_weight))]
-        self.log_sum = torch.stack(self.bounds).mean(0) + math.log(self.count)
+        self.log_corrected = torch.stack(self.bounds).mean(0) + math.log(self.count)
 
     return add
 

@@ -130,14 +130,13 @@ def one_more(patch, levels):
 
 def one_more_in_the_evaluator(patch, levels):
     real = evaluator._Stream.add
-    patch.setattr(
-        evaluator._Stream,
-        "add",
-        lambda self, trace, x, count, **how: (
-            real(self, trace, x, count, **how)
-            or setattr(self, "log_sum", self.log_sum - (math.log1p(1 / count) if self.count == count else 0.0))
-        ),
-    )
+
+    def add(self, trace, x, count, noise):
+        real(self, trace, x, count, noise)
+        if self.count == count:
+            self.log_corrected = self.log_corrected - math.log1p(1 / count)
+
+    patch.setattr(evaluator._Stream, "add", add)
 
 
 def wide_prior(patch, levels):
