@@ -45,9 +45,6 @@ from lambent.training.files import atomic_write
 from lambent.training.metrics import read_metrics
 from lambent.training.run_folder import RunFolder
 
-FEW = 3
-"""Samples under which rough arithmetic saves nothing: two of each chunk are computed again."""
-
 
 @dataclass(frozen=True, eq=False)
 class Run:
@@ -133,7 +130,7 @@ class Run:
         prepared = self.prepare(data)
         samples = 1 if self.config.posterior.deterministic else samples
         found = bounds(
-            roughened(self.model, _precise(precision, samples)),
+            roughened(self.model, precision, samples),
             partial(stretch, prepared),
             len(prepared),
             samples=samples,
@@ -348,14 +345,6 @@ class Run:
         label = self.classes[0] if label is None and self.shapes.condition and self.classes else label
         condition = self.conditions(z.shape[0] * steps, label)
         return self.decode(z.flatten(0, 1), condition).unflatten(0, (z.shape[0], steps))
-
-
-def _precise(precision: str, samples: int) -> str:
-    if precision != "float32" and samples < FEW:
-        raise ConfigError(
-            f"precision={precision} is for importance samples: found {samples}, expected {FEW} or more; leave it out"
-        )
-    return precision
 
 
 def load(

@@ -45,7 +45,7 @@ def vae():
 
 def distorted(model, size=0.25):
     """The model with a p(x|z) that is far off, corrected by the true one."""
-    found = roughened(model, "bfloat16")
+    found = roughened(model, "bfloat16", K)
     likelihood = found.likelihood
     likelihood.arithmetic, likelihood.rough = nullcontext, copy.deepcopy(model.likelihood)
     generator = torch.Generator().manual_seed(3)
@@ -230,7 +230,7 @@ def first(run, model, samples=20):
 def test_what_is_computed_again_is_the_chosen_sample_of_its_own_example(name):
     """With nothing rough in it, nothing is left to correct; a sample later there would be."""
     run = built(name)
-    model = roughened(run.model, "bfloat16")
+    model = roughened(run.model, "bfloat16", 20)
     model.likelihood.arithmetic = nullcontext
     x, trace = first(run, model)
     with torch.inference_mode():
@@ -243,7 +243,7 @@ def test_what_is_computed_again_is_the_chosen_sample_of_its_own_example(name):
 @pytest.mark.parametrize("name", ["vae", "vae with convolutions", "pixelvae", "lvae-small"])
 def test_bfloat16_is_used_and_loses_little(name):
     run = built(name)
-    (x, exact), (_, found) = (first(run, roughened(run.model, p)) for p in ("float32", "bfloat16"))
+    (x, exact), (_, found) = (first(run, roughened(run.model, p, 20)) for p in ("float32", "bfloat16"))
     with torch.inference_mode():
         lost = (exact.log_px(x) - found.log_px(x)).abs() / exact.log_px(x).abs()
     assert 1e-5 < lost.max() < 0.05

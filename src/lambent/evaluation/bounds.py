@@ -26,7 +26,7 @@ ROWS = 1024
 EXAMPLES = 32
 """Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
 ROUGH_ROWS, ROUGH_EXAMPLES = 4096, 16
-"""The same in rough arithmetic, where two samples of each example and chunk are computed again."""
+"""Both in rough arithmetic: chunks of more samples, as two of each example and chunk are computed again."""
 BLOCKS = 16
 """Blocks that a small data set is cut into, so that a few examples keep every thread at work to the end."""
 

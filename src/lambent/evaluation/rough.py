@@ -25,6 +25,8 @@ from lambent.networks.mlp import MLPDecoderNet
 PRECISIONS = ("float32", "bfloat16", "int8")
 LOOSE = 0.5
 """Nats by which rough log p(x|z) may be off differently from sample to sample (root mean square)."""
+FEW = 3
+"""Samples under which rough arithmetic saves nothing: two of each chunk are computed again."""
 Arithmetic = Callable[[], AbstractContextManager[Any]]
 
 
@@ -171,21 +173,27 @@ def require_even(precision: str, uneven: float) -> None:
         )
 
 
-def roughened(model: LatentModel, precision: str) -> LatentModel:
+def roughened(model: LatentModel, precision: str, samples: int) -> LatentModel:
     """``model``, sharing all its parts, but with its p(x|z) in rough arithmetic; the latents' p and q keep theirs.
 
     Args:
         model: Its likelihood is called with z (K, B, latent).
         precision: "bfloat16" (products and convolutions), "int8" (an MLP's affine maps, on a CPU), or "float32" for the
             model itself.
+        samples: K, of each example.
 
     Raises:
-        ConfigError: another precision, or "int8" where p(x|z) has another decoder than an MLP, or isn't on a CPU.
+        ConfigError: another precision, too few samples for it, or "int8" where p(x|z) has another decoder than an MLP,
+            or isn't on a CPU.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision={precision}: expected one of {', '.join(PRECISIONS)}")
     if precision == "float32":
         return model
+    if samples < FEW:
+        raise ConfigError(
+            f"precision={precision} is for importance samples: found {samples}, expected {FEW} or more; leave it out"
+        )
     found, device = copy.copy(model), next(model.parameters()).device.type
     likelihood = RoughLikelihood(model.likelihood, precision, device)
     found.__dict__["_modules"] = {**model._modules, "likelihood": likelihood}
