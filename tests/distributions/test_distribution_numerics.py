@@ -25,6 +25,7 @@ from lambent.distributions import (
     closed_kl,
     unbounded_log_scale,
 )
+from lambent.distributions.numerics import joint_shape
 from lambent.errors import ConfigError
 
 RAW = torch.tensor([-1e4, -100.0, -10.0, -1.0, 0.0, 1.0, 10.0, 100.0, 1e4])
@@ -220,3 +221,19 @@ def test_negative_binomial_tends_to_poisson():
     log_mean, x = numbers(0, 5, 3), torch.arange(3.0).double()
     nearly = NegativeBinomial(log_mean, torch.tensor(15.0).double()).log_prob(x)
     torch.testing.assert_close(nearly, Poisson(log_mean).log_prob(x), rtol=0, atol=1e-5)
+
+
+SHAPES = [(), (1,), (3,), (2, 3), (2, 1), (1, 3), (4, 2, 3), (4, 1, 1), (1, 2, 3), (0, 3), (5,)]
+
+
+@pytest.mark.parametrize("first", SHAPES)
+@pytest.mark.parametrize("second", SHAPES)
+def test_the_joint_shape_is_torchs(first, second):
+    pair = torch.zeros(first), torch.zeros(second)
+    try:
+        expected = torch.broadcast_shapes(first, second)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match="hape"):
+            joint_shape(*pair)
+    else:
+        assert joint_shape(*pair) == expected

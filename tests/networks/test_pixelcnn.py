@@ -169,12 +169,14 @@ def test_a_context_does_not_let_later_elements_through(part):
         assert torch.equal(seen(net, noise(1, net.context)), expected(net, offsets))
 
 
+@pytest.mark.parametrize("latent", [0, 2])
 @pytest.mark.parametrize("part", PARTS)
-def test_only_with_a_map_of_places_do_equal_surroundings_differ_by_place(part):
+def test_only_with_a_map_of_places_do_equal_surroundings_differ_by_place(part, latent):
     """Of an image of zeros, the numbers at pixels whose windows lie inside of it."""
-    blind, placed = (built(part, (1, 9, 9), places=n) for n in (0, 6))
+    blind, placed = (built(part, (1, 9, 9), latent, places=n) for n in (0, 6))
+    x, given = torch.zeros(1, 81).double(), noise(1, 2) if latent else None
     with torch.no_grad():
-        inside = [(net(torch.zeros(1, 81).double(), None, 0) - net.bias)[0, 0, 3:, 3:6] for net in (blind, placed)]
+        inside = [(net(x, given, 0) - net.bias)[0, 0, 3:, 3:6] for net in (blind, placed)]
     assert inside[0].std() < 1e-14
     assert inside[1].std(0).min() > 1e-2
     assert inside[1].std(1).min() > 1e-2

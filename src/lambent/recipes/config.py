@@ -219,7 +219,7 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a ``recipe.toml`` holds, with the options that its parts have been given since it was written."""
     today = resolve(values["recipe"], layer_of_values(values)).values()
     kept = [s for s in SECTIONS if s in values and values[s].get("name") == today[s].get("name")]
-    return {**values, **{section: {**today[section], **values[section]} for section in kept}}
+    return {**values, **{section: today[section] for section in kept}}
 
 
 def fields_of(config: Config) -> list[tuple[str, Any]]:
