@@ -192,7 +192,8 @@ class Trace:
         """E over the draws, (K, B, ...) -> (B, ...): the mean over K, or the q-weighted sum where K enumerates."""
         log_mass = self._log_mass
         if log_mass is None:
-            return self.drawn(values).mean(0)
+            drawn = self.drawn(values)
+            return drawn.squeeze(0) if len(drawn) == 1 else drawn.mean(0)
         mass = log_mass.exp().view(*log_mass.shape, *[1] * (values.dim() - 2))
         return torch.where(mass == 0, torch.zeros_like(values), mass * values).sum(0)
 

@@ -385,3 +385,17 @@ def _rebuild(d: Distribution, parameters: tuple[Tensor, ...]) -> Distribution:
     if isinstance(d, DiscretisedLogistic):
         return DiscretisedLogistic(*parameters, d.levels)
     return type(d)(*parameters)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_densities_of_all_pairs_are_those_one_by_one(shared: bool):
+    """By matrix products, for scales from exp(-7) to exp(5) and means far from the values."""
+    loc = 5 * numbers(0, 40, 6).float()
+    log_scale = torch.tensor(-7.0) if shared else torch.linspace(-7, 5, 40 * 6).reshape(40, 6)
+    q, value = Normal(loc, log_scale), 3 * numbers(1, 30, 6).float()
+    truth = q.map_parameters(Tensor.double).log_prob(value.double().unsqueeze(1))
+    found = q.log_prob_pairs(value)
+    assert found.shape == (30, 40)
+    torch.testing.assert_close(found, truth, rtol=1e-11, atol=1e-9)
+    own = Normal(loc, log_scale).log_prob_pairs(loc).diagonal()  # every value at its own mean, where squares cancel
+    torch.testing.assert_close(own, q.map_parameters(Tensor.double).log_prob(loc.double()), rtol=0, atol=1e-6)

@@ -18,7 +18,7 @@ from lambent.distributions.bessel import log_mean_exp, mean_cosine
 from lambent.distributions.counts import Poisson
 from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
-from lambent.distributions.numerics import event_sum, expm1_less, widened
+from lambent.distributions.numerics import event_sum, expm1_less, normal_excess, widened
 from lambent.distributions.sphere import SphereUniform, VonMisesFisher
 
 Formula = Callable[[Any, Any], Tensor]
@@ -73,11 +73,9 @@ def closed_kl_elements(q: Distribution, p: Distribution) -> Tensor | None:
     return elements if elements.shape == shape else elements.expand(shape)
 
 
-def _square(q: Any, p: Any) -> Tensor:
-    """((m_q - m_p)/s_p)^2."""
-    if type(p) is StandardNormal:
-        return q.loc.square()
-    return ((q.loc - p.loc) * torch.exp(-p.log_scale)).square()
+def _shift(q: Any, p: Any) -> Tensor:
+    """(m_q - m_p)/s_p."""
+    return q.loc if type(p) is StandardNormal else (q.loc - p.loc) * torch.exp(-p.log_scale)
 
 
 def _log_ratio(log_scale: Tensor, p: Any) -> Tensor:
@@ -87,22 +85,22 @@ def _log_ratio(log_scale: Tensor, p: Any) -> Tensor:
 
 def _normal_elements(q: Any, p: Any) -> Tensor:
     """1/2 ((m_q - m_p)/s_p)^2 + 1/2 (v - 1 - log v), v = (s_q/s_p)^2."""
-    return 0.5 * (_square(q, p) + expm1_less(2 * _log_ratio(q.log_scale, p)))
+    return normal_excess(*torch.broadcast_tensors(_shift(q, p), _log_ratio(q.log_scale, p)))
 
 
 def _normal(q: Any, p: Any) -> Tensor:
-    scales = expm1_less(2 * _log_ratio(q.log_scale, p))
-    shifts = _square(q, p)
-    if shifts.shape == scales.shape:
-        return _joint(0.5 * event_sum(shifts + scales, q.event_shape), q, p)
-    return _joint(0.5 * (event_sum(shifts, q.event_shape) + event_sum(scales, q.event_shape)), q, p)
+    shift, log_ratio = _shift(q, p), _log_ratio(q.log_scale, p)
+    if shift.shape == log_ratio.shape:
+        return _joint(event_sum(normal_excess(shift, log_ratio), q.event_shape), q, p)
+    shifts, scales = event_sum(shift.square(), q.event_shape), event_sum(expm1_less(2 * log_ratio), q.event_shape)
+    return _joint(0.5 * (shifts + scales), q, p)
 
 
 def _cholesky_normal(q: CholeskyNormal, p: Any) -> Tensor:
     """With A = L/s_p: 1/2 sum_i (A_ii^2 - 1 - log A_ii^2) + 1/2 sum_{i>j} A_ij^2 + 1/2 |(m_q - m_p)/s_p|^2."""
     below = q.tril.tril(-1) * torch.exp(-p.log_scale).unsqueeze(-1)
     diagonal = expm1_less(2 * _log_ratio(q.log_diagonal, p)).sum(-1)
-    shift = event_sum(_square(q, p), q.event_shape)
+    shift = event_sum(_shift(q, p).square(), q.event_shape)
     return _joint(0.5 * (diagonal + below.square().sum((-2, -1)) + shift), q, p)
 
 
@@ -110,7 +108,7 @@ def _low_rank_normal(q: LowRankNormal, p: Any) -> Tensor:
     """As for diagonal Normals, + 1/2 (|F/s_p|^2 - log det(I + F^T S^-2 F)); in float64, since these two may cancel."""
     factor = widened(q.factor) * torch.exp(-widened(p.log_scale)).unsqueeze(-1)
     diagonal = event_sum(expm1_less(2 * widened(_log_ratio(q.log_scale, p))), q.event_shape)
-    shift = event_sum(widened(_square(q, p)), q.event_shape)
+    shift = event_sum(widened(_shift(q, p).square()), q.event_shape)
     total = 0.5 * (diagonal + shift + factor.square().sum((-2, -1))) - q.capacitance()[2]
     return _joint(total.to(q.loc.dtype), q, p)
 

@@ -33,6 +33,12 @@ def squared_difference(value: Tensor, loc: Tensor) -> Tensor:
     return F.mse_loss(value, loc, reduction="none")
 
 
+def _led(tensor: Tensor, like: Tensor) -> Tensor:
+    """``tensor`` with leading dimensions of 1 up to ``like``'s: a view, whose gradient needs no sum over them."""
+    alike = tensor.numel() == like.numel() and tensor.shape == like.shape[like.dim() - tensor.dim() :]
+    return tensor.view(like.shape) if alike else tensor
+
+
 class Normal(Distribution):
     """Independent Normals: log p(x) = sum_d -1/2 ((x_d - m_d)/s_d)^2 - log s_d - 1/2 log(2 pi), in nats.
 
@@ -79,13 +85,35 @@ class Normal(Distribution):
         log_scales = event_sum(self.log_scale, self.event_shape)
         return -0.5 * quadratic - (log_scales + HALF_LOG_TWO_PI * self.event_shape.numel())
 
+    def log_prob_pairs(self, value: Tensor) -> Tensor:
+        """Log density of every value under every one of these B distributions over vectors, nats.
+
+        By matrix products, in float64, where the square multiplied out costs no digits that count.
+
+        Args:
+            value: (N, D).
+
+        Returns:
+            (N, B), float64.
+
+        >>> Normal(torch.zeros(3, 2), torch.tensor(0.0)).log_prob_pairs(torch.zeros(4, 2)).shape
+        torch.Size([4, 3])
+        """
+        z, loc = widened(value), widened(self.loc)
+        log_scale = widened(self.log_scale).expand_as(loc)
+        precision = torch.exp(-2 * log_scale)
+        weighted = precision * loc
+        squares = matmul(z.square(), precision.mT) - 2 * matmul(z, weighted.mT) + (weighted * loc).sum(-1)
+        return -0.5 * squares - log_scale.sum(-1) - HALF_LOG_TWO_PI * loc.shape[-1]
+
     def entropy(self) -> Tensor:
         """Differential entropy, nats."""
         each = event_sum(self.log_scale, self.event_shape) + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
         return each.expand(self.batch_shape)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-        return torch.addcmul(self.loc, self.scale, standard_noise(shape, self.loc, generator))
+        noise = standard_noise(shape, self.loc, generator)
+        return torch.addcmul(_led(self.loc, noise), _led(self.scale, noise), noise)
 
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Normal:
         """The same family at ``fn`` of the mean and of the log scale."""

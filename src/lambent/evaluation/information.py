@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lambent.distributions import sample
+from lambent.distributions import Normal, sample
 from lambent.draws import Mode
 from lambent.evaluation.bounds import Batch, _evaluating
 from lambent.models import LatentModel, MarkovChain
@@ -115,5 +115,7 @@ def of_posteriors(q: Distribution, generator: torch.Generator | None = None) -> 
 
 def _pairs(q: Distribution, z: Tensor) -> Tensor:
     """Log q(z_i|x_j), (B, B) float64, in bounded memory beside the result."""
+    if isinstance(q, Normal) and q.event_dims == 1:
+        return q.log_prob_pairs(z)
     rows = max(1, NUMBERS // max(1, len(z) * z[0].numel()))
     return torch.cat([q.log_prob(part.unsqueeze(1)).double() for part in z.split(rows)])

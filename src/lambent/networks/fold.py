@@ -51,6 +51,6 @@ def fold_together(net: Callable[..., Tensor], drawn: Sequence[Tensor], shared: S
                 f"condition: found {own.shape[0]} rows for a batch of {batch}; give one row for each example"
             )
     if samples == 1:
-        return net(*(z[0] for z in drawn), *shared).unsqueeze(0)
+        return net(*(z.squeeze(0) for z in drawn), *shared).unsqueeze(0)  # not z[0], whose gradient is a copy
     rows = (None if own is None else own.expand(samples, *own.shape).flatten(0, 1) for own in shared)
     return net(*(z.flatten(0, 1) for z in drawn), *rows).unflatten(0, (samples, batch))

@@ -62,6 +62,8 @@ class Objective(ABC):
 
 def penalised(losses: Losses, trace: Trace) -> Losses:
     """The losses with the trace's penalties (which may concern p or q), and those of the penalties' critics."""
+    if not trace.penalties:
+        return {**losses, **critic_losses(trace)}
     penalty = total_penalty(trace)
     found = {group: loss if group == "control" else loss + penalty for group, loss in losses.items()}
     return {**found, **critic_losses(trace)}

@@ -5,6 +5,7 @@ Every step's randomness is keyed by (seed, step, rank), so a run continued from 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from lambent.objectives import Objective
 from lambent.settings import registry
 from lambent.trace import Estimate
 from lambent.training import terms
+from lambent.training.adam import take_step
 from lambent.training.average import MovingAverage
 from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.collapse import Watch
@@ -35,6 +37,8 @@ from lambent.training.updates import NOBODY, SIDES, Together, Updates
 
 STRETCH = 1000
 """Examples at a time where a step takes the whole training set."""
+HELD = 100
+"""Steps whose bounds are kept before they are summed, all at once while that code is in the processor's cache."""
 MOST_SKIPPED = 20
 """Steps in a row with a non-finite loss or gradient before training stops."""
 
@@ -113,6 +117,7 @@ class Trainer:
         )
         self.average = MovingAverage(self.model, self.options.ema) if self.options.ema else None
         self._known: float | None = None
+        self._bounds: list[Tensor] = []
         self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
 
     def _require_sides(self, free: Mapping[str, list[nn.Parameter]]) -> None:
@@ -191,15 +196,16 @@ class Trainer:
         if not self._finite_and_clipped(total, norm):
             self._skip(estimate)
         elif not self._outlying(norm, resting):
-            self.optimizer.step()
+            take_step(self.optimizer)
             self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
             self._taken(estimate, len(x) if fraction > 0 else 0)
         return Done(terms.sums(trace, x) if logged else None, estimate, norm, terms.levels(trace))
 
-    def _precision(self) -> torch.autocast:
+    def _precision(self) -> contextlib.AbstractContextManager[object]:
         """The number type of a step's products, as asked."""
-        low = self.options.precision == "bfloat16"
-        return torch.autocast(self.engine.device.type, torch.bfloat16, enabled=low)
+        if self.options.precision == "bfloat16":
+            return torch.autocast(self.engine.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
 
     @torch.no_grad()
     def _maximise(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
@@ -227,8 +233,17 @@ class Trainer:
     def _count(self, estimate: Estimate, examples: int) -> None:
         """Takes a step's bound into the mean that the next line of metrics reports."""
         if examples:
-            self._sum += estimate.value.sum(dtype=torch.float64)
+            self._bounds.append(estimate.value)
             self.progress.examples += examples
+        if len(self._bounds) == HELD:
+            self._folded()
+
+    def _folded(self) -> Tensor:
+        """The sum of the bounds since the last line of metrics."""
+        for values in self._bounds:
+            self._sum += values.sum(dtype=torch.float64)
+        self._bounds.clear()
+        return self._sum
 
     def _advance(self, estimate: Estimate, examples: int) -> None:
         """Moves the schedule on after a step that was taken."""
@@ -247,9 +262,10 @@ class Trainer:
 
     def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
         """Sets the gradient of every parameter in ``groups`` (over all processes), and no other; sum of the losses."""
-        for parameter in self.groups["all"]:
-            parameter.grad = None
         losses = list(estimate.losses.items())
+        if not (len(losses) == 1 and groups.get(losses[0][0]) is self.groups["all"]):  # not all are set below
+            for parameter in self.groups["all"]:
+                parameter.grad = None
         for i, (name, loss) in enumerate(losses):
             params = groups.get(name, [])
             if not params:  # all of it frozen, or resting
@@ -257,7 +273,7 @@ class Trainer:
             kept = i + 1 < len(losses)
             grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
             set_gradients(params, grads)
-        total = torch.stack([loss.detach() for _, loss in losses]).sum()
+        total = sum((loss.detach() for _, loss in losses[1:]), losses[0][1].detach().clone())
         if self.engine.world > 1:
             self._sum_over_processes(total, share)
         return total
@@ -304,7 +320,7 @@ class Trainer:
     def _log(self, done: Done, rate: float) -> None:
         progress = self.progress
         assert done.terms is not None
-        counted = torch.stack([self._sum, self._sum.new_tensor(float(progress.examples))])
+        counted = torch.stack([self._folded(), self._sum.new_tensor(float(progress.examples))])
         bound, examples, *found = self.engine.sum(torch.cat([counted, done.terms])).tolist()
         train = {
             "bound": bound / examples if examples else float("nan"),
@@ -343,7 +359,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes a checkpoint of this moment."""
-        sums = torch.stack([self._sum, torch.tensor(float(self.progress.examples), device=self._sum.device)])
+        sums = torch.stack([self._folded(), torch.tensor(float(self.progress.examples), device=self._sum.device)])
         bound_sum, examples = self.engine.sum(sums.double()).tolist()
         self.listener.save(replace(self.progress, bound_sum=bound_sum, examples=int(examples)))
 
