@@ -26,6 +26,34 @@ Advantage = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(credit, its prediction from the other samples), both (K, B) -> credit less a baseline, and the baseline's loss."""
 
 
+class PathWeights:
+    """Factors of the gradient that goes back through a value, known once all is drawn.
+
+    Attributes:
+        factors: (K, B); None leaves the gradient as it is.
+    """
+
+    factors: Tensor | None = None
+
+    def on(self, value: Tensor) -> Tensor:
+        """``value`` (K, B, *), its gradient on the way back times the factors that are there by then."""
+        return _Weighted.apply(value, self)
+
+
+class _Weighted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, weights: PathWeights) -> Tensor:
+        ctx.weights = weights
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        factors = ctx.weights.factors
+        if factors is None:
+            return grads[0], None
+        return grads[0] * factors.view(*factors.shape, *[1] * (grads[0].dim() - 2)), None
+
+
 @dataclass(frozen=True, eq=False)
 class Latent:
     """One level of latents, already drawn; every term is (K, B), in nats.
@@ -44,7 +72,8 @@ class Latent:
         advantage: What is taken off that signal before it meets the score (a baseline); None takes off nothing.
         log_mass: (K, B) log probability of each slice when K runs over all values of this level (`Enumerate`).
         repeats: How often each value occurs along an enumerated K (so that other levels are drawn several times).
-        doubly: The objective is to weight the gradient through this value by normalised weights once more (DReG).
+        doubly: Where the objective puts the normalised weights, by which the gradient through this value is to be
+            weighted once more (DReG).
         control: A control variate's parameters; K then holds `STREAMS` versions of each sample, of which only the first
             third are draws of q.
         relaxed: The value stands for a discrete one but is none, so that no bound can be had from it.
@@ -60,7 +89,7 @@ class Latent:
     advantage: Advantage | None = None
     log_mass: Tensor | None = None
     repeats: int = 1
-    doubly: bool = False
+    doubly: PathWeights | None = None
     control: Any = None
     relaxed: bool = False
 

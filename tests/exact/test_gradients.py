@@ -94,10 +94,77 @@ def test_a_penalty_reaches_both_groups_of_a_doubly_reparameterised_loss():
     def slopes(penalised):
         run = model if penalised else parts
         losses = IWAE()(run(x, DoublyReparameterised(5, checks.generator(0))), x).losses
-        q = torch.autograd.grad(losses["inference"], parts.posterior.mean, retain_graph=True)[0]
-        return q, torch.autograd.grad(losses["generative"], shift)[0]
+        of_q, of_p = (losses.get(group, losses.get("all")) for group in ("inference", "generative"))
+        assert ("all" in losses) is not penalised
+        q = torch.autograd.grad(of_q, parts.posterior.mean, retain_graph=True)[0]
+        return q, torch.autograd.grad(of_p, shift)[0]
 
     z = parts(x, StickingTheLanding(5, checks.generator(0))).latents[0].value
     (with_q, with_p), (without_q, without_p) = slopes(True), slopes(False)
     checks.assert_close(with_q - without_q, 2 * z.sum(), 1e-12)
     checks.assert_close(with_p - without_p, 3.0, 1e-12)
+
+
+def check_one_pass(samples: int) -> None:
+    """One pass back gives p the bound's gradient, and q that of its own loss, as a penalty of 0 has them made apart."""
+    from lambent.draws import DoublyReparameterised
+    from lambent.models import VAE
+    from lambent.objectives import IWAE
+
+    parts, x = tiny("C3"), ones(1)
+    apart = VAE(parts.prior, parts.posterior, parts.likelihood, {"none": lambda latent: latent.value.new_zeros(())})
+    q, p = list(parts.posterior.parameters()), list(parts.likelihood.parameters())
+    draw = DoublyReparameterised(samples)
+    once = IWAE()(parts(x, draw.using(checks.generator(0))), x).losses
+    twice = IWAE()(apart(x, draw.using(checks.generator(0))), x).losses
+    assert (set(once), set(twice)) == ({"all"}, {"generative", "inference"})
+    found = torch.autograd.grad(once["all"], [*q, *p])
+    truth = [
+        *torch.autograd.grad(twice["inference"], q, retain_graph=True),
+        *torch.autograd.grad(twice["generative"], p),
+    ]
+    for a, b in zip(found, truth, strict=True):
+        checks.assert_close(a, b, 1e-12)
+
+
+@pytest.mark.parametrize("samples", [1, 5, 50])
+def test_one_pass_serves_both_sides_of_a_doubly_reparameterised_bound(samples):
+    check_one_pass(samples)
+
+
+@pytest.mark.parametrize("fault", ["left out", "twice", "of another sample"])
+def test_path_weights_that_are_wrong_are_caught(monkeypatch, fault):
+    from lambent.trace import PathWeights
+
+    right = PathWeights.on
+    wrong = {
+        "left out": lambda self, value: value,
+        "twice": lambda self, value: right(self, right(self, value)),
+        "of another sample": lambda self, value: right(Turned(self), value),
+    }
+
+    class Turned:
+        def __init__(self, weights):
+            self.weights = weights
+
+        @property
+        def factors(self):
+            return None if self.weights.factors is None else self.weights.factors.roll(1, 0)
+
+    monkeypatch.setattr(PathWeights, "on", wrong[fault])
+    with pytest.raises(AssertionError):
+        check_one_pass(5)
+
+
+def test_judging_a_trace_again_changes_nothing():
+    """The objective sets the weights of a path; it doesn't add to them."""
+    from lambent.draws import DoublyReparameterised
+    from lambent.objectives import IWAE
+
+    model, x = tiny("C3"), ones(1)
+    trace = model(x, DoublyReparameterised(5, checks.generator(0)))
+    first, second = (
+        torch.autograd.grad(IWAE()(trace, x).losses["all"], model.posterior.mean, retain_graph=True)[0]
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +13,7 @@ from lambent.distributions.sampling import detached, rsample_and_log_prob
 from lambent.draws.base import Draw
 from lambent.errors import CombinationError
 from lambent.settings import part
-from lambent.trace import Latent
+from lambent.trace import Latent, PathWeights
 
 
 def reparameterised(draw: Draw, name: str, q: Distribution) -> tuple[Tensor, Tensor | None]:
@@ -96,15 +95,19 @@ class DoublyReparameterised(Draw):
         return Pathwise(generator=self.generator)
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
-        """As sticking the landing, marked for the objective."""
+        """As sticking the landing, with a place for the objective's weights."""
         if posterior is not None and len(posterior.batch_shape) == 2:
             raise CombinationError(
                 f"latent {name!r}: dreg below another level is biased, the path through it is lost; use draw=pathwise"
             )
-        return dataclasses.replace(_path_only(self, name, prior, posterior), doubly=True)
+        return _path_only(self, name, prior, posterior, PathWeights())
 
 
-def _path_only(draw: Draw, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
+def _path_only(
+    draw: Draw, name: str, prior: Distribution, posterior: Distribution | None, weights: PathWeights | None = None
+) -> Latent:
     assert posterior is not None
     value, _ = reparameterised(draw, name, posterior)
-    return Latent(name, value, prior, posterior, {"log_q": detached(posterior).log_prob(value)}, analytic=False)
+    value = value if weights is None else weights.on(value)
+    known = {"log_q": detached(posterior).log_prob(value)}
+    return Latent(name, value, prior, posterior, known, analytic=False, doubly=weights)

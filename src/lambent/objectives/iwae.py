@@ -30,7 +30,7 @@ class IWAE(Objective):
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: log mean weight, (B,)."""
-        if any(latent.doubly for latent in trace.latents):
+        if any(latent.doubly is not None for latent in trace.latents):
             return self._doubly(trace, x)
         if not trace.followed:
             return self._credited(trace, x)
@@ -44,11 +44,21 @@ class IWAE(Objective):
         return Estimate(detach(bound), penalised(losses(trace, terms, LogMean()), trace), trace.evidence_kind)
 
     def _doubly(self, trace: Trace, x: Tensor) -> Estimate:
-        """The bound's own gradient for p, its doubly reparameterised one for q; a penalty may concern either."""
+        """The bound's own gradient for p, its doubly reparameterised one for q.
+
+        The bound's gradient reaches each value with its normalised weight, and is weighted once more there, so that one
+        pass back serves both. Not where a penalty looks at the values: its own gradient must stay as it is.
+        """
         log_weight = trace.log_weight(x)
         bound = torch.logsumexp(log_weight, 0) - math.log(log_weight.shape[0])
-        squared = log_weight.detach().softmax(0).square()
-        found = {"generative": -bound.mean(), "inference": -(squared * log_weight).sum(0).mean()}
+        normalised = log_weight.detach().softmax(0)
+        if not trace.penalties:
+            for latent in trace.latents:
+                if latent.doubly is not None:
+                    latent.doubly.factors = normalised
+            return Estimate(detach(bound), {"all": -bound.mean()}, trace.evidence_kind)
+        inference = -(normalised.square() * log_weight).sum(0).mean()
+        found = {"generative": -bound.mean(), "inference": inference}
         return Estimate(detach(bound), penalised(found, trace), trace.evidence_kind)
 
 

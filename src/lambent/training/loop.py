@@ -262,10 +262,9 @@ class Trainer:
 
     def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
         """Sets the gradient of every parameter in ``groups`` (over all processes), and no other; sum of the losses."""
+        for parameter in self.groups["all"]:  # now, so that the new gradients take the memory of the old ones
+            parameter.grad = None
         losses = list(estimate.losses.items())
-        if not (len(losses) == 1 and groups.get(losses[0][0]) is self.groups["all"]):  # not all are set below
-            for parameter in self.groups["all"]:
-                parameter.grad = None
         for i, (name, loss) in enumerate(losses):
             params = groups.get(name, [])
             if not params:  # all of it frozen, or resting
