@@ -383,6 +383,8 @@ def _announce(job: Job, trainer: Trainer, console: Console, threads: int) -> Non
         f"{job.config.recipe}: {parameters:,} parameters on {len(job.train):,} examples of {job.run.shapes.event} "
         f"({job.train.dataset.name}), validated on {len(job.valid):,}; {where}{processes}; {trainer.total:,} steps"
     )
+    if trainer.compiled is not None:
+        console.say("train.compile=true: the first step compiles, for up to a minute")
     for note in [*biases(job.config), *job.train.dataset.notes]:
         console.say(note)
 

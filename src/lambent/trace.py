@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -92,16 +91,25 @@ class Latent:
     doubly: PathWeights | None = None
     control: Any = None
     relaxed: bool = False
+    _found: dict[str, Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
-    @cached_property
+    def _once(self, name: str, compute: Callable[[], Tensor | None]) -> Any:
+        """The term ``name``, computed when it is first asked for (functools' cached_property can't be compiled)."""
+        if name not in self._found:
+            self._found[name] = self.known[name] if name in self.known else compute()
+        return self._found[name]
+
+    @property
     def log_p(self) -> Tensor:
         """Log p(z) (given the levels above), (K, B)."""
-        return self.known["log_p"] if "log_p" in self.known else self._log_prob(self.p, "p")
+        found: Tensor = self._once("log_p", lambda: self._log_prob(self.p, "p"))
+        return found
 
-    @cached_property
+    @property
     def log_q(self) -> Tensor:
         """Log q(z|x), (K, B)."""
-        return self.known["log_q"] if "log_q" in self.known else self._log_prob(self.q, "q")
+        found: Tensor = self._once("log_q", lambda: self._log_prob(self.q, "q"))
+        return found
 
     def _log_prob(self, distribution: Distribution | None, which: str) -> Tensor:
         if self.value is None:
@@ -116,22 +124,26 @@ class Latent:
             raise ShapeError(f"log {which}({self.name}) has shape {tuple(result.shape)}, expected {tuple(expected)}")
         return result
 
-    @cached_property
+    @property
     def kl(self) -> Tensor | None:
         """KL(q||p) in closed form, or the draw's unbiased estimate of it; None if there is neither."""
-        if "kl" in self.known:
-            return self.known["kl"]
+        found: Tensor | None = self._once("kl", self._closed_kl)
+        return found
+
+    def _closed_kl(self) -> Tensor | None:
         if not self.analytic or self.p is None or self.q is None or self.value is None:
             return None
         kl = closed_kl(self.q, self.p)
         return None if kl is None else kl.expand(self.value.shape[:2])
 
-    @cached_property
+    @property
     def rate_elements(self) -> Tensor | None:
         """The closed-form KL before its event sum, (..., B, *latent); free bits are counted per dimension."""
         if not self.analytic or self.p is None or self.q is None:
             return None
-        return closed_kl_elements(self.q, self.p)
+        p, q = self.p, self.q
+        found: Tensor | None = self._once("rate_elements", lambda: closed_kl_elements(q, p))
+        return found
 
     @property
     def rate(self) -> Tensor:

@@ -250,6 +250,16 @@ def _enumerable(config: Config) -> None:
         _refuse(config, "draw model", f"{states:,} states of {config.train.batch_size} examples at once; {fix}")
 
 
+def _compilable(config: Config) -> None:
+    if config.train.compile and config.updates.closed_form:
+        raise CombinationError("updates=em has no gradient steps to compile; use train.compile=false")
+    if config.train.compile and config.draw.learning not in ("path", "none"):
+        name = registry.name_of("draw", config.draw)
+        raise CombinationError(
+            f"train.compile=true doesn't go with draw={name}; use draw=pathwise, or train.compile=false"
+        )
+
+
 def _learnable(config: Config) -> None:
     draw, objective = config.draw, config.objective
     if draw.learning not in objective.gradients:
@@ -374,6 +384,7 @@ RULES = (
     _weights,
     _drawable,
     _enumerable,
+    _compilable,
     _learnable,
     _samples,
     _levels,

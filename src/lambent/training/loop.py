@@ -21,12 +21,13 @@ from lambent.evaluation.bounds import mix
 from lambent.models import LatentModel
 from lambent.objectives import Objective
 from lambent.settings import registry
-from lambent.trace import Estimate
+from lambent.trace import Estimate, Trace
 from lambent.training import terms
 from lambent.training.adam import take_step
 from lambent.training.average import MovingAverage
 from lambent.training.closed_form import em_step, require_closed_form
 from lambent.training.collapse import Watch
+from lambent.training.compiled import Compiled
 from lambent.training.engine import Engine
 from lambent.training.freeze import frozen, frozen_parameters
 from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying, set_gradients
@@ -116,6 +117,8 @@ class Trainer:
             fused=True,
         )
         self.average = MovingAverage(self.model, self.options.ema) if self.options.ema else None
+        wanted = self.options.compile
+        self.compiled = Compiled(self.model, list(self.groups["all"]), self.options.precision) if wanted else None
         self._known: float | None = None
         self._bounds: list[Tensor] = []
         self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
@@ -184,10 +187,8 @@ class Trainer:
     def _descend(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
         """A step down the gradient."""
         step = self.progress.step
-        objective = self.objective.at(step)
         with self._precision():
-            trace, x = objective.observe(self.model, x, self.draw.at(step), condition)
-            estimate = objective(trace, x)
+            estimate, trace, x = self._judged(x, condition, logged=logged)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
         resting = self.updates.resting(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.awake[resting])
@@ -197,9 +198,27 @@ class Trainer:
             self._skip(estimate)
         elif not self._outlying(norm, resting):
             take_step(self.optimizer)
-            self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
+            if trace is not None:
+                self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
             self._taken(estimate, len(x) if fraction > 0 else 0)
-        return Done(terms.sums(trace, x) if logged else None, estimate, norm, terms.levels(trace))
+        if trace is None or not logged:
+            return Done(None, estimate, norm)
+        return Done(terms.sums(trace, x), estimate, norm, terms.levels(trace))
+
+    def _judged(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> tuple[Estimate, Trace | None, Tensor]:
+        """The estimate of a step, its trace where one is left (a compiled step leaves none), and the x it is of."""
+        step = self.progress.step
+        objective, draw = self.objective.at(step), self.draw.at(step)
+        if self.compiled is not None and not logged and self._steady(objective, draw):
+            return self.compiled(objective, draw, x, condition), None, x
+        trace, x = objective.observe(self.model, x, draw, condition)
+        return objective(trace, x), trace, x
+
+    def _steady(self, objective: Objective, draw: Draw) -> bool:
+        """Whether the next step is one of the same kind, and this one's batch is whole: worth a compilation."""
+        following = self.progress.step + 1
+        whole = self.batches.global_size(self.progress.step) == self.options.batch_size
+        return whole and objective == self.objective.at(following) and draw == self.draw.at(following)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         """The number type of a step's products, as asked."""
