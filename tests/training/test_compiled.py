@@ -135,3 +135,24 @@ def test_models_that_learn_from_their_traces_are_refused():
     run.model.prior = Following()
     with pytest.raises(CombinationError, match="also learns from what it drew"):
         compiled.Compiled(run.model, list(run.model.parameters()), "float32")
+
+
+@pytest.mark.parametrize(("share", "refused"), [(5e-4, False), (2e-2, True)])
+def test_every_parameter_is_held_to_its_own_gradient(share: float, refused: bool):
+    """A parameter whose gradient is a thousandth of the others' is off by a share of its own."""
+    run = train(epochs=0)
+    held = compiled.Compiled(run.model, list(run.model.parameters()), "float32")
+    truth = [torch.ones(4), torch.full((4,), 1e-3)]
+    found = [truth[0], truth[1] * (1 + share)]
+    if refused:
+        with pytest.raises(NumericsError, match="another function"):
+            held._require_same(truth, found)
+    else:
+        held._require_same(truth, found)
+
+
+def test_what_is_not_finite_is_not_the_same():
+    run = train(epochs=0)
+    held = compiled.Compiled(run.model, list(run.model.parameters()), "float32")
+    with pytest.raises(NumericsError, match="another function"):
+        held._require_same([torch.ones(2)], [torch.tensor([1.0, float("nan")])])

@@ -253,7 +253,7 @@ def _enumerable(config: Config) -> None:
 def _compilable(config: Config) -> None:
     if config.train.compile and config.updates.closed_form:
         raise CombinationError("updates=em has no gradient steps to compile; use train.compile=false")
-    if config.train.compile and config.draw.learning not in ("path", "none"):
+    if config.train.compile and config.draw.learning not in ("path", "none") and config.model.latents:
         name = registry.name_of("draw", config.draw)
         raise CombinationError(
             f"train.compile=true doesn't go with draw={name}; use draw=pathwise, or train.compile=false"
