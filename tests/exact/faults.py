@@ -55,7 +55,7 @@ def replaced(name, check, owner, attribute, make):
 def changed(name, check, owner, attribute, make):
     """The same for a property."""
     real = getattr(owner, attribute)
-    get = real.func if hasattr(real, "func") else real.fget
+    get = real.fget
     fault(name, check)(lambda patch: patch.setattr(owner, attribute, property(make(get))))
 
 
@@ -369,5 +369,5 @@ replaced(
     checks.reports_the_plain_bound,
     Capacity,
     "__call__",
-    lambda real: lambda self, trace: trace.latents[0].__dict__.update(kl=real(self, trace)) or real(self, trace),
+    lambda real: lambda self, trace: trace.latents[0]._found.update(kl=real(self, trace)) or real(self, trace),
 )

@@ -12,7 +12,7 @@ from lambent.draws import DoublyReparameterised, Pathwise
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
-from lambent.objectives import ELBO, IWAE, WarmUp
+from lambent.objectives import ELBO, IWAE, PIWAE, WarmUp
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
@@ -156,20 +156,27 @@ def test_the_reported_bound_is_the_mean_over_examples_not_over_batches(monkeypat
     assert row["train"]["kind"] == "lower bound"
 
 
-@pytest.mark.parametrize("draw", [Pathwise(5), DoublyReparameterised(5)])
-def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(draw):
-    run = trainer(IWAE(), draw, steps=1)
+@pytest.mark.parametrize(
+    ("objective", "draw", "groups"),
+    [
+        (IWAE(), Pathwise(5), {"all"}),
+        (IWAE(), DoublyReparameterised(5), {"all"}),
+        (PIWAE(groups=5), Pathwise(5), {"all", "generative"}),
+    ],
+)
+def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(objective, draw, groups):
+    run = trainer(objective, draw, steps=1)
     twin, x = model(), FewBatches().at(0)[0]
     torch.manual_seed(3)
-    run._differentiate(IWAE()(run.model(x, draw), x), 1.0, run.groups)
+    run._differentiate(objective(run.model(x, draw), x), 1.0, run.groups)
     torch.manual_seed(3)
-    losses = IWAE()(twin(x, draw), x).losses
+    losses = objective(twin(x, draw), x).losses
     for name, parameters in twin.groups().items():
         mine = [p.grad for p in run.groups[name]]
         loss = losses.get(name, losses.get("all"))
         for found, expected in zip(mine, torch.autograd.grad(loss, parameters, retain_graph=True), strict=True):
             torch.testing.assert_close(found, expected)
-    assert ("all" in losses) == isinstance(draw, Pathwise)
+    assert set(losses) == groups
 
 
 def test_a_step_follows_the_schedule_of_rate_and_learning_rate():
