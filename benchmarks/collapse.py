@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lambent
+from lambent.config import check
 from lambent.errors import ConfigError
-from lambent.recipes import check, configure
-from lambent.report.runs_file import write_comparison
-from lambent.runs_table import runs_text
+from lambent.recipes import configure
+from lambent.report.runs.file import write_comparison
+from lambent.report.runs.table import runs_text
 from lambent.training.console import Console
 
 RECIPE = "sentence-vae"

@@ -62,9 +62,10 @@ class Nobody:
 
 def stepper(system: str, levels: int) -> Callable[[], None]:
     """One training step of the system at every call."""
-    from lambent import fitting
+    from lambent.config import objective_of
     from lambent.data import Dataset
-    from lambent.recipes import configure, objective_of
+    from lambent.recipes import configure
+    from lambent.runs import fit as fitting
     from lambent.training.engine import start_engine
     from lambent.training.loop import Trainer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lambent.networks.schedules import SCHEDULES
+from lambent.networks.diffusion.schedules import SCHEDULES
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "exact"))
 import diffusion_truths as truth

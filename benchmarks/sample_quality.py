@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 import lambent
 from lambent.data.view import View
-from lambent.evaluation.samples import Principal, frechet_distance, precision_recall
-from lambent.run import Run
+from lambent.evaluation.sample_quality import Principal, frechet_distance, precision_recall
+from lambent.runs.run import Run
 
 Features = Callable[[Tensor], Tensor]
 COMPONENTS, HIDDEN, REFERENCE = 30, 32, 5000

@@ -145,9 +145,10 @@ class Nobody:
 
 
 def lambent_step(images: Tensor, batch: int, steps: int, *, compiled: bool = False) -> Contender:
-    from lambent import fitting
+    from lambent.config import objective_of
     from lambent.data import Dataset
-    from lambent.recipes import configure, objective_of
+    from lambent.recipes import configure
+    from lambent.runs import fit as fitting
     from lambent.training.engine import start_engine
     from lambent.training.loop import Trainer
 

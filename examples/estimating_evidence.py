@@ -22,7 +22,7 @@ from lambent.evaluation.exact import exact_log_prob
 from lambent.models import VAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from lambent.training.maximise import maximise
+from lambent.training.em.em import maximise
 
 LATENTS = (1, 2, 5, 10, 20, 50)
 SIGNAL = 10.0  # how many times more precise a latent is known from x than before, on average, less one

@@ -9,14 +9,14 @@ from sklearn.datasets import load_iris, load_wine
 from sklearn.decomposition import FactorAnalysis
 from sklearn.mixture import GaussianMixture
 
-import lambent.training.maximise_linear as linear
+import lambent.training.em.linear_gaussian as linear
 from lambent.draws import Pathwise
 from lambent.errors import NumericsError
 from lambent.evaluation.exact import exact_log_prob
 from lambent.likelihoods.scale import raw_scale
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from lambent.training.maximise import maximise, require_ascent, rounding
+from lambent.training.em.em import maximise, require_ascent, rounding
 
 SCALES = ("fixed", "model", "dimension", "element")
 KINDS = [*(("gmm", "normal", scale) for scale in SCALES), ("gmm", "bernoulli", ""), ("gmm", "poisson", "")]

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-import lambent.run_comparison as module
+import lambent.runs.compare as module
 from lambent import compare_runs, fit, load
 from lambent.cli.app import run as lambent
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation.each import as_npz
+from lambent.evaluation.per_example import as_npz
 from lambent.recipes import configure
-from lambent.report import runs_plot
-from lambent.report.runs_file import write_comparison
-from lambent.report.runs_page import runs_page
-from lambent.runs_table import runs_text
+from lambent.report.runs import plot as runs_plot
+from lambent.report.runs.file import write_comparison
+from lambent.report.runs.page import runs_page
+from lambent.report.runs.table import runs_text
 from lambent.training.console import Console
 
 SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "console": Console(quiet=True)}

@@ -12,13 +12,14 @@ import re
 import pytest
 import torch
 
+from lambent.config import check, objective_of, resolve
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.networks import AutoregressiveSettings, ConvEncoder, MADEDecoder, NoEncoder, ReaderSettings
-from lambent.networks.pixelcnn import ImageSettings
+from lambent.networks.autoregressive.pixelcnn import ImageSettings
 from lambent.objectives import ELBO
-from lambent.recipes import check, configure, objective_of, resolve
+from lambent.recipes import configure
 from lambent.settings import registry
 from lambent.shapes import Column, Shapes
 

@@ -8,16 +8,16 @@ import functools
 import pytest
 import torch
 
+from lambent.config import check, objective_of
 from lambent.errors import CombinationError
-from lambent.recipes import check, objective_of
+from lambent.runs.monitors import information
 from lambent.settings import registry
+from lambent.training.em.em import maximiser
 from lambent.training.engine import Engine
-from lambent.training.information import information
 from lambent.training.loop import Trainer
-from lambent.training.maximise import maximiser
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
-from lambent.training.updates import Alternate, EncoderFirst
+from lambent.training.schedule import Alternate, EncoderFirst
 from test_composition import B, built, config_of, legal
 
 STEPS = 6

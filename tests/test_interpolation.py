@@ -6,8 +6,8 @@ import torch
 
 import lambent
 from lambent.errors import ConfigError, ShapeError
+from lambent.runs.export import write_interpolations
 from lambent.training.console import Console
-from lambent.use import write_interpolations
 
 SMALL = {"epochs": 0, "threads": 1, "console": Console(quiet=True)}
 NET = {"encoder": "mlp", "decoder": "mlp", "hidden": [8]}

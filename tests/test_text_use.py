@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from lambent import facts, fit, load
+from lambent import fit, load
 from lambent.cli.app import run as command
-from lambent.cli.listing import evaluation_text
+from lambent.cli.text import evaluation_text
 from lambent.data import DataOptions, from_texts
 from lambent.errors import CombinationError, ConfigError, DataError
+from lambent.evaluation import evaluate as facts
 from lambent.recipes import configure
 from lambent.report import write_report
+from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
+from lambent.storage.text_lines import escaped, unescaped
 from lambent.training.console import Console
-from lambent.use import write_encodings, write_interpolations, write_reconstructions, write_samples
-from lambent.written import escaped, unescaped
 
 SMALL = {"decoder__hidden": 12, "decoder__embedding": 4, "threads": 1}
 BOTH = SMALL | {"encoder__hidden": 12, "encoder__embedding": 4, "latent": 3}

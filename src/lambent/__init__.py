@@ -11,22 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lambent.comparison import compare_gradients
     from lambent.errors import LambentError
-    from lambent.fitting import fit
+    from lambent.gradients.compare import compare_gradients
     from lambent.recipes.table import names as recipe_names
-    from lambent.run import Run, load
-    from lambent.run_comparison import compare_runs
+    from lambent.runs.compare import compare_runs
+    from lambent.runs.fit import fit
+    from lambent.runs.run import Run, load
 
 __all__ = ["LambentError", "Run", "compare_gradients", "compare_runs", "fit", "load", "recipe_names"]
 
 _HOMES = {
     "LambentError": ("lambent.errors", "LambentError"),
-    "Run": ("lambent.run", "Run"),
-    "compare_gradients": ("lambent.comparison", "compare_gradients"),
-    "compare_runs": ("lambent.run_comparison", "compare_runs"),
-    "fit": ("lambent.fitting", "fit"),
-    "load": ("lambent.run", "load"),
+    "Run": ("lambent.runs.run", "Run"),
+    "compare_gradients": ("lambent.gradients.compare", "compare_gradients"),
+    "compare_runs": ("lambent.runs.compare", "compare_runs"),
+    "fit": ("lambent.runs.fit", "fit"),
+    "load": ("lambent.runs.run", "load"),
     "recipe_names": ("lambent.recipes.table", "names"),
 }
 

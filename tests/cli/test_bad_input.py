@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from lambent.cli.app import run
-from lambent.training.metrics import read_metrics
+from lambent.storage.metrics import read_metrics
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from lambent.cli import demo as demo_module
 from lambent.cli.app import run
 from lambent.cli.demo import demo, free_folder
 from lambent.recipes import configure
-from lambent.run import load
+from lambent.runs.run import load
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_digits
 
 from lambent.data import DataOptions, Transform, evaluation_set, load, splits_of, training_sets
-from lambent.data.idx import FASHION_MNIST, MNIST, Published, cache_folder, load_published
+from lambent.data.readers.idx import FASHION_MNIST, MNIST, Published, cache_folder, load_published
 from lambent.errors import ConfigError, DataError, StorageError
 
 RNG = np.random.default_rng(0)

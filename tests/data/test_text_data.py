@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import lambent.data.text as text_module
+import lambent.data.readers.text as text_module
 from lambent.data import Alphabet, DataOptions, Transform, from_arrays, from_texts, load, split_off, training_sets
 from lambent.data.support import binary, strings
 from lambent.errors import ConfigError, DataError
-from lambent.training.toml import to_toml
+from lambent.storage.toml import to_toml
 
 VERSE = "Zwei Boote — ”naïve”\n\n  kaï\tx\r\nlast, without a newline: \U0001f600"
 RNG = np.random.default_rng(0)

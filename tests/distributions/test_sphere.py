@@ -16,7 +16,7 @@ from lambent.distributions.bessel import log_mean_exp, mean_cosine
 from lambent.distributions.sphere import angle_slope, log_area
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation.annealed import annealed_importance_sampling
+from lambent.evaluation.ais import annealed_importance_sampling
 from lambent.models import VAE
 from lambent.posteriors import VonMisesFisherPosterior
 from lambent.priors import SpherePrior, SpherePriorSettings

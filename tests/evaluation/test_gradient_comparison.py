@@ -8,9 +8,9 @@ import torch
 
 import lambent
 from lambent.cli.app import run
-from lambent.comparison import compare_gradients
 from lambent.errors import ConfigError
-from lambent.evaluation.moments import Bias, MeanVector, Moments
+from lambent.gradients.compare import compare_gradients
+from lambent.gradients.moments import Bias, MeanVector, Moments
 from lambent.training.console import Console
 
 RUNS = 24

@@ -9,16 +9,16 @@ import torch
 
 import lambent
 import lambent.evaluation.bounds as module
-import lambent.levels as levels
-from lambent.cli.listing import evaluation_text
+import lambent.runs.hierarchy as levels
+from lambent.cli.text import evaluation_text
 from lambent.distributions import Normal, StandardNormal
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
 from lambent.models import VAE, LatentModel, MarkovChain
 from lambent.trace import Latent, Trace
-from lambent.training import terms
-from lambent.training.collapse import idle_levels, judged_levels
+from lambent.training import step_metrics as terms
+from lambent.training.collapse_monitor import idle_levels, judged_levels
 from lambent.training.console import Console
 from line_levels import Line, Prior
 

@@ -13,16 +13,15 @@ import lambent
 from lambent.cli.app import run as command
 from lambent.draws import Pathwise
 from lambent.errors import ConfigError, NumericsError
-from lambent.evaluation import rough as module
+from lambent.evaluation import low_precision as module
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.rough import Int8Linear, Rough, RoughLikelihood, require_even, roughened
+from lambent.evaluation.low_precision import Int8Linear, Rough, RoughLikelihood, require_even, roughened
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
-from lambent.stretches import stretch
 from lambent.training.console import Console
 
 QUIET = Console(quiet=True)
@@ -220,7 +219,7 @@ def built(name):
 
 def first(run, model, samples=20):
     """x and the trace of the first 3 examples."""
-    x, condition = stretch(run.prepare(None), 0, 3)
+    x, condition = run.prepare(None).slice(0, 3)
     draw = Pathwise(samples=samples).using(torch.Generator().manual_seed(0))
     with torch.inference_mode():
         return x, model(x, draw, condition)

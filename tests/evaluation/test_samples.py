@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lambent.errors import ConfigError, ShapeError
-from lambent.evaluation.samples import Principal, frechet_distance, precision_recall
+from lambent.evaluation.sample_quality import Principal, frechet_distance, precision_recall
 
 
 def exactly(mean, scales, n=64, turn=None):

@@ -11,9 +11,9 @@ from torch import nn
 import lambent.evaluation.bounds as module
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Enumerate
+from lambent.evaluation.active_units import active_units
 from lambent.evaluation.bounds import Bounds, bounds
 from lambent.evaluation.summary import DataFacts, LatentFacts, figure, summarise
-from lambent.evaluation.units import active_units
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE, LatentModel
 from lambent.networks import MLPDecoder, MLPEncoder

@@ -27,10 +27,10 @@ from lambent.data import DataOptions, Dataset, Transform
 from lambent.distributions import Normal
 from lambent.draws import DoublyReparameterised, Enumerate, Given, Pathwise, StickingTheLanding
 from lambent.errors import ShapeError
+from lambent.evaluation.active_units import active_units
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
-from lambent.evaluation.units import active_units
 from lambent.likelihoods import CategoricalFamily, DiscretisedLogisticFamily, Likelihood
 from lambent.models import VAE
 from lambent.networks import LinearDecoder

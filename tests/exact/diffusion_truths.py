@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from lambent.distributions.diffusion import Noising
-from lambent.networks.schedules import schedule
+from lambent.distributions.gaussian_diffusion import Noising
+from lambent.networks.diffusion.schedules import schedule
 
 MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
 COVARIANCE = torch.tensor([[1.0, 0.6, 0.1], [0.6, 0.8, -0.2], [0.1, -0.2, 0.3]], dtype=torch.float64)

@@ -11,10 +11,10 @@ import lambent.distributions.discrete as discrete
 import lambent.distributions.normal as normal
 import lambent.draws as draws
 import lambent.draws.pathwise as pathwise
+import lambent.evaluation.active_units as units
 import lambent.evaluation.bounds as evaluator
 import lambent.evaluation.exact as exact
 import lambent.evaluation.summary as summary
-import lambent.evaluation.units as units
 import lambent.objectives.base as base
 import lambent.trace as ledger
 from lambent.data import Transform
@@ -285,18 +285,18 @@ def _without_remainder(real):
     return lambda *given: [block for block in real(*given) if block[2] - block[1] == 32]
 
 
-replaced("dropped last batch", checks.every_example_once, evaluator, "_blocks", _without_remainder)
+replaced("dropped last batch", checks.every_example_once, evaluator, "blocks_of", _without_remainder)
 replaced(
     "training mode at evaluation",
     checks.evaluation_mode,
-    evaluator._evaluating,
+    evaluator.evaluating,
     "__enter__",
     lambda real: lambda self: None,
 )
 replaced(
     "frozen parts thawed by evaluation",
     checks.evaluation_mode,
-    evaluator._evaluating,
+    evaluator.evaluating,
     "__exit__",
     lambda real: lambda self, *a: self.model.train(),
 )

@@ -10,13 +10,13 @@ from faults import replaced
 
 import lambent.distributions.relaxed as relaxed
 import lambent.draws.controlled as controlled
-import lambent.objectives.credit as credit
 import lambent.objectives.elbo as elbo
+import lambent.objectives.score_function as credit
 from lambent.distributions import Bernoulli, OneHotCategorical
 from lambent.draws import LearnedBaseline, RunningMean
 from lambent.models import MarkovChain
 from lambent.objectives import ReweightedWakeSleep
-from lambent.objectives.credit import LogMean, Mean
+from lambent.objectives.score_function import LogMean, Mean
 from lambent.trace import Estimate, Trace
 
 

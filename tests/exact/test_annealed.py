@@ -8,9 +8,9 @@ from belief_nets import belief_net, pixels, two_layers
 from tiny import batch_of, ones, tiny
 from truths import LOG_P
 
-import lambent.evaluation.annealed as annealed
+import lambent.evaluation.ais as annealed
 from lambent.errors import CombinationError
-from lambent.evaluation.annealed import annealed_importance_sampling
+from lambent.evaluation.ais import annealed_importance_sampling
 from lambent.evaluation.exact import exact_log_prob
 
 NETS = {"one layer": belief_net, "two layers": two_layers}

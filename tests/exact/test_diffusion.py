@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.distributions import kl_divergence
 
-import lambent.distributions.diffusion as diffusion
-from lambent.distributions.diffusion import Noising
-from lambent.networks.noise_levels import BINS, LevelLosses, spread, stratified
-from lambent.networks.schedules import SCHEDULES, schedule
+import lambent.distributions.gaussian_diffusion as diffusion
+from lambent.distributions.gaussian_diffusion import Noising
+from lambent.distributions.timesteps import spread, stratified
+from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
+from lambent.networks.diffusion.schedules import SCHEDULES, schedule
 
 Y = torch.tensor([[0.4, -0.2, 1.0]], dtype=torch.float64)
 DATA = truth.MEAN + truth.corners(truth.COVARIANCE)

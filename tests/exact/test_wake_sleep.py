@@ -53,7 +53,7 @@ def every_run(objective, samples):
     x = torch.full((len(runs), 1), X, dtype=DOUBLE)
     with (
         mock.patch("lambent.draws.discrete.sample", return_value=awake.T.unsqueeze(-1)),
-        mock.patch("lambent.draws.use.sample", return_value=dreamt_z.view(1, -1, 1)),
+        mock.patch("lambent.draws.generation.sample", return_value=dreamt_z.view(1, -1, 1)),
         mock.patch("lambent.objectives.sleep.sample", return_value=dreamt_x.view(1, -1, 1)),
     ):
         trace, seen = objective.observe(model, x, Detached(samples))

@@ -11,20 +11,20 @@ import torch
 
 import lambent.models.chain as chain
 import lambent.posteriors.bytes as family
+from lambent.config import biases, check, resolve
 from lambent.distributions import CategoricalLevels, RoundedPoint
 from lambent.distributions import rounded as rounded_module
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation.annealed import annealed_importance_sampling
+from lambent.evaluation.ais import annealed_importance_sampling
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
-from lambent.fitting import fit
 from lambent.objectives import ELBO, IWAE
-from lambent.recipes import biases, check, resolve
 from lambent.report import write_report
+from lambent.runs.export import write_interpolations
+from lambent.runs.fit import fit
 from lambent.shapes import Shapes
 from lambent.training.console import Console
-from lambent.use import write_interpolations
 
 PIXELS, SPREAD = 4, 60.0
 PRIORS = ("none", "categorical", "normal")

@@ -13,7 +13,7 @@ from lambent.distributions.uniform import UniformLevels
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CheckpointError, DataError, ShapeError
 from lambent.models import CodeLevel, CodeModel
-from lambent.models import codes as codes_module
+from lambent.models import quantised as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from density_checks import NETS, SHAPE, density, images, masses, nade_loop
 
-from lambent.distributions.sequential import Autoregressive
+from lambent.distributions.autoregressive import Autoregressive
 from lambent.draws import Ancestral, Mode, NoDraw
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
@@ -19,8 +19,8 @@ from lambent.likelihoods import (
     PoissonFamily,
 )
 from lambent.networks import MADE, NADE, MADEDecoder, NADEDecoder
-from lambent.networks import made as made_module
-from lambent.networks import nade as nade_module
+from lambent.networks.autoregressive import made as made_module
+from lambent.networks.autoregressive import nade as nade_module
 from lambent.objectives import ELBO, LogLikelihood
 
 

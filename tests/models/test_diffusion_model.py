@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lambent
+from lambent.data.sources import dataset_of
 from lambent.draws import Ancestral, Detached, Given, Mode, Pathwise
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds
@@ -22,11 +23,10 @@ from lambent.likelihoods import (
     NoisyLikelihood,
     NormalFamily,
 )
-from lambent.models.diffusion import Diffusion, DrawnLevels, Levels
-from lambent.networks.noise_levels import BINS, LevelLosses
-from lambent.networks.schedules import schedule
+from lambent.models.diffusion.model import Diffusion, DrawnLevels, Levels
+from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
+from lambent.networks.diffusion.schedules import schedule
 from lambent.shapes import Shapes
-from lambent.sources import dataset_of
 from lambent.training.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "exact"))
@@ -289,7 +289,7 @@ def test_run_of_a_diffusion_is_used_like_any_other(run):
     found = run.evaluate("digits", samples=4)
     assert (found.iwae, found.active_units, set(found.rates)) == (None, 0, {"levels", "end"})
     assert found.bits_per_dim == pytest.approx(-found.elbo.value / 64 / math.log(2))
-    view = run.prepare(dataset_of("digits", run.config, "test").head(4))
+    view = run.prepare(dataset_of("digits", run.config.data, "test").head(4))
     code = run.encode(view)
     assert code.shape == (4, 64)
     assert (run.decode(code).round() == view.batch(torch.arange(4))).float().mean() > 0.98

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from lambent.config import check, resolve
 from lambent.draws import Ancestral, Given, Pathwise
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
-from lambent.networks.image_blocks import BLOCKS, Block, Style
-from lambent.networks.image_ladder import MapLevels
-from lambent.networks.spectral import SpectralPenalty, matrix
-from lambent.recipes import check, configure, resolve
+from lambent.networks.ladder.blocks import BLOCKS, Block, Style
+from lambent.networks.ladder.image import MapLevels
+from lambent.networks.ladder.spectral import SpectralPenalty, matrix
+from lambent.recipes import configure
 from lambent.shapes import Shapes
 
 TINY = {

@@ -13,9 +13,9 @@ from torch import nn
 from lambent.distributions import Normal, unbounded_log_scale
 from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise, Score
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation import units
+from lambent.evaluation import active_units as units
+from lambent.evaluation.active_units import active_units, level_sizes, posterior_means, rated, unit_rates
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.units import active_units, level_sizes, posterior_means, rated, unit_rates
 from lambent.models import Ladder, LadderLevel
 from lambent.models import ladder as ladder_module
 from lambent.objectives import ELBO, IWAE

@@ -10,11 +10,11 @@ import lambent
 from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise
 from lambent.likelihoods import BernoulliFamily, Likelihood, NormalFamily
 from lambent.models import VAE, Mixture
+from lambent.models import chain
 from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder, UserDecoder, UserEncoder
 from lambent.objectives import ELBO, IWAE, L1
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal, GaussianCorruption, MaskingCorruption
 from lambent.priors import CategoricalPrior, ConditionalNormalPrior, LearnedMixturePrior, StandardNormalPrior
-from lambent.recipes import structures
 from lambent.shapes import Shapes
 from lambent.training.console import Console
 
@@ -267,5 +267,5 @@ def test_a_chain_starts_without_a_level_that_costs_thousands_of_nats(seed, monke
         return run.history[-1]["valid"]["bound"]
 
     assert bound_after_a_few_steps() > -50
-    monkeypatch.setattr(structures, "_flattened", lambda level: level)
+    monkeypatch.setattr(chain, "_flattened", lambda level: level)
     assert bound_after_a_few_steps() < -60

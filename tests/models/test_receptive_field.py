@@ -5,7 +5,7 @@ import torch
 from density_checks import SHAPE, density, masses
 
 from lambent.networks import TransformerDecoder
-from lambent.networks import transformer as transformer_module
+from lambent.networks.autoregressive import transformer as transformer_module
 
 
 def net(receptive, layers, latent=0, event=(12,)):

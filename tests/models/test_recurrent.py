@@ -12,7 +12,7 @@ from lambent.distributions import Normal
 from lambent.draws import Ancestral, Given, Pathwise
 from lambent.evaluation.bounds import bounds
 from lambent.models import Recurrent
-from lambent.networks.draw import Reader, Writer
+from lambent.networks.recurrent.draw import Reader, Writer
 from lambent.objectives import ELBO
 from lambent.recipes import configure
 from lambent.shapes import Shapes

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lambent.networks import Codebook, FiniteScalar, Learning
-from lambent.networks.nearest import nearest
+from lambent.networks.quantisers.nearest import nearest
 
 
 def brute(z, codebook):

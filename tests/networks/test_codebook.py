@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lambent.errors import CombinationError, ConfigError, ShapeError
-from lambent.networks import Codebook, FiniteScalar, Learning, codebook, kmeans, nearest
+from lambent.networks import Codebook, FiniteScalar, Learning
+from lambent.networks.quantisers import codebook, kmeans, nearest
 from lambent.posteriors import FiniteScalarQuantised, VectorQuantised
 
 CHECKS = [

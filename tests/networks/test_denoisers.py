@@ -9,8 +9,8 @@ from torch import nn
 
 from lambent.errors import ConfigError, ShapeError
 from lambent.networks import DenoiserSettings, MLPDenoiser, UNet
-from lambent.networks.denoiser import GammaEmbedding
-from lambent.networks.unet import FourierFeatures, SelfAttention
+from lambent.networks.diffusion.denoiser import GammaEmbedding
+from lambent.networks.diffusion.unet import FourierFeatures, SelfAttention
 from lambent.settings import registry
 
 DENOISERS = {

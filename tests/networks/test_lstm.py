@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lambent.networks import LSTMDecoder, LSTMEncoder, LSTMNet
-from lambent.networks.sequence import Steps
+from lambent.networks.autoregressive.sequence import Steps
 from sequence_checks import (
     TEXT,
     built,

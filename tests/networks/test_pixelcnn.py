@@ -9,9 +9,11 @@ import torch.nn.functional as F
 
 from lambent.errors import ConfigError
 from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily, CategoricalFamily, NormalFamily
-from lambent.networks import GatedPixelCNNDecoder, PixelCNNDecoder, imagecontext, masked
-from lambent.networks.masked import MaskedConv, RowByRow, RowsAbove, Stepwise
-from lambent.networks.pixelcnn import MapDropout
+from lambent.networks import GatedPixelCNNDecoder, PixelCNNDecoder
+from lambent.networks.autoregressive import image_context as imagecontext
+from lambent.networks.autoregressive import masked_conv as masked
+from lambent.networks.autoregressive.masked_conv import MaskedConv, RowByRow, RowsAbove, Stepwise
+from lambent.networks.autoregressive.pixelcnn import MapDropout
 from lambent.shapes import Shapes
 
 PARTS = [PixelCNNDecoder, GatedPixelCNNDecoder]

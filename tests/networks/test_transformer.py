@@ -7,9 +7,9 @@ import torch
 
 from lambent.errors import ConfigError, ShapeError
 from lambent.networks import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
-from lambent.networks.autoregressive import InputDropout
-from lambent.networks.sequence import SequenceNet, pixel_order
-from lambent.networks.transformer import Attention, Block
+from lambent.networks.autoregressive.base import InputDropout
+from lambent.networks.autoregressive.sequence import SequenceNet, pixel_order
+from lambent.networks.autoregressive.transformer import Attention, Block
 from sequence_checks import (
     TEXT,
     built,
@@ -242,7 +242,7 @@ def norm_after_the_branch(patch):
 
 
 def padding_in_the_mean(patch):
-    from lambent.networks import transformer
+    from lambent.networks.autoregressive import transformer
 
     forward = lambda self, x, condition=None: self.stack(self.steps(x, condition)[0] + self.positions).mean(1)  # noqa: E731
     patch.setattr(transformer.TransformerEncoderNet, "forward", forward)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lambent.errors import ConfigError
-from lambent.networks.draw import CanvasSettings, ReaderSettings
-from lambent.networks.gaussian_window import Window
+from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings
+from lambent.networks.recurrent.gaussian_window import Window
 
 
 def bounded(raw):

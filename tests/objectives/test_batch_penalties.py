@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-import lambent.objectives.covariance as covariance
-import lambent.objectives.critics as critics
-import lambent.objectives.discrepancy as discrepancy
+import lambent.objectives.penalties.critics as critics
+import lambent.objectives.penalties.dip as covariance
+import lambent.objectives.penalties.mmd as discrepancy
 from lambent.distributions import CholeskyNormal, Normal, OneHotCategorical, StandardNormal
 from lambent.draws import Enumerate, Given, Pathwise
 from lambent.errors import CombinationError

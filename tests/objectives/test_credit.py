@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from lambent.config import biases
 from lambent.distributions import Bernoulli, Normal
 from lambent.draws import Enumerate, Rebar, RunningMean, Score
 from lambent.errors import CombinationError
 from lambent.evaluation.bounds import bounds
 from lambent.objectives import ELBO, Capacity, FreeBits
-from lambent.objectives.credit import LogMean, Mean
-from lambent.recipes import biases, configure
+from lambent.objectives.score_function import LogMean, Mean
+from lambent.recipes import configure
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 from lambent.training.loop import Trainer

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 import lambent.objectives.rates_by_level as by_level
+from lambent.config import objective_of, rate_of
 from lambent.distributions import Bernoulli, Normal, OneHotCategorical, StandardNormal
 from lambent.draws import Enumerate, Score
 from lambent.errors import CombinationError
 from lambent.objectives import ELBO, Balanced, FreeBits, LevelWarmUp, SumOfRates
-from lambent.recipes import configure, objective_of, rate_of
+from lambent.recipes import configure
 from lambent.trace import Latent, Trace
 
 ZERO = torch.zeros(())

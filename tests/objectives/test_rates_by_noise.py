@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from lambent.config import rate_of
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError
 from lambent.likelihoods import NoisyLikelihood, NormalFamily
-from lambent.models.diffusion import Diffusion, DrawnLevels, Levels
-from lambent.networks.schedules import schedule
+from lambent.models.diffusion.model import Diffusion, DrawnLevels, Levels
+from lambent.networks.diffusion.schedules import schedule
 from lambent.objectives import ELBO, NoiseWeighted
-from lambent.recipes import configure, rate_of
+from lambent.recipes import configure
 from lambent.shapes import Shapes
 
 LOW, HIGH, NUMBERS, LIMIT = -6.0, 3.0, 2, 5.0

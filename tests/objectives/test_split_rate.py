@@ -6,13 +6,13 @@ import math
 import pytest
 import torch
 
-import lambent.objectives.aggregated as aggregated
+import lambent.objectives.tc as aggregated
 from lambent.distributions import Bernoulli, CholeskyNormal, Delta, LowRankNormal, Normal, StandardNormal
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.aggregated import AggregatedPosterior
 from lambent.objectives import ELBO, Split
-from lambent.objectives.aggregated import log_mixtures, stratified_log_weights, weighted_log_weights
+from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.trace import Latent, Trace
 
 N, DIMS = 7, 2

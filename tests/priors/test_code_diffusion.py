@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-import lambent.distributions.masked as module
+import lambent.distributions.absorbing_diffusion as module
 from distribution_checks import check_counts
+from lambent.config import check, resolve
 from lambent.distributions import Coded, MaskedDiffusion
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.networks import UnmaskingTransformer
 from lambent.objectives import ELBO, IWAE
 from lambent.priors import CodeDiffusionSettings
-from lambent.recipes import check, resolve
 from lambent.trace import Latent, Trace
 
 S = 3

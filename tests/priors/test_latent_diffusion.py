@@ -7,13 +7,14 @@ import math
 import pytest
 import torch
 
-from lambent.distributions import Normal, diffused
-from lambent.distributions.diffused import Diffused, Visits
-from lambent.distributions.diffusion import Noising, scales
+from lambent.distributions import Normal
+from lambent.distributions import diffusion_density as diffused
+from lambent.distributions.diffusion_density import Diffused, Visits
+from lambent.distributions.gaussian_diffusion import Noising, scales
 from lambent.draws import Ancestral, Pathwise
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds
-from lambent.networks.schedules import SCHEDULES, schedule
+from lambent.networks.diffusion.schedules import SCHEDULES, schedule
 from lambent.priors.diffusion import LatentDiffusion
 from lambent.recipes import configure
 from lambent.shapes import Shapes

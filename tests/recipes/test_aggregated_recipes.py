@@ -2,7 +2,6 @@
 
 import functools
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -12,9 +11,8 @@ from lambent.data import DataOptions, training_sets
 from lambent.errors import CombinationError
 from lambent.evaluation.aggregated import AggregatedPosterior, surgery
 from lambent.objectives import ELBO, Split
-from lambent.objectives.aggregated import log_mixtures, stratified_log_weights, weighted_log_weights
+from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.recipes import configure
-from lambent.stretches import stretch
 from lambent.training.console import Console
 
 
@@ -30,7 +28,7 @@ def parts(recipe, *tokens):
     """The exact parts of the rate over the training set."""
     run = trained(recipe, *tokens)
     view = run.prepare("digits", "train")
-    found = surgery(run.model, partial(stretch, view), len(view), samples=2)
+    found = surgery(run.model, view.slice, len(view), samples=2)
     terms = {name: f"{term.value:.2f} ± {term.se:.2f}" for name, term in vars(found).items() if name != "n"}
     print(recipe, *tokens, terms)
     return found
@@ -84,7 +82,7 @@ def test_the_codes_come_to_the_prior(recipe):
 def estimates(log_weights, batch, repeats=10):
     """log of the estimate of q(z) over q(z) itself, for a draw of each digit, batches drawn as training does."""
     run = trained("tc-vae")
-    x, _ = stretch(run.prepare("digits", "train"), 0, 1437)
+    x, _ = run.prepare("digits", "train").slice(0, 1437)
     noise = torch.Generator().manual_seed(0)
     with torch.no_grad():
         q = run.model.posterior(run.model.as_input(x)).map_parameters(torch.Tensor.double)

@@ -4,23 +4,15 @@ import tomllib
 
 import pytest
 
+from lambent.config import biases, layer_of_file, layer_of_tokens, objective_of, resolve
+from lambent.config.config import DEFAULT_NAMES, parse_value
 from lambent.errors import CombinationError, ConfigError
 from lambent.likelihoods import TextFamily
 from lambent.networks import IdentityDecoder
 from lambent.objectives import Beta
-from lambent.recipes import (
-    RECIPES,
-    biases,
-    configure,
-    find_recipe,
-    layer_of_file,
-    layer_of_tokens,
-    objective_of,
-    resolve,
-)
-from lambent.recipes.config import DEFAULT_NAMES, parse_value
+from lambent.recipes import RECIPES, configure, find_recipe
 from lambent.shapes import Column, Shapes
-from lambent.training.toml import to_toml
+from lambent.storage.toml import to_toml
 
 
 def refusal(*tokens, recipe="vae", layers=()):

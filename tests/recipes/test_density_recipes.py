@@ -10,9 +10,9 @@ from torch import nn
 
 from lambent import fit, load
 from lambent.errors import CombinationError, ConfigError
-from lambent.training import checkpoint
+from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
+from lambent.storage import checkpoint
 from lambent.training.console import Console
-from lambent.use import write_encodings, write_interpolations, write_reconstructions, write_samples
 
 QUIET = Console(quiet=True)
 MIXED = {"hidden": (40,), "ordering": "random", "masks": 3, "threads": 1}

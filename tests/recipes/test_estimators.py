@@ -3,8 +3,8 @@
 import pytest
 
 from lambent.errors import CombinationError
+from lambent.gradients.estimators import trusted
 from lambent.recipes import configure
-from lambent.recipes.estimators import trusted
 from lambent.shapes import Shapes
 
 

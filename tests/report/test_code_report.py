@@ -12,8 +12,8 @@ from lambent.data import from_arrays
 from lambent.report.build import build
 from lambent.report.codes import section
 from lambent.report.material import gather
+from lambent.runs.export import write_reconstructions, write_samples
 from lambent.training.console import Console
-from lambent.use import write_reconstructions, write_samples
 
 QUIET = Console(quiet=True)
 SMALL = {"codes": 8, "posterior__dim": 3, "epochs": 1, "batch_size": 20, "threads": 1}

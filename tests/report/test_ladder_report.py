@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lambent import fit
-from lambent.cli.listing import evaluation_text
+from lambent.cli.text import evaluation_text
 from lambent.draws import Detached
 from lambent.report import write_report
 from lambent.report.latents import dimension_rates

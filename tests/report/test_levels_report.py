@@ -15,8 +15,8 @@ from lambent.report.build import build
 from lambent.report.images import sheet, to_bytes
 from lambent.report.material import gather
 from lambent.report.numbers import evaluation
+from lambent.storage.metrics import numbers
 from lambent.training.console import Console
-from lambent.training.metrics import numbers
 from line_levels import Line, Prior
 
 LADDER = {"model": "ladder", "latent": 6, "above": (4, 2)}

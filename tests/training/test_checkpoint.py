@@ -19,9 +19,9 @@ from torch import nn
 
 import lambent
 from lambent.errors import CheckpointError, ConfigError
-from lambent.training import checkpoint, manifest
-from lambent.training.checkpoint import apply, load, newest, path_of, save
-from lambent.training.tensor_files import parse_tensors
+from lambent.storage import checkpoint, manifest
+from lambent.storage.checkpoint import apply, load, newest, path_of, save
+from lambent.storage.tensors import parse_tensors
 
 
 def weights(seed=0):
@@ -448,8 +448,8 @@ GROWTH = """
 import json, struct, sys
 from pathlib import Path
 from lambent.errors import CheckpointError
-from lambent.training import checkpoint
-from lambent.training.tensor_files import parse_tensors
+from lambent.storage import checkpoint
+from lambent.storage.tensors import parse_tensors
 
 def memory(field):
     return next(int(x.split()[1]) * 1024 for x in Path("/proc/self/status").read_text().splitlines() if field in x)

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from lambent.errors import CheckpointError, ConfigError, StorageError
-from lambent.training import checkpoint, files, manifest
-from lambent.training.checkpoint import newest, prune, save
+from lambent.storage import checkpoint, files, manifest
+from lambent.storage.checkpoint import newest, prune, save
 
 CALLS = ("open", "write", "fsync", "mkdir", "rename", "replace", "unlink", "rmdir", "ftruncate")
 
@@ -342,7 +342,7 @@ def test_the_message_of_a_full_disk_has_path_bytes_needed_and_bytes_free(tmp_pat
 LIMITED = """
 import resource, sys, torch
 from pathlib import Path
-from lambent.training.checkpoint import newest, save
+from lambent.storage.checkpoint import newest, save
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     save(Path(sys.argv[1]), 2, {"model": {"w": torch.zeros(10_000)}}, {})

@@ -9,27 +9,28 @@ import pytest
 import torch
 from torch import nn
 
-import lambent.evaluation.information as measured
-import lambent.recipes.remedies as remedies_module
-import lambent.training.collapse as collapse
+import lambent.config.remedies as remedies_module
+import lambent.evaluation.mutual_information as measured
+import lambent.training.collapse_monitor as collapse
 from lambent import fit
+from lambent.config import check
+from lambent.config.remedies import REMEDIES, Remedy, level_remedies, remedies, with_tokens
 from lambent.data import View
+from lambent.data.view import spread_out
 from lambent.distributions import Normal, OneHotCategorical
 from lambent.draws import Mode
 from lambent.errors import ConfigError, InterruptedRunError
-from lambent.evaluation.bounds import mix
-from lambent.evaluation.information import of_posteriors, spread_out
-from lambent.fitting import build_model
+from lambent.evaluation.mutual_information import of_posteriors
 from lambent.objectives.rates import Capacity, FreeBits, WarmUp
-from lambent.recipes import check, configure
-from lambent.recipes.remedies import REMEDIES, Remedy, level_remedies, remedies, with_tokens
+from lambent.recipes import configure
 from lambent.recipes.table import RECIPES
+from lambent.runs.fit import build_model
+from lambent.runs.monitors import information
+from lambent.seeds import mix
 from lambent.shapes import Shapes
-from lambent.stretches import stretch
-from lambent.training.collapse import Alarm
+from lambent.storage.metrics import read_metrics
+from lambent.training.collapse_monitor import Alarm
 from lambent.training.console import Console
-from lambent.training.information import information
-from lambent.training.metrics import read_metrics
 from lambent.training.progress import Progress, Validation
 
 SMALL = {"encoder__hidden": (16,), "decoder__hidden": (16,), "threads": 1}
@@ -93,7 +94,7 @@ def pairwise(q, z):
 
 def first_posterior(run, view):
     with torch.inference_mode():
-        return run.model(stretch(view, 0, len(view))[0], Mode()).latents[0].q
+        return run.model(view.slice(0, len(view))[0], Mode()).latents[0].q
 
 
 def check_row_of(run):
@@ -106,7 +107,7 @@ def check_row_of(run):
     assert row["mutual_information"] == pytest.approx(found.information.value, abs=1e-6)
     assert found.information.n == row["examples"] == len(view) == row["n"]
     with torch.inference_mode():
-        trace = run.model(stretch(view, 0, len(view))[0], Mode())
+        trace = run.model(view.slice(0, len(view))[0], Mode())
     variances = torch.cat([z.q.mean.reshape(len(view), -1) for z in trace.latents], 1).var(0)
     assert row["active_units"] == found.active_units == sum(v > 0.01 for v in variances.tolist())
     assert row["latent"] == len(variances)
@@ -451,8 +452,6 @@ def test_the_encoder_that_leads_and_the_panel_measure_once(monkeypatch):
 def test_the_schedule_sees_the_same_number_as_the_panel():
     run = trained(**REAL)
     view: View = run.prepare()
-    found = information(
-        run.model, lambda a, b: stretch(view, a, b), len(view), seed=mix(0, 7), device=torch.device("cpu")
-    )
+    found = information(run.model, lambda a, b: view.slice(a, b), len(view), seed=mix(0, 7), device=torch.device("cpu"))
     row = next(row["valid"] for row in rows(run) if row["step"] == run.step)
     assert found == pytest.approx(row["mutual_information"], abs=1e-12)

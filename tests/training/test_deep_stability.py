@@ -17,9 +17,10 @@ import torch
 from injected import HUGE, INF, NAN, SPIKE, Rows, faults, trainer_of
 from torch import Tensor
 
-from lambent.data.digits import load_digits
+from lambent.config import Config, objective_of
+from lambent.data.readers.digits import load_digits
 from lambent.models import LatentModel
-from lambent.recipes import Config, configure, objective_of
+from lambent.recipes import configure
 from lambent.shapes import Shapes
 from lambent.training import loop
 from lambent.training.loop import Trainer

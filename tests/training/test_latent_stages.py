@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from lambent import fit, load
+from lambent.config import objective_of
 from lambent.errors import CheckpointError, CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
-from lambent.recipes import configure, objective_of
-from lambent.stages import stages_of
-from lambent.training import checkpoint
+from lambent.recipes import configure
+from lambent.runs.stages import stages_of
+from lambent.storage import checkpoint
 from lambent.training.console import Console
 
 QUIET = Console(quiet=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-import lambent.training.maximise_mixture as mixtures
+import lambent.training.em.mixture as mixtures
 from em_checks import (
     KINDS,
     agrees_with_sklearn,
@@ -28,7 +28,7 @@ from lambent.draws import Enumerate
 from lambent.errors import CombinationError, NumericsError
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from lambent.training.maximise import maximise, maximiser, require_ascent, rounding
+from lambent.training.em.em import maximise, maximiser, require_ascent, rounding
 
 
 @pytest.mark.parametrize("kind", KINDS, ids="-".join)

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-import lambent.training.maximise_linear as linear
-import lambent.training.maximise_mixture as mixtures
+import lambent.training.em.linear_gaussian as linear
+import lambent.training.em.mixture as mixtures
 from em_checks import (
     agrees_with_sklearn,
     fa_agrees_with_sklearn,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambent.errors import CheckpointError, ConfigError, DataError, StorageError
-from lambent.training.metrics import LogWriter, MetricsWriter, json_line, read_metrics
+from lambent.storage.metrics import LogWriter, MetricsWriter, json_line, read_metrics
 
 plain = st.recursive(
     st.none()

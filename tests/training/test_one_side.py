@@ -12,7 +12,7 @@ from torch import nn
 import lambent
 from lambent.draws import Mode
 from lambent.errors import CheckpointError, CombinationError, ConfigError
-from lambent.training import checkpoint
+from lambent.storage import checkpoint
 from lambent.training.console import Console
 
 QUIET = Console(quiet=True)

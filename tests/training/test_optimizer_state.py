@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from lambent.errors import CheckpointError, ConfigError
+from lambent.storage.checkpoint import apply, newest, save
 from lambent.training import optimizer_state
-from lambent.training.checkpoint import apply, newest, save
 from lambent.training.optimizer_state import optimizer_tensors, restore_optimizer
 
 

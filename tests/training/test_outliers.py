@@ -20,7 +20,7 @@ from lambent.training import gradients, loop
 from lambent.training.console import Console
 from lambent.training.gradients import FEWEST, WINDOW, outlying
 from lambent.training.progress import Progress
-from lambent.training.updates import Alternate
+from lambent.training.schedule import Alternate
 
 STEPS = 240
 

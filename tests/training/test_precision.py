@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from lambent import fit
-from lambent.distributions import masked
+from lambent.distributions import absorbing_diffusion as masked
 from lambent.errors import CombinationError
-from lambent.networks.codebook import squared_distance
+from lambent.networks.quantisers.codebook import squared_distance
 from lambent.recipes import configure
 from lambent.training.console import Console
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lambent.data import Batches
-from lambent.training.metrics import read_metrics
+from lambent.storage.metrics import read_metrics
 
 SETTINGS = "latent=4 hidden=[64] epochs=15 batch_size=101 ema=2000 clip=20 threads=1 --data digits".split()
 ALONE = [sys.executable, "-m", "lambent"]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lambent.training import checkpoint
-from lambent.training.metrics import read_metrics
+from lambent.storage import checkpoint
+from lambent.storage.metrics import read_metrics
 
 SETTINGS = (
     "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 schedule=cosine "

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambent.errors import ConfigError, StorageError
-from lambent.training.run_folder import RunFolder, difference, environment, require_same
-from lambent.training.toml import to_toml
+from lambent.storage.run_folder import RunFolder, difference, environment, require_same
+from lambent.storage.toml import to_toml
 
 HOLD = """
 import sys, time
-from lambent.training.run_folder import RunFolder
+from lambent.storage.run_folder import RunFolder
 run = RunFolder(sys.argv[1])
 try:
     run.claim(resume=True)

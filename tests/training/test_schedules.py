@@ -16,12 +16,12 @@ from lambent.objectives import ELBO, IWAE, PIWAE, WarmUp
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
-from lambent.training.average import MovingAverage
+from lambent.training.ema import MovingAverage
 from lambent.training.engine import Engine
+from lambent.training.learning_rate import learning_rate
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
-from lambent.training.schedules import learning_rate
 
 TOTAL = 3280 * 2
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from lambent import fit, load
-from lambent.cli.listing import evaluation_text
+from lambent.cli.text import evaluation_text
+from lambent.config.rules import biases
 from lambent.errors import CombinationError, ConfigError
 from lambent.recipes import configure
-from lambent.recipes.check import biases
-from lambent.stages import stages_of
-from lambent.training import checkpoint
+from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
+from lambent.runs.stages import stages_of
+from lambent.storage import checkpoint
+from lambent.storage.metrics import read_metrics
 from lambent.training.console import Console
-from lambent.training.metrics import read_metrics
-from lambent.use import write_encodings, write_interpolations, write_reconstructions, write_samples
 
 QUIET = Console(quiet=True)
 SMALL = {

@@ -10,15 +10,15 @@ import torch
 from update_checks import X, alternates, encoder_leads, holds, model_of, together_is_plain, trained
 
 import lambent
-import lambent.training.closed_form as closed_form
+import lambent.training.em.em as closed_form
 import lambent.training.freeze as freeze
 from lambent.errors import CombinationError, ConfigError, NumericsError
 from lambent.models import Mixture
+from lambent.storage.metrics import read_metrics
 from lambent.training.console import Console
 from lambent.training.loop import Trainer
-from lambent.training.metrics import read_metrics
 from lambent.training.progress import Progress
-from lambent.training.updates import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
+from lambent.training.schedule import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
 
 QUIET = Console(quiet=True)
 

@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 from lambent.draws import Pathwise
-from lambent.evaluation.bounds import mix
 from lambent.likelihoods import Likelihood, NormalFamily
 from lambent.models import VAE
 from lambent.networks import MLPEncoder, UserDecoder
 from lambent.objectives import ELBO
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
+from lambent.seeds import mix
 from lambent.shapes import Shapes
 from lambent.training.engine import Engine
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
-from lambent.training.updates import Alternate, EncoderFirst, Together
+from lambent.training.schedule import Alternate, EncoderFirst, Together
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 SIDES = ("generative", "inference")

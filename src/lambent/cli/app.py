@@ -66,7 +66,7 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 @app.command
 def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON list")] = False) -> None:
     """List the named systems."""
-    from lambent.cli.listing import recipe_rows, recipe_text
+    from lambent.cli.text import recipe_rows, recipe_text
 
     print(json.dumps(recipe_rows(), indent=1, ensure_ascii=False) if json_ else recipe_text())
 
@@ -77,7 +77,7 @@ def show(recipe: str, *settings: str) -> None:
 
     Give key=value to see what a choice brings (for example prior=mixture).
     """
-    from lambent.cli.listing import settings_text
+    from lambent.cli.text import settings_text
 
     print(settings_text(recipe, settings))
 
@@ -103,7 +103,7 @@ def fit(
 
     Settings are key=value, any that `lambent show RECIPE` lists.
     """
-    from lambent.fitting import fit as fit_run
+    from lambent.runs.fit import fit as fit_run
     from lambent.training.console import Console
 
     flags: dict[str, Any] = {"latent": latent, "prior": prior, "epochs": epochs, "batch_size": batch_size}
@@ -125,8 +125,8 @@ def evaluate(
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
-    from lambent.cli.listing import evaluation_text
-    from lambent.run import load
+    from lambent.cli.text import evaluation_text
+    from lambent.runs.run import load
     from lambent.training.engine import start_engine
 
     opened = load(run)
@@ -154,8 +154,8 @@ def sample(
     noise: Annotated[float | None, Parameter(help="fresh noise at each: 1 the chain's own, 0 none (DDIM)")] = None,
 ) -> None:
     """Draw from the model: z from the prior, x from the likelihood; to .npz, .png, .csv (a table) or .txt (text)."""
-    from lambent.run import load
-    from lambent.use import write_samples
+    from lambent.runs.export import write_samples
+    from lambent.runs.run import load
 
     write_samples(load(run), number, out, seed=seed, label=label, mean=mean, steps=steps, noise=noise)
 
@@ -170,8 +170,8 @@ def reconstruct(
     split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
 ) -> None:
     """Encode (deterministically) and decode data; to .npz, a picture .png of pairs or text .txt."""
-    from lambent.run import load
-    from lambent.use import write_reconstructions
+    from lambent.runs.export import write_reconstructions
+    from lambent.runs.run import load
 
     write_reconstructions(load(run), data, out, number=number, split=split)
 
@@ -187,8 +187,8 @@ def encode(
     split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
 ) -> None:
     """Latents of data, as z in an .npz (with the labels, if there are any)."""
-    from lambent.run import load
-    from lambent.use import write_encodings
+    from lambent.runs.export import write_encodings
+    from lambent.runs.run import load
 
     write_encodings(load(run), data, out, seed=seed if sample else None, split=split)
 
@@ -204,8 +204,8 @@ def interpolate(
     split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
 ) -> None:
     """Decode points between the encodings of pairs of examples; to .npz, a picture .png or text .txt."""
-    from lambent.run import load
-    from lambent.use import write_interpolations
+    from lambent.runs.export import write_interpolations
+    from lambent.runs.run import load
 
     write_interpolations(load(run), data, out, pairs=pairs, steps=steps, split=split)
 
@@ -214,7 +214,7 @@ def interpolate(
 def report(run: RunPath, *, out: Out) -> None:
     """Write one self-contained HTML page: curves, samples, reconstructions, the latent space, numbers in words."""
     from lambent.report import write_report
-    from lambent.run import load
+    from lambent.runs.run import load
 
     write_report(load(run), out)
 
@@ -237,8 +237,8 @@ def gradients(
 
     Settings are key=value: any of a recipe; of a run those of draw, objective and rate.
     """
-    from lambent.cli.comparison import comparison_text
-    from lambent.comparison import compare_gradients
+    from lambent.cli.gradients_text import comparison_text
+    from lambent.gradients.compare import compare_gradients
     from lambent.report.gradients import check_picture, write_picture
     from lambent.training.console import Console
 
@@ -277,9 +277,9 @@ def compare(
 
     A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
     """
-    from lambent.report.runs_file import check_file, write_comparison
-    from lambent.run_comparison import compare_runs
-    from lambent.runs_table import runs_text
+    from lambent.report.runs.file import check_file, write_comparison
+    from lambent.report.runs.table import runs_text
+    from lambent.runs.compare import compare_runs
     from lambent.training.console import Console
 
     if out is not None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from lambent.cli.listing import evaluation_text
+from lambent.cli.text import evaluation_text
 from lambent.errors import ConfigError
-from lambent.fitting import fit
-from lambent.run import Run
-from lambent.use import write_samples
+from lambent.runs.export import write_samples
+from lambent.runs.fit import fit
+from lambent.runs.run import Run
 
 SETTINGS = (
     "latent=2",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.data.dataset import Dataset
 from lambent.data.labels import recode
-from lambent.data.text import recoded
+from lambent.data.readers.text import recoded
 from lambent.errors import DataError
 from lambent.shapes import Column
 

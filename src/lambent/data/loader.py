@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lambent.data.seeds import seed_of
 from lambent.errors import ConfigError
+from lambent.seeds import seed_of
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lambent.data.arrays import Archive, load_npy, load_npz, splits_of_npz
-from lambent.data.csv_file import load_csv
+import numpy as np
+from torch import Tensor
+
 from lambent.data.dataset import Dataset, split_off
-from lambent.data.digits import load_digits
 from lambent.data.files import content_of, missing
-from lambent.data.idx import PUBLISHED, load_published
-from lambent.data.images import load_folder
 from lambent.data.options import DataOptions
-from lambent.data.parquet_file import load_parquet
-from lambent.data.point import is_point, load_point
-from lambent.data.text import load_text
+from lambent.data.readers.arrays import Archive, from_arrays, load_npy, load_npz, splits_of_npz
+from lambent.data.readers.csv import load_csv
+from lambent.data.readers.digits import load_digits
+from lambent.data.readers.idx import PUBLISHED, load_published
+from lambent.data.readers.images import load_folder
+from lambent.data.readers.parquet import load_parquet
+from lambent.data.readers.point import is_point, load_point
+from lambent.data.readers.text import load_text
 from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 
+Source = str | Path | np.ndarray | Tensor | Dataset
+ARRAYS = "(arrays)"
+"""The source's name in a run that was trained on arrays."""
 NAMES = ("digits", *PUBLISHED)
 _LOADERS = {".npy": load_npy, ".csv": load_csv, ".parquet": load_parquet, ".txt": load_text}
 _SUFFIXES = (".npz", *_LOADERS)
@@ -118,3 +124,30 @@ def _unknown(source: str, path: Path) -> DataError:
     return DataError(
         f"data source {source!r} is not known{nearest(source, NAMES)}; known: {', '.join(NAMES)}, or a path"
     )
+
+
+def dataset_of(source: Source, options: DataOptions, split: str) -> Dataset:
+    """A source's name, an array or a tensor as a data set."""
+    if isinstance(source, Dataset):
+        return source
+    if not isinstance(source, str | Path):
+        return from_arrays(source, options=options)
+    if split == "train":
+        return load(str(source), options=options, split=split)
+    return evaluation_set(str(source), options=options)
+
+
+def held_out(source: str, options: DataOptions) -> Dataset:
+    """What the training source keeps from training: its test split, else the part held out for validation.
+
+    Raises:
+        ConfigError: the run was trained on arrays, or nothing was held out.
+    """
+    if source == ARRAYS:
+        raise ConfigError("this run was trained on arrays; give the data to measure it on")
+    if "test" in splits_of(source, options):
+        return evaluation_set(source, options=options)
+    valid = training_sets(source, options=options)[1]
+    if valid is None:
+        raise ConfigError(f"{source} has no test split and nothing was held out of it; name the data to use")
+    return valid

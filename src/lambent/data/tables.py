@@ -12,7 +12,7 @@ from torch import Tensor
 from lambent.data.dataset import EXACT_IN_FLOAT32, Dataset
 from lambent.data.labels import encode
 from lambent.data.options import LIMITS, DataOptions
-from lambent.data.text import from_texts
+from lambent.data.readers.text import from_texts
 from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 from lambent.shapes import Column

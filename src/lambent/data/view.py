@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ from lambent.errors import DataError
 
 if TYPE_CHECKING:
     from lambent.data.transform import Transform
+
+CHUNK = 1000
+"""Examples that a model is given at a time."""
 
 
 class View:
@@ -67,6 +70,21 @@ class View:
                 assert self.dataset.ids is not None
                 yield start, self.transform(x, self.dataset.ids[start : start + len(x)], fixed=True)
 
+    def slice(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Examples ``start`` to ``stop``, (B, *event), and their conditions."""
+        indices = torch.arange(start, stop)
+        return self.batch(indices), self.condition(indices)
+
+    def batches(self, size: int = CHUNK) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """All examples in order with their conditions, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self.slice(start, min(len(self), start + size))
+
+    def spread(self, most: int) -> Callable[[int, int], tuple[Tensor, Tensor | None]]:
+        """At most ``most`` examples, evenly spaced over all, and their conditions: (start, stop) -> those of them."""
+        chosen = spread_out(len(self), most)
+        return lambda start, stop: (self.batch(chosen[start:stop]), self.condition(chosen[start:stop]))
+
     def condition(self, indices: Tensor) -> Tensor | None:
         """What the model is given of the examples beside x: (B, c) float32, or None."""
         if self.transform.condition == "none":
@@ -89,6 +107,16 @@ class View:
             support.check(torch.tensor([[0.0], [1.0]]), f"{self.dataset.name}, binarised")
         else:
             support.check(self, self.dataset.name)
+
+
+def spread_out(n: int, most: int) -> Tensor:
+    """Positions of ``most`` of n examples, evenly spread: a sorted data set's first ones would be all of a class.
+
+    >>> spread_out(10, 4).tolist(), spread_out(3, 4).tolist()
+    ([0, 2, 5, 7], [0, 1, 2])
+    """
+    taken = min(n, most)
+    return torch.arange(taken) * n // max(taken, 1)
 
 
 def _binarised(dataset: Dataset, transform: Transform) -> Dataset:

@@ -1,7 +1,9 @@
 """What torch.distributions lacks: sampling with a generator, exact numerics, closed-form KLs."""
 
+from lambent.distributions.absorbing_diffusion import MaskedDiffusion
 from lambent.distributions.ar1 import AR1
-from lambent.distributions.autoregressive import AutoregressiveBernoulli
+from lambent.distributions.autoregressive import Autoregressive
+from lambent.distributions.autoregressive_bernoulli import AutoregressiveBernoulli
 from lambent.distributions.base import Distribution
 from lambent.distributions.codes import Code, Coded
 from lambent.distributions.counts import NegativeBinomial, Poisson
@@ -11,7 +13,6 @@ from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl,
 from lambent.distributions.logistic import DiscretisedLogistic
 from lambent.distributions.logistic_mixture import LogisticMixture
 from lambent.distributions.marginals import log_marginals, register_marginals
-from lambent.distributions.masked import MaskedDiffusion
 from lambent.distributions.mixture import NormalMixture
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import bounded_log_scale, unbounded_log_scale
@@ -20,7 +21,6 @@ from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
 from lambent.distributions.rounded import RoundedNormal, RoundedPoint
 from lambent.distributions.sampling import central, detached, rsample, rsample_and_log_prob, sample
-from lambent.distributions.sequential import Autoregressive
 from lambent.distributions.sphere import SphereUniform, VonMisesFisher
 from lambent.distributions.text import Strings, behind
 

@@ -1,68 +1,116 @@
-"""Coins that look at the coins before them."""
+"""Distributions of many elements, each given those before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
-from lambent.distributions.discrete import Bernoulli
-from lambent.distributions.numerics import full_precision, matmul, split_shape
+from lambent.distributions.sampling import sample
+from lambent.errors import ConfigError, ShapeError
+
+Choose = Callable[[int, torch.distributions.Distribution], Tensor]
+"""(element, its distribution given those before it) -> its values (N,)."""
 
 
-class AutoregressiveBernoulli(Distribution):
-    """D coins in order, coin i with logit l_i + sum_{j<i} W_ij x_j (a sigmoid belief net without hidden units).
+class Conditionals(Protocol):
+    """p(x_d | elements before d), as a network and a family of elements give them."""
 
-    DARN's layers (Gregor et al. 2014, section 3). ``log_prob`` is one masked product; ``sample`` goes coin by coin.
+    @property
+    def orderings(self) -> int:
+        """M, the orderings that it knows."""
+
+    def all(self, x: Tensor, context: Tensor, ordering: int) -> torch.distributions.Distribution:
+        """Of every element of x (*lead, *event) given the elements of x before it; batch shape ``lead``."""
+
+    def one_by_one(self, context: Tensor, ordering: int, choose: Choose) -> None:
+        """Asks ``choose`` for the values of each element in order, for contexts (N, c)."""
+
+
+class Autoregressive(Distribution):
+    """p(x) = prod_d p(x_d | elements before d); of M orderings the equal mixture (1/M) sum_m p_m(x).
+
+    ``log_prob`` is one pass an ordering; ``sample`` goes element by element.
 
     Args:
-        logits: l, (*batch, D).
-        weight: W, (D, D); only what is strictly below its diagonal counts.
-
-    >>> coins = AutoregressiveBernoulli(torch.zeros(2), torch.tensor([[0.0, 0.0], [1e3, 0.0]]))
-    >>> coins.log_prob(torch.tensor([[1.0, 1.0], [1.0, 0.0]]))  # the second coin follows the first
-    tensor([-6.9315e-01, -1.0007e+03])
+        conditionals: What gives p(x_d | elements before d).
+        context: What all elements look at, (*batch, c); c may be 0.
+        event_shape: The elements.
+        orderings: Those mixed, by number; all without it.
     """
 
-    has_enumerate_support = True
+    has_mean: ClassVar[bool] = False
 
-    def __init__(self, logits: Tensor, weight: Tensor) -> None:
-        self.logits, self.weight = full_precision(logits), full_precision(weight)
-        super().__init__(*split_shape(self.logits.shape, 1, "AutoregressiveBernoulli"))
+    def __init__(
+        self,
+        conditionals: Conditionals,
+        context: Tensor,
+        event_shape: Sequence[int],
+        orderings: tuple[int, ...] | None = None,
+    ) -> None:
+        self.conditionals, self.context = conditionals, context
+        self.orderings = tuple(range(conditionals.orderings)) if orderings is None else orderings
+        super().__init__(context.shape[:-1], event_shape)
 
-    @property
-    def below(self) -> Tensor:
-        """W strictly below its diagonal."""
-        return self.weight.tril(-1)
+    def only(self, ordering: int) -> Autoregressive:
+        """The component of one ordering."""
+        return Autoregressive(self.conditionals, self.context, self.event_shape, (ordering,))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats."""
-        value = value.to(self.logits.dtype)
-        return Bernoulli(self.logits + matmul(value, self.below.T)).log_prob(value)
+        """Log probability (density, for continuous elements), nats.
 
-    def enumerate_support(self, expand: bool = True) -> Tensor:  # noqa: FBT001, FBT002 - torch's signature
-        """All 2^D values, (2^D, *batch, D); refused beyond 20 coins."""
-        return Bernoulli(self.logits).enumerate_support(expand)
+        Raises:
+            ShapeError: the value is no event, or a stack of them.
+        """
+        at = value.dim() - len(self.event_shape)
+        if at < 0 or value.shape[at:] != self.event_shape:
+            raise ShapeError(
+                f"x has shape {tuple(value.shape)}, expected (..., {', '.join(map(str, self.event_shape))})"
+            )
+        lead = torch.broadcast_shapes(value.shape[:at], self.batch_shape)
+        value, context = value.expand(lead + self.event_shape), self.context.expand(*lead, -1)
+        each = [self.conditionals.all(value, context, m).log_prob(value) for m in self.orderings]
+        if len(each) == 1:
+            return each[0]
+        return torch.logsumexp(torch.stack(each), 0) - math.log(len(each))
 
     @property
-    def mode(self) -> Tensor:
-        """Each coin's more probable side given those before it (greedy: not always the most probable whole)."""
-        return self._in_order(self.logits.shape, lambda logit: (logit > 0).to(logit.dtype))
+    def mean(self) -> Tensor:
+        """Refused: it has no closed form."""
+        raise ConfigError("p(x) is autoregressive: its mean has no closed form; draw samples instead")
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
-        return self._in_order(shape, lambda logit: torch.bernoulli(logit.sigmoid(), generator=generator))
+        lead = shape[: len(shape) - len(self.event_shape)]
+        context = self.context.expand(*lead, -1).reshape(math.prod(lead), self.context.shape[-1])
+        chosen = self._chosen(len(context), generator)
+        found: Tensor | None = None
+        for i, m in enumerate(self.orderings):
+            rows = (chosen == i).nonzero().squeeze(1)
+            if len(rows):
+                values = self._in_order(context[rows], m, generator)
+                found = values.new_empty(len(context), values.shape[1]) if found is None else found
+                found[rows] = values
+        assert found is not None, "an empty sample"
+        return found.view(shape)
 
-    def _in_order(self, shape: torch.Size, choose: Callable[[Tensor], Tensor]) -> Tensor:
-        """Each chosen coin adds its column of W to the logits of those after it."""
-        logits, below = self.logits.expand(shape).clone(), self.below
-        for i in range(shape[-1]):
-            coin = choose(logits[..., i])
-            logits[..., i + 1 :].addcmul_(coin.unsqueeze(-1), below[i + 1 :, i])
-            logits[..., i] = coin
-        return logits
+    def _chosen(self, items: int, generator: torch.Generator | None) -> Tensor:
+        """The ordering of each item, as its place among `orderings`."""
+        device = self.context.device
+        if len(self.orderings) == 1:
+            return torch.zeros(items, dtype=torch.long, device=device)
+        return torch.randint(len(self.orderings), (items,), generator=generator, device=device)
 
-    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> AutoregressiveBernoulli:
-        """The same family at ``fn`` of logits and weight."""
-        return AutoregressiveBernoulli(fn(self.logits), fn(self.weight))
+    def _in_order(self, context: Tensor, ordering: int, generator: torch.Generator | None) -> Tensor:
+        """Draws (N, D) for contexts (N, c)."""
+        columns: dict[int, Tensor] = {}
+
+        def choose(element: int, p: torch.distributions.Distribution) -> Tensor:
+            columns[element] = sample(p, (), generator).reshape(len(context))
+            return columns[element]
+
+        self.conditionals.one_by_one(context, ordering, choose)
+        return torch.stack([columns[d] for d in range(len(columns))], 1)

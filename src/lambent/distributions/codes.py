@@ -14,7 +14,7 @@ from lambent.distributions.sampling import detached, sample
 from lambent.errors import ShapeError
 
 if TYPE_CHECKING:
-    from lambent.networks.codebook import Quantiser
+    from lambent.networks.quantisers.codebook import Quantiser
 
 
 class Code(Distribution):

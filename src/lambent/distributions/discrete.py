@@ -19,6 +19,9 @@ _MAX_ENUMERATED_COINS = 20
 FEW = 2**17
 """Logits up to which torch's own operation is the fastest; of more, most of its time goes into logarithms."""
 
+FACTORS = 112
+"""How many numbers between 1/2 and 1 are multiplied before a logarithm is taken: 2^-112 is a float32."""
+
 
 class Bernoulli(Distribution):
     """Independent coins: log p(x) = sum_d x_d l_d - log(1 + exp l_d), nats, for logits of any size.
@@ -116,10 +119,6 @@ class _CoinScore(torch.autograd.Function):
         else:  # in the memory of the sigmoid, as it isn't derived again
             to_logits = logits.sigmoid().sub_(value).mul_(-grad) if needs_logits else None
         return to_logits, (grad * logits).sum_to_size(value.shape) if needs_value else None, None
-
-
-FACTORS = 112
-"""How many numbers between 1/2 and 1 are multiplied before a logarithm is taken: 2^-112 is a float32."""
 
 
 def _log_product(factors: Tensor, dims: int) -> Tensor:

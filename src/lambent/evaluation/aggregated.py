@@ -17,8 +17,9 @@ from lambent.distributions import closed_kl, sample
 from lambent.distributions.marginals import log_marginals
 from lambent.draws import Mode
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation.bounds import Batch, _evaluating, mix
+from lambent.evaluation.blocks import Batch, evaluating
 from lambent.models import LatentModel
+from lambent.seeds import mix
 from lambent.trace import Latent
 
 NUMBERS = 2**22
@@ -142,7 +143,7 @@ def surgery(model: LatentModel, batch: Batch, n: int, *, samples: int = 10, seed
     """
     if samples < 2:
         raise ConfigError(f"samples={samples}: a standard error needs at least 2 draws an example")
-    with torch.inference_mode(), _evaluating(model):
+    with torch.inference_mode(), evaluating(model):
         levels = [_level(model, batch, start, min(n, start + EXAMPLES)) for start in range(0, n, EXAMPLES)]
         aggregate = AggregatedPosterior([level.q for level in levels if level.q is not None])
         terms = [_terms(level, aggregate, samples, mix(seed, i)) for i, level in enumerate(levels)]

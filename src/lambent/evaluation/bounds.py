@@ -15,23 +15,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lambent.draws import Draw, Enumerate, NoDraw, Pathwise
+from lambent.draws import Draw, Enumerate, Pathwise
 from lambent.errors import ConfigError
-from lambent.evaluation.rough import Rough, RoughLikelihood
+from lambent.evaluation.blocks import EXAMPLES, ROWS, Batch, blocks_of, chunks_of, evaluating
+from lambent.evaluation.low_precision import Rough, RoughLikelihood
 from lambent.models import LatentModel
+from lambent.seeds import mix
 from lambent.trace import Kind, Trace
 
-ROWS = 1024
-"""Decoder rows (examples x samples) at a time: what two megabytes of cache hold of a 784-pixel image."""
-EXAMPLES = 32
-"""Most examples in a block when K is large, so that encoding them once a chunk costs next to nothing."""
 ROUGH_ROWS, ROUGH_EXAMPLES = 4096, 16
 """Both in rough arithmetic: chunks of more samples, as two of each example and chunk are computed again."""
-BLOCKS = 16
-"""Blocks that a small data set is cut into, so that a few examples keep every thread at work to the end."""
-
-Batch = Callable[[int, int], tuple[Tensor, Tensor | None]]
-"""(start, stop) -> the examples x (B, *event) that the likelihood scores, and their conditions (B, c) or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +175,7 @@ def bounds(
     states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
     precision = model.likelihood.precision if isinstance(model.likelihood, RoughLikelihood) else "float32"
     rows, most = (ROWS, EXAMPLES) if precision == "float32" else (ROUGH_ROWS, ROUGH_EXAMPLES)
-    blocks = list(_blocks(n, samples * states, most))
+    blocks = list(blocks_of(n, samples * states, most))
     mine = blocks[share[0] :: share[1]]
     kinds: list[tuple[Kind, Kind, bool]] = []
     names: list[tuple[str, ...]] = []
@@ -193,7 +186,7 @@ def bounds(
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)
-            for first, count in _chunks(samples, stop - start, draw, rows):
+            for first, count in chunks_of(samples, stop - start, draw, rows):
                 part = replace(draw, samples=count, start=first, total=samples).using(generator)
                 trace = model(x, part, condition)
                 kinds.append((trace.elbo_kind, trace.evidence_kind, trace.weighted))
@@ -201,7 +194,7 @@ def bounds(
                 stream.add(trace, x, count, generator)
         return stream.rows().cpu()
 
-    with _evaluating(model):
+    with evaluating(model):
         parts = list(_map(work, mine, threads))
         if blocks and not mine:  # which numbers exist must be the same on every process
             parts = [work(blocks[0])]
@@ -213,50 +206,6 @@ def bounds(
     uneven = None if precision == "float32" else terms[4]
     rates, kept = terms[5:], (elbo_kind, iwae_kind, samples, precision, uneven)
     return Bounds(terms[0], rates.sum(0), rates, names[0] if names else (), terms[1], iwae, effective, *kept)
-
-
-def _blocks(n: int, samples: int, most: int = EXAMPLES) -> Iterator[tuple[int, int, int]]:
-    size = max(4, min(most, n // BLOCKS), ROWS // samples)
-    for index, start in enumerate(range(0, n, size)):
-        yield index, start, min(n, start + size)
-
-
-def _chunks(samples: int, examples: int, draw: Draw, rows: int = ROWS) -> Iterator[tuple[int, int]]:
-    """The first sample and the number of each."""
-    if isinstance(draw, Enumerate | NoDraw):  # every value once
-        yield 0, 1
-        return
-    size = max(1, rows // examples)
-    for start in range(0, samples, size):
-        yield start, min(size, samples - start)
-
-
-def mix(*numbers: int) -> int:
-    """A well-spread 63-bit seed from several small numbers.
-
-    >>> mix(0, 1) != mix(1, 0)
-    True
-    """
-    state = 0x9E3779B97F4A7C15
-    for number in numbers:
-        state = (state ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-        state = (state ^ (state >> 27)) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1
-
-
-class _evaluating:  # noqa: N801
-    """Evaluation mode for the time of a block, and the mode each module was in after it (frozen parts stay so)."""
-
-    def __init__(self, model: LatentModel) -> None:
-        self.model, self.was = model, [(module, module.training) for module in model.modules()]
-
-    def __enter__(self) -> None:
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, training in self.was:
-            module.training = training
 
 
 def _map(

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from lambent.draws import Ancestral, Draw
 from lambent.errors import CombinationError
-from lambent.evaluation.bounds import Batch, _blocks, _chunks, _evaluating, bounds, mix
+from lambent.evaluation.blocks import Batch, blocks_of, chunks_of, evaluating
+from lambent.evaluation.bounds import bounds
 from lambent.models import LatentModel
+from lambent.seeds import mix
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +64,8 @@ def prior_sampling(
     """
     device = device or torch.device("cpu")
     rows = torch.zeros(2, n, dtype=torch.float64)
-    with _evaluating(model), torch.inference_mode():
-        for index, start, stop in _blocks(n, samples):
+    with evaluating(model), torch.inference_mode():
+        for index, start, stop in blocks_of(n, samples):
             generator = torch.Generator(device).manual_seed(mix(seed, index))
             rows[:, start:stop] = _from_prior(model, *batch(start, stop), samples, generator).cpu()
     return _estimate(rows[0], rows[1], samples)
@@ -109,7 +111,7 @@ def _from_prior(
 ) -> Tensor:
     """(2, B): log sum of the K weights p(x|z), and log sum of their squares."""
     sums = torch.full((2, len(x)), -math.inf, dtype=torch.float64, device=x.device)
-    for _, count in _chunks(samples, len(x), Ancestral()):
+    for _, count in chunks_of(samples, len(x), Ancestral()):
         draw = Ancestral(samples=count, batch=len(x), generator=generator)
         log_weight = model(None, draw, condition).log_px(x).double()
         sums = torch.logaddexp(sums, torch.stack([log_weight.logsumexp(0), (2 * log_weight).logsumexp(0)]))

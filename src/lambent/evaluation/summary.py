@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lambent.evaluation.active_units import active_by_level, active_units, counted_by
 from lambent.evaluation.bounds import Bounds
-from lambent.evaluation.each import each_of
-from lambent.evaluation.information import Information
-from lambent.evaluation.units import active_by_level, active_units, counted_by
+from lambent.evaluation.mutual_information import Information
+from lambent.evaluation.per_example import each_of
 from lambent.trace import Kind
 
 

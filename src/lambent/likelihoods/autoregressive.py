@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lambent.distributions.sequential import Autoregressive
+from lambent.distributions.autoregressive import Autoregressive
 from lambent.errors import CombinationError
 from lambent.likelihoods.base import Family, Likelihood
-from lambent.networks.autoregressive import AutoregressiveNet
+from lambent.networks.autoregressive.base import AutoregressiveNet
 from lambent.shapes import Shapes
 
 

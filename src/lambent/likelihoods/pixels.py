@@ -12,7 +12,7 @@ from lambent.data.support import Support
 from lambent.distributions import PixelMixture
 from lambent.errors import ConfigError
 from lambent.likelihoods.base import Family
-from lambent.likelihoods.levels import START, LogisticMixtureFamily, log_weights
+from lambent.likelihoods.grey import START, LogisticMixtureFamily, log_weights
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 

@@ -2,15 +2,17 @@
 
 from lambent.models.base import LatentModel, Penalty
 from lambent.models.chain import MarkovChain
-from lambent.models.codes import CodeLevel, CodeModel
 from lambent.models.density import Density
-from lambent.models.diffusion import Diffusion
+from lambent.models.diffusion.model import Diffusion
+from lambent.models.diffusion.settings import DiffusionStructure
+from lambent.models.image_ladder import ImageLadderStructure
 from lambent.models.joint import Joint
 from lambent.models.ladder import Ladder
 from lambent.models.mixture import Mixture
+from lambent.models.quantised import CodeLevel, CodeModel
 from lambent.models.recurrent import Recurrent
 from lambent.models.vae import VAE
-from lambent.networks.ladder import LadderLevel
+from lambent.networks.ladder.base import LadderLevel
 
 __all__ = [
     "VAE",
@@ -18,6 +20,8 @@ __all__ = [
     "CodeModel",
     "Density",
     "Diffusion",
+    "DiffusionStructure",
+    "ImageLadderStructure",
     "Joint",
     "Ladder",
     "LadderLevel",

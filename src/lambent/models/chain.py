@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lambent.draws import Draw, Enumerate
+from lambent.errors import ConfigError
 from lambent.models.base import LatentModel
+from lambent.models.structure import Parts, VectorLevels, likelihood_of
+from lambent.networks import MLPEncoder
+from lambent.networks.base import EncoderSettings
+from lambent.posteriors import AmortisedPosterior
+from lambent.settings import option, part
+from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
 
@@ -86,3 +96,47 @@ class MarkovChain(LatentModel):
         """The parameters of p ("generative") and of q ("inference")."""
         generative = [p for part in (self.prior, self.conditionals, self.likelihood) for p in part.parameters()]
         return {"generative": generative, "inference": list(self.posteriors.parameters()), **self.control_group()}
+
+
+@part("model", "chain")
+@dataclass(frozen=True)
+class ChainStructure(VectorLevels):
+    """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
+
+    latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
+    above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    between: tuple[int, ...] = option(
+        (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
+    )
+
+    def assemble(self, config: Parts, shapes: Shapes) -> MarkovChain:
+        """One encoder a level upwards, one downwards, all built as the recipe's encoder."""
+        inner = self._between(config)
+        q, p = config.posterior, config.posterior.conditional()
+        lowest = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
+        posteriors = [AmortisedPosterior(q, lowest, self.latent)]
+        conditionals = []
+        for down, up in itertools.pairwise(self.sizes):
+            posteriors.append(AmortisedPosterior(q, inner.build((down,), shapes.condition), up))
+            conditionals.append(_flattened(AmortisedPosterior(p, inner.build((up,), shapes.condition), down)))
+        prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
+        return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), self.states(config))
+
+    def _between(self, config: Parts) -> EncoderSettings:
+        """Settings of the networks between levels."""
+        encoder: EncoderSettings = config.encoder
+        if not self.between:
+            return encoder
+        if not isinstance(encoder, MLPEncoder):
+            raise ConfigError(
+                "model.between gives widths of fully connected networks; use encoder=mlp, or no model.between"
+            )
+        return replace(encoder, hidden=self.between)
+
+
+def _flattened(level: AmortisedPosterior, gain: float = 0.1) -> AmortisedPosterior:
+    """Starts p(z|level above) nearly the same for all: a scale too small by chance costs thousands of nats."""
+    with torch.no_grad():
+        level.head.weight.mul_(gain)
+        level.head.bias.zero_()
+    return level

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.distributions import OneHotCategorical
-from lambent.distributions.sequential import Autoregressive
+from lambent.distributions.autoregressive import Autoregressive
 from lambent.draws import Ancestral, Draw
 from lambent.errors import CombinationError, ConfigError
 from lambent.models.base import LatentModel
+from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.settings import part
+from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
 
@@ -76,3 +80,17 @@ def _one_ordering(px: Autoregressive, generator: torch.Generator | None) -> Trac
     p = OneHotCategorical(torch.zeros(len(px.orderings), device=device))
     value = p.one_hot(torch.full((*px.batch_shape, 1), chosen, device=device))
     return Trace(px.only(px.orderings[chosen]), (Latent("ordering", value, p, p),))
+
+
+@part("model", "density")
+@dataclass(frozen=True)
+class DensityStructure(Structure):
+    """No latents: log p(x) is exact, from an autoregressive network in the decoder's place."""
+
+    latents: ClassVar[bool] = False
+    amortised: ClassVar[bool] = False
+    latent: int = field(default=0, init=False)
+
+    def assemble(self, config: Parts, shapes: Shapes) -> Density:
+        """The likelihood alone."""
+        return Density(likelihood_of(config, replace(shapes, latent=0)))

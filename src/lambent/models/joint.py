@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw
 from lambent.models.base import LatentModel
+from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.priors import CategoricalPrior
+from lambent.settings import option, part
+from lambent.shapes import Shapes
 from lambent.trace import Trace
 
 
@@ -82,3 +87,20 @@ def _beside(first: Tensor | None, second: Tensor | None) -> Tensor:
     assert second is not None
     samples = max(first.shape[0], second.shape[0])
     return torch.cat([t.expand(samples, *t.shape[1:]) for t in (first, second)], -1)
+
+
+@part("model", "joint")
+@dataclass(frozen=True)
+class JointStructure(Structure):
+    """A categorical latent y beside the continuous one z, which is inferred given y."""
+
+    mixed: ClassVar[bool] = True
+    latent: int = option(10, "dimensions of the continuous latent", minimum=1)
+    states: int = option(10, "states of the discrete latent", minimum=2)
+
+    def assemble(self, config: Parts, shapes: Shapes) -> Joint:
+        """One encoder for both; the decoder sees both."""
+        encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
+        likelihood = likelihood_of(config, replace(shapes, latent=self.latent + self.states))
+        discrete = CategoricalPrior(self.states)
+        return Joint(discrete, config.prior.build(shapes), encoder, config.posterior, likelihood, self.latent)

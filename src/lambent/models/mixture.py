@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,10 @@ from torch.distributions import Distribution
 from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw
 from lambent.models.base import LatentModel
-from lambent.models.clusters import clusters
+from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.networks.quantisers.kmeans import clusters
+from lambent.settings import option, part
+from lambent.shapes import Shapes
 from lambent.trace import Trace
 
 
@@ -73,3 +77,16 @@ class Mixture(LatentModel):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """All of it is p; the posterior has no parameters of its own."""
         return {"generative": list(self.parameters()), "inference": []}
+
+
+@part("model", "mixture")
+@dataclass(frozen=True)
+class MixtureStructure(Structure):
+    """One discrete latent of few states, enumerated exactly."""
+
+    amortised: ClassVar[bool] = False
+    latent: int = option(10, "number of states", minimum=1)
+
+    def assemble(self, config: Parts, shapes: Shapes) -> Mixture:
+        """Prior and likelihood; the posterior follows from them."""
+        return Mixture(config.prior.build(shapes), likelihood_of(config, shapes))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.draws import Draw, Given
+from lambent.likelihoods import Likelihood
 from lambent.models.base import LatentModel
+from lambent.models.structure import Parts, Structure
+from lambent.networks import LinearEncoder
 from lambent.networks.fold import fold_together
+from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings, Shown
+from lambent.posteriors import AmortisedPosterior
+from lambent.settings import option, part
+from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
 
@@ -24,8 +32,8 @@ class Recurrent(LatentModel):
     Args:
         prior: p of every latent, ``prior(condition)``.
         posterior: q from the reader's output (K, B, units), by ``given``.
-        reader: `lambent.networks.draw.Reader`.
-        writer: `lambent.networks.draw.Writer`.
+        reader: `lambent.networks.recurrent.draw.Reader`.
+        writer: `lambent.networks.recurrent.draw.Writer`.
         likelihood: p(x|z), called with the canvas, flat (K, B, numbers).
         steps: T.
     """
@@ -113,3 +121,33 @@ class Recurrent(LatentModel):
         generative = [p for part in (self.prior, self.writer, self.likelihood) for p in part.parameters()]
         inference = [*self.reader.parameters(), *self.posterior.parameters()]
         return {"generative": generative, "inference": inference, **self.control_group()}
+
+
+@part("model", "draw")
+@dataclass(frozen=True)
+class RecurrentStructure(Structure):
+    """A latent a step, read and written by recurrent networks that all steps share (DRAW, Gregor et al. 2015)."""
+
+    recurrent: ClassVar[bool] = True
+    latent: int = option(10, "latent dimensions of a step", minimum=1)
+    steps: int = option(10, "steps", minimum=1)
+
+    @property
+    def level_count(self) -> int:
+        """A level a step."""
+        return self.steps
+
+    def assemble(self, config: Parts, shapes: Shapes) -> Recurrent:
+        """A reader, a writer, and the canvas as p(x|z)."""
+        assert isinstance(config.encoder, ReaderSettings)
+        assert isinstance(config.decoder, CanvasSettings)
+        out, family = config.likelihood.out_shape(shapes), config.likelihood
+        writer = config.decoder.build_writer(self.latent, out, shapes.condition)
+        reader = config.encoder.build_reader(family.input_shape(shapes), writer.features, shapes.condition)
+        posterior = AmortisedPosterior(config.posterior, LinearEncoder().build((reader.features,)), self.latent)
+        likelihood = Likelihood(family, Shown(out), shapes)
+        return Recurrent(config.prior.build(shapes), posterior, reader, writer, likelihood, self.steps)
+
+    def state_count(self, config: Parts) -> None:
+        """None: its latents are continuous."""
+        return

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from lambent.draws import Draw
 from lambent.models.base import LatentModel, Penalty
+from lambent.models.structure import Parts, Structure, likelihood_of, posterior_of
+from lambent.settings import option, part
+from lambent.shapes import Shapes
 from lambent.trace import Trace
 
 
@@ -53,3 +57,17 @@ class VAE(LatentModel):
         inference = list(self.posterior.parameters())
         critic = {"critic": list(self.critics.parameters())} if len(self.critics) else {}
         return {"generative": generative, "inference": inference, **critic, **self.control_group()}
+
+
+@part("model", "vae")
+@dataclass(frozen=True)
+class VAEStructure(Structure):
+    """One level of latents with an encoder: every autoencoder and VAE."""
+
+    plain: ClassVar[bool] = True
+    latent: int = option(10, "latent dimensions", minimum=1)
+
+    def assemble(self, config: Parts, shapes: Shapes) -> VAE:
+        """Prior, posterior and likelihood around one latent."""
+        prior = config.prior.build(shapes)
+        return VAE(prior, posterior_of(config, shapes), likelihood_of(config, shapes), config.penalty.named(shapes))

@@ -7,23 +7,23 @@ importance samples and batch meet.
 
 from __future__ import annotations
 
-from lambent.networks.autoregressive import AutoregressiveNet, AutoregressiveSettings
+from lambent.networks.autoregressive.base import AutoregressiveNet, AutoregressiveSettings
+from lambent.networks.autoregressive.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
+from lambent.networks.autoregressive.made import MADE, MADEDecoder
+from lambent.networks.autoregressive.nade import NADE, NADEDecoder
+from lambent.networks.autoregressive.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
+from lambent.networks.autoregressive.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
+from lambent.networks.autoregressive.unmasking import UnmaskingTransformer
 from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
-from lambent.networks.codebook import Codebook, Learning, Quantiser
 from lambent.networks.conv import ConvDecoder, ConvEncoder
-from lambent.networks.denoiser import DenoiserSettings, MLPDenoiser
-from lambent.networks.draw import CanvasSettings, ReaderSettings
-from lambent.networks.finite_scalar import FiniteScalar
+from lambent.networks.diffusion.denoiser import DenoiserSettings, MLPDenoiser
+from lambent.networks.diffusion.unet import UNet
 from lambent.networks.fold import fold
-from lambent.networks.lstm import LSTMDecoder, LSTMEncoder, LSTMNet
-from lambent.networks.made import MADE, MADEDecoder
+from lambent.networks.identity import ConstantEncoder, IdentityDecoder, NoEncoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
-from lambent.networks.nade import NADE, NADEDecoder
-from lambent.networks.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
-from lambent.networks.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
-from lambent.networks.trivial import ConstantEncoder, IdentityDecoder, NoEncoder
-from lambent.networks.unet import UNet
-from lambent.networks.unmasking import UnmaskingTransformer
+from lambent.networks.quantisers.codebook import Codebook, Learning, Quantiser
+from lambent.networks.quantisers.finite_scalar import FiniteScalar
+from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
 __all__ = [

@@ -1,19 +1,19 @@
 """Objectives: one bound a file, rate functions and penalties beside them; importing this registers them."""
 
-from lambent.objectives.aggregated import Split
 from lambent.objectives.base import Objective
-from lambent.objectives.covariance import DIP
-from lambent.objectives.critics import Adversarial, Factor
-from lambent.objectives.discrepancy import MMD
 from lambent.objectives.elbo import ELBO
 from lambent.objectives.evidence import LogLikelihood
-from lambent.objectives.groups import CIWAE, MIWAE, PIWAE
+from lambent.objectives.grouped import CIWAE, MIWAE, PIWAE
 from lambent.objectives.iwae import IWAE, effective_samples
-from lambent.objectives.penalties import L1, L2, NoPenalty, PenaltySettings
+from lambent.objectives.penalties.critics import Adversarial, Factor
+from lambent.objectives.penalties.dip import DIP
+from lambent.objectives.penalties.l1l2 import L1, L2, NoPenalty, PenaltySettings
+from lambent.objectives.penalties.mmd import MMD
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
 from lambent.objectives.rates_by_level import Balanced, LevelWarmUp
-from lambent.objectives.rates_by_noise import NoiseWeighted
+from lambent.objectives.rates_by_timestep import NoiseWeighted
 from lambent.objectives.sleep import Sleep
+from lambent.objectives.tc import Split
 from lambent.objectives.wake_sleep import ReweightedWakeSleep, WakeSleep
 
 __all__ = [

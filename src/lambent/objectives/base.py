@@ -11,8 +11,8 @@ from torch import Tensor
 from lambent.draws import Draw
 from lambent.errors import CombinationError
 from lambent.models import LatentModel
-from lambent.objectives.credit import Losses
 from lambent.objectives.rates import RateFunction, SumOfRates
+from lambent.objectives.score_function import Losses
 from lambent.trace import Estimate, Trace
 
 

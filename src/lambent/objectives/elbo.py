@@ -9,8 +9,8 @@ from typing import Self
 from torch import Tensor
 
 from lambent.objectives.base import Objective, detach, penalised
-from lambent.objectives.credit import Mean, losses
 from lambent.objectives.rates import RateFunction, SumOfRates
+from lambent.objectives.score_function import Mean, losses
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lambent.objectives.base import Objective, detach, penalised
-from lambent.objectives.credit import LogMean, losses
+from lambent.objectives.score_function import LogMean, losses
 from lambent.settings import part
 from lambent.trace import Estimate, Trace
 

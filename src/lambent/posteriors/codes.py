@@ -9,8 +9,8 @@ from typing import ClassVar, NoReturn
 from torch import Tensor
 
 from lambent.errors import CombinationError
-from lambent.networks.codebook import Codebook, Learning, Quantiser
-from lambent.networks.finite_scalar import FiniteScalar
+from lambent.networks.quantisers.codebook import Codebook, Learning, Quantiser
+from lambent.networks.quantisers.finite_scalar import FiniteScalar
 from lambent.posteriors.base import PosteriorSettings
 from lambent.priors.base import LatentKind
 from lambent.settings import option, part

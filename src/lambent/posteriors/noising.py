@@ -8,7 +8,7 @@ from typing import ClassVar, NoReturn
 from torch import Tensor
 
 from lambent.errors import CombinationError, ConfigError
-from lambent.networks.schedules import SCHEDULES, Schedule, schedule
+from lambent.networks.diffusion.schedules import SCHEDULES, Schedule, schedule
 from lambent.posteriors.base import PosteriorSettings
 from lambent.settings import option, part
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lambent.distributions.masked import MaskedDiffusion
-from lambent.networks.autoregressive import ContextShape, orders
-from lambent.networks.unmasking import UnmaskingTransformer
+from lambent.distributions.absorbing_diffusion import MaskedDiffusion
+from lambent.networks.autoregressive.base import ContextShape, orders
+from lambent.networks.autoregressive.unmasking import UnmaskingTransformer
 from lambent.priors.base import CodePriorSettings
 from lambent.settings import option, part
 

@@ -14,7 +14,7 @@ from lambent.distributions import Autoregressive, CategoricalLevels
 from lambent.errors import ConfigError
 from lambent.likelihoods import AutoregressiveLikelihood, Family
 from lambent.networks import AutoregressiveNet, AutoregressiveSettings, GatedPixelCNNDecoder, TransformerDecoder
-from lambent.networks.autoregressive import ContextShape, context_size
+from lambent.networks.autoregressive.base import ContextShape, context_size
 from lambent.priors.base import CodePriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lambent.distributions.diffused import Diffused, Visits
-from lambent.distributions.diffusion import Noising
+from lambent.distributions.diffusion_density import Diffused, Visits
+from lambent.distributions.gaussian_diffusion import Noising
 from lambent.errors import ConfigError
-from lambent.networks.denoiser import MLPDenoiser
-from lambent.networks.schedules import Schedule, schedule
+from lambent.networks.diffusion.denoiser import MLPDenoiser
+from lambent.networks.diffusion.schedules import Schedule, schedule
 from lambent.priors.base import PriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes

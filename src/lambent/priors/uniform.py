@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lambent.distributions.uniform import UniformLevels
-from lambent.networks.autoregressive import ContextShape
+from lambent.networks.autoregressive.base import ContextShape
 from lambent.priors.base import CodePriorSettings
 from lambent.settings import part
 

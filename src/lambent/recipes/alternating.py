@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lambent.recipes import reparameterised
+from lambent.recipes import vae as reparameterised
 from lambent.recipes.recipe import Recipe, Settings
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambent.recipes.recipe import Recipe, Settings
-from lambent.recipes.reparameterised import BINARY, BURDA
+from lambent.recipes.vae import BINARY, BURDA
 
 _COINS: Settings = {**BINARY, "prior": {"name": "bernoulli"}, "posterior": {"name": "bernoulli"}}
 _LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
+from lambent.config.config import Config, Layer, layer_of_tokens, resolve
+from lambent.config.rules import check
 from lambent.errors import ConfigError
 from lambent.recipes import (
     aggregated,
     alternating,
     autoregressive,
-    codes,
-    deep,
     diffusion,
     discrete,
-    image_ladders,
+    hierarchical,
+    image_hierarchical,
     latent_diffusion,
-    reparameterised,
+    quantised,
     text,
     toy,
+    vae,
 )
-from lambent.recipes.check import check
-from lambent.recipes.config import Config, Layer, layer_of_tokens, resolve
 from lambent.recipes.recipe import Recipe
 from lambent.settings import nearest
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        *reparameterised.RECIPES,
+        *vae.RECIPES,
         *discrete.RECIPES,
         *aggregated.RECIPES,
         *alternating.RECIPES,
         *autoregressive.RECIPES,
-        *codes.RECIPES,
-        *deep.RECIPES,
-        *image_ladders.RECIPES,
+        *quantised.RECIPES,
+        *hierarchical.RECIPES,
+        *image_hierarchical.RECIPES,
         *diffusion.RECIPES,
         *latent_diffusion.RECIPES,
         *text.RECIPES,

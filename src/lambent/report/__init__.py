@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lambent.run import Run
-    from lambent.sources import Source
+    from lambent.data.sources import Source
+    from lambent.runs.run import Run
 
 __all__ = ["write_report"]
 
@@ -27,7 +27,7 @@ def write_report(run: Run, out: str | Path, *, data: Source | None = None) -> No
         StorageError: the file can't be written.
 
     >>> import tempfile
-    >>> from lambent.fitting import fit
+    >>> from lambent.runs.fit import fit
     >>> from lambent.training.console import Console
     >>> run = fit("ppca", "digits", latent=2, epochs=1, console=Console(quiet=True))
     >>> path = Path(tempfile.mkdtemp()) / "report.html"
@@ -38,7 +38,7 @@ def write_report(run: Run, out: str | Path, *, data: Source | None = None) -> No
     from lambent.errors import ConfigError
     from lambent.report.build import build
     from lambent.report.drawing import require_matplotlib
-    from lambent.training.files import write_out
+    from lambent.storage.files import write_out
 
     path = Path(out)
     if path.suffix.lower() not in (".html", ".htm") or path.is_dir():

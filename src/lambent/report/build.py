@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lambent.data.sources import Source
 from lambent.errors import ConfigError, DataError
 from lambent.report import (
     codes,
@@ -21,8 +22,7 @@ from lambent.report import (
 from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
-from lambent.run import Run
-from lambent.sources import Source
+from lambent.runs.run import Run
 
 
 def build(run: Run, data: Source | None = None) -> str:

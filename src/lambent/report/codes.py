@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lambent.evaluation.codes import code_usage
+from lambent.evaluation.codebook_usage import code_usage
 from lambent.models import CodeLevel, CodeModel
 from lambent.report.drawing import draw, number, percent
 from lambent.report.latents import bars
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.run import Run
+from lambent.runs.run import Run
 
 
 def section(held: Held) -> Section:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from lambent.evaluation.units import COUNTED
-from lambent.recipes.remedies import level_remedies
+from lambent.config.remedies import level_remedies
+from lambent.evaluation.active_units import COUNTED
 from lambent.report.curves import Curve
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number
 from lambent.report.page import Panel, Section
-from lambent.run import Run
-from lambent.training.collapse import idle_levels, judged_levels
+from lambent.runs.run import Run
+from lambent.training.collapse_monitor import idle_levels, judged_levels
 
 Row = dict[str, Any]
 

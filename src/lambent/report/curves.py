@@ -9,7 +9,7 @@ import numpy as np
 
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, with_error
 from lambent.report.page import Panel, Section
-from lambent.run import Run
+from lambent.runs.run import Run
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lambent.errors import ConfigError
-from lambent.training.files import write_out
+from lambent.storage.files import write_out
 
 Axes: TypeAlias = Any
 """matplotlib's; its annotations refuse much of what it documents."""

@@ -16,7 +16,7 @@ from lambent.report.drawing import number, percent
 from lambent.report.images import raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel
-from lambent.run import Run
+from lambent.runs.run import Run
 
 SAMPLES, COLUMNS = 100, 10
 PAIRS = 20

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from lambent.errors import ConfigError
-from lambent.evaluation.gradients import Comparison, Row
+from lambent.gradients.measure import Comparison, Row
 from lambent.report.drawing import (
     BLUE,
     INK,

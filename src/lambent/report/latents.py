@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from lambent.draws import Detached
-from lambent.evaluation.units import LEAST_RATE, THRESHOLD, counted_by, in_use, level_sizes
+from lambent.evaluation.active_units import LEAST_RATE, THRESHOLD, counted_by, in_use, level_sizes
 from lambent.priors import StandardNormalPrior
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.stretches import stretches
 from lambent.trace import Latent
 
 NEIGHBOURS = 5
@@ -174,7 +173,7 @@ def dimension_rates(held: Held) -> Tensor | None:
     """
     total: Tensor | None = None
     draw = Detached(generator=torch.Generator(held.run.device).manual_seed(0))
-    for x, condition in stretches(held.view):
+    for x, condition in held.view.batches():
         rates = [_elements(latent, len(x)) for latent in held.run.model(x, draw, condition).latents]
         known = [rate for rate in rates if rate is not None]
         if len(known) < len(rates):

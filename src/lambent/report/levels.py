@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent import levels
 from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, listed, number, percent
 from lambent.report.generated import decoded, has_mean, unit_scored
 from lambent.report.images import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.run import Run
-from lambent.training.collapse import idle_levels, judged_levels
+from lambent.runs import hierarchy as levels
+from lambent.runs.run import Run
+from lambent.training.collapse_monitor import idle_levels, judged_levels
 
 EXAMPLES = 8
 COLUMNS = 11

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lambent.data import Dataset, View, splits_of, training_sets
+from lambent.data.sources import ARRAYS, Source, dataset_of, held_out
 from lambent.errors import DataError
-from lambent.run import Run
-from lambent.sources import ARRAYS, Source, dataset_of, held_out
+from lambent.runs.run import Run
 
 MOST = 10_000
 """Examples that figures are made of; numbers are always of all."""
@@ -103,7 +103,7 @@ def gather(run: Run, data: Source | None = None) -> Held:
         DataError: the source can't be read, or no longer holds what the run was trained on.
     """
     if data is not None:
-        dataset, seen = dataset_of(data, run.config, "test"), False
+        dataset, seen = dataset_of(data, run.config.data, "test"), False
     elif run.validation is not None:
         dataset, seen = run.validation, False
     else:
@@ -115,16 +115,16 @@ def _of_source(run: Run) -> tuple[Dataset, bool]:
     """What the run's source kept from training; all of it, and True, where training saw all."""
     config, source = run.config, run.config.data.source
     if source == ARRAYS:
-        return held_out(config), False
+        return held_out(config.data.source, config.data), False
     part, valid = training_sets(source, options=config.data)
-    whole = dataset_of(source, config, "train")
+    whole = dataset_of(source, config.data, "train")
     recorded = _recorded(run)
     if recorded not in (None, part.fingerprint(), whole.fingerprint()):
         raise DataError(
             f"{source} does not hold the data that this run was trained on (the sha256 differs); give them as data"
         )
     if "test" in splits_of(source, config.data):
-        return held_out(config), False
+        return held_out(config.data.source, config.data), False
     return (whole, True) if valid is None or recorded == whole.fingerprint() else (valid, False)
 
 

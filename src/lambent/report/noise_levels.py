@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lambent.distributions import central
 from lambent.draws import Ancestral
-from lambent.models.diffusion import Diffusion
+from lambent.models.diffusion.model import Diffusion
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number, percent, short
 from lambent.report.images import is_picture, sheet, to_bytes
 from lambent.report.levels import beside, conditions
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.run import Run
+from lambent.runs.run import Run
 
 COLUMNS = 10
 STEPS = (5, 10, 50)

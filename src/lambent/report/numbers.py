@@ -7,16 +7,16 @@ from importlib.metadata import version
 from math import log, prod
 from typing import Any
 
-from lambent.evaluation.units import COUNTED
-from lambent.recipes.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
+from lambent.config.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
+from lambent.evaluation.active_units import COUNTED
 from lambent.recipes.table import RECIPES
 from lambent.report import codes
 from lambent.report.drawing import number, with_error
 from lambent.report.material import Held
 from lambent.report.page import Section, details, table
-from lambent.run import Run
-from lambent.training.metrics import numbers
-from lambent.training.run_folder import difference
+from lambent.runs.run import Run
+from lambent.storage.metrics import numbers
+from lambent.storage.run_folder import difference
 
 UNREMARKABLE = {
     "data.source",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.report.comparison import bins, data_rows, lead, model_rows, trimmed, what
+from lambent.report.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.report.drawing import BLUE, GREY, INK, Axes, Paint, draw, number, percent, short
 from lambent.report.material import Held
 from lambent.report.page import Panel

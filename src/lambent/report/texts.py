@@ -10,8 +10,8 @@ from lambent.likelihoods import AutoregressiveLikelihood
 from lambent.report.drawing import number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
-from lambent.run import Run
-from lambent.written import escaped
+from lambent.runs.run import Run
+from lambent.storage.text_lines import escaped
 
 SAMPLES = 20
 PAIRS = 10

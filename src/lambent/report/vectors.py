@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lambent.evaluation.exact import exact_log_prob
-from lambent.report.comparison import bins, data_rows, lead, model_rows, trimmed, what
+from lambent.report.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, percent
 from lambent.report.generated import reconstruction_words, score_noise
 from lambent.report.latents import VECTOR_POINTS

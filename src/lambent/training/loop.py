@@ -17,24 +17,24 @@ from torch import Tensor, nn
 
 from lambent.draws import Draw
 from lambent.errors import CombinationError, ConfigError, InterruptedRunError, NumericsError
-from lambent.evaluation.bounds import mix
 from lambent.models import LatentModel
 from lambent.objectives import Objective
+from lambent.seeds import mix
 from lambent.settings import registry
 from lambent.trace import Estimate, Trace
-from lambent.training import terms
+from lambent.training import step_metrics as terms
 from lambent.training.adam import take_step
-from lambent.training.average import MovingAverage
-from lambent.training.closed_form import em_step, require_closed_form
-from lambent.training.collapse import Watch
+from lambent.training.collapse_monitor import Watch
 from lambent.training.compiled import Compiled
+from lambent.training.em.em import em_step, require_closed_form
+from lambent.training.ema import MovingAverage
 from lambent.training.engine import Engine
 from lambent.training.freeze import frozen, frozen_parameters
 from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying, set_gradients
+from lambent.training.learning_rate import learning_rate
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
-from lambent.training.schedules import learning_rate
-from lambent.training.updates import NOBODY, SIDES, Together, Updates
+from lambent.training.schedule import NOBODY, SIDES, Together, Updates
 
 STRETCH = 1000
 """Examples at a time where a step takes the whole training set."""

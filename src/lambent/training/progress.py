@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lambent.training.updates import Phase
+from lambent.training.schedule import Phase
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from lambent.training import checkpoint
+from lambent.storage import checkpoint
+from lambent.storage.metrics import MetricsWriter
+from lambent.storage.run_folder import RunFolder
 from lambent.training.console import Console
 from lambent.training.engine import Engine
 from lambent.training.loop import Trainer
-from lambent.training.metrics import MetricsWriter
 from lambent.training.optimizer_state import optimizer_tensors
 from lambent.training.progress import Progress
-from lambent.training.run_folder import RunFolder
 
 
 @dataclass

@@ -1,0 +1,107 @@
+"""What goes together with who is updated when, and with a frozen side."""
+
+from __future__ import annotations
+
+from lambent.config.config import Config
+from lambent.draws import Enumerate
+from lambent.errors import CombinationError
+from lambent.objectives import ELBO, IWAE, LogLikelihood, NoPenalty, Sleep, SumOfRates
+from lambent.settings import registry
+from lambent.training.freeze import AUTOENCODER
+from lambent.training.schedule import GENERATIVE, INFERENCE, NOBODY
+
+TOGETHER = "use updates=together"
+
+
+def updated(config: Config) -> None:
+    """Refuses sides that have nothing to train, and schedules that would not know what to look at.
+
+    Raises:
+        CombinationError: names the parts in conflict and what would do.
+    """
+    _encoder_to_train(config)
+    _sides_to_alternate(config)
+    _prior_alone(config)
+    _information(config)
+    if config.updates.closed_form:
+        _solved(config)
+
+
+def _name(config: Config, section: str) -> str:
+    return f"{section}={registry.name_of(section, getattr(config, section))}"
+
+
+def _refuse(config: Config, sections: str, why: str) -> None:
+    named = [f"train.freeze={config.train.freeze}" if s == "freeze" else _name(config, s) for s in sections.split()]
+    raise CombinationError(f"{' with '.join(named)}: {why}")
+
+
+def _encoder_to_train(config: Config) -> None:
+    if not config.model.amortised and config.train.freeze != "none":
+        _refuse(config, "model freeze", "it has one side only; use train.freeze=none")
+    side = _only_side(config)
+    if side == INFERENCE and not config.model.amortised:
+        _refuse(config, "objective model", "it trains an encoder, and there is none; use objective=elbo")
+    if side and config.train.freeze == side:
+        _refuse(config, "objective freeze", f"it trains the {side} side alone; use train.freeze=none")
+
+
+def _only_side(config: Config) -> str:
+    """The one side that the objective trains; "" where it trains both."""
+    if isinstance(config.objective, Sleep):
+        return INFERENCE
+    exact = isinstance(config.objective, LogLikelihood | IWAE) and isinstance(config.draw, Enumerate)
+    return GENERATIVE if exact else NOBODY  # log p(x) has no q in it
+
+
+def _sides_to_alternate(config: Config) -> None:
+    if not config.updates.two_sided:
+        return
+    if not config.model.amortised:
+        _refuse(config, "updates model", f"it has no encoder to take turns with; {TOGETHER}")
+    if _only_side(config):
+        _refuse(config, "updates objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
+    if config.train.freeze != "none":
+        _refuse(config, "updates freeze", f"a frozen side has no turn; {TOGETHER}")
+
+
+def _prior_alone(config: Config) -> None:
+    """Two stages need an encoder to be frozen, and the second one a prior that learns, and from inferred latents."""
+    staged, alone = config.updates.staged, config.train.freeze == AUTOENCODER
+    if staged and not config.model.amortised:
+        _refuse(config, "updates model", f"its stages need an encoder to freeze; {TOGETHER}")
+    if alone and not config.prior.learns:
+        _refuse(config, "freeze prior", "nothing would be left to train; use train.freeze=none")
+    if (alone or staged) and isinstance(config.objective, Sleep):
+        _refuse(config, "updates objective", "the sleep phase teaches no prior; use objective=elbo")
+
+
+def _information(config: Config) -> None:
+    if not config.updates.informed:
+        return
+    if not config.model.plain:
+        _refuse(config, "updates model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
+    if config.posterior.deterministic:
+        _refuse(config, "updates posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
+    for section in ("prior", "posterior"):
+        if not getattr(config, section).normalised:
+            _refuse(config, f"updates {section}", f"no I_q(x;z) without a density; use {section}=normal")
+
+
+def _solved(config: Config) -> None:
+    for section, kind, use in (
+        ("objective", ELBO, "elbo"),
+        ("rate", SumOfRates, "sum"),
+        ("penalty", NoPenalty, "none"),
+    ):
+        if not isinstance(getattr(config, section), kind):
+            _refuse(config, f"updates {section}", f"EM maximises the plain ELBO; use {section}={use}")
+    if config.train.precision != "float32":
+        raise CombinationError(
+            f"updates=em with train.precision={config.train.precision}: its equations are solved in full precision; "
+            "use train.precision=float32"
+        )
+    if config.data.binarize == "dynamic":
+        raise CombinationError(
+            "updates=em with data.binarize=dynamic: the data would change from step to step; use data.binarize=static"
+        )

@@ -1,0 +1,112 @@
+"""How the parts of a configuration become a ladder of maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from lambent.errors import ConfigError
+from lambent.likelihoods import Likelihood
+from lambent.models.ladder import Ladder
+from lambent.models.structure import Parts, Structure, likelihood_given
+from lambent.networks import ConvDecoder, ConvEncoder
+from lambent.networks.autoregressive.base import context_size
+from lambent.networks.conv import image_shape, size_ladder
+from lambent.networks.ladder.blocks import BLOCKS, Style
+from lambent.networks.ladder.bottom_up import BottomUp, Place
+from lambent.networks.ladder.image import MapLevels
+from lambent.settings import option, part
+from lambent.shapes import Shapes
+
+
+@part("model", "image-ladder")
+@dataclass(frozen=True)
+class ImageLadderStructure(Structure):
+    """Levels of maps at several resolutions, both sides coming down: NVAE, VDVAE, ladders of convolutions.
+
+    Channels (of each resolution of the ladder, the largest first), residual blocks upwards, activation and the smallest
+    map are the encoder's (conv). The decoder sees the state after the lowest level, a map of the largest resolution
+    that has levels, from which decoder=conv starts.
+    """
+
+    laddered: ClassVar[bool] = True
+    mapped: ClassVar[bool] = True
+    latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
+    levels: tuple[int, ...] = option(
+        (2, 3, 4),
+        "levels at each resolution, from the smallest map (encoder.smallest) up; an image too small for all has "
+        "the rest at its own size",
+        minimum=0,
+    )
+    block: str = option(
+        "residual", "residual (3x3 twice), bottleneck (of VDVAE), or depthwise (of NVAE, 5x5)", choices=BLOCKS
+    )
+    blocks: int = option(1, "residual blocks of each level, on the way down", minimum=1)
+    expand: int = option(6, "how many times the channels a depthwise block has inside", minimum=1)
+    spectral: float = option(
+        0.0, "weight of the sum of the convolutions' largest singular values in the loss; 0 is off", minimum=0
+    )
+
+    @property
+    def level_count(self) -> int:
+        """Of all resolutions."""
+        return sum(self.levels)
+
+    def state_count(self, config: Parts) -> int | None:
+        """None: its latents are continuous."""
+        return None
+
+    def assemble(self, config: Parts, shapes: Shapes) -> Ladder:
+        """A network upwards, levels downwards, and a decoder that sees the last map."""
+        assert isinstance(config.encoder, ConvEncoder)
+        image = image_shape(config.likelihood.input_shape(shapes))
+        places = self._places(image[1:], config.encoder)
+        style = Style(self.block, config.encoder.activation, self.expand)
+        bottom = BottomUp(
+            image,
+            places,
+            config.encoder.blocks,
+            style.upward(),
+            condition=shapes.condition,
+            spectral=self.spectral,
+        )
+        levels = self._shared(config, style, shapes).build(places)
+        prior = config.prior.build(replace(shapes, latent=levels[-1].latent))
+        return Ladder(prior, config.posterior, bottom, levels, _likelihood(config, shapes, places))
+
+    def _shared(self, config: Parts, style: Style, shapes: Shapes) -> MapLevels:
+        q = config.posterior
+        return MapLevels(
+            style,
+            self.latent,
+            q.conditional().width(1),
+            q.width(1),
+            self.level_count,
+            self.blocks,
+            shapes.condition,
+            self.spectral,
+        )
+
+    def _places(self, image: tuple[int, int], encoder: ConvEncoder) -> list[Place]:
+        """The largest first: from the image's own size, if it has levels, to the smallest."""
+        sizes = size_ladder(*image, encoder.smallest)
+        if not sum(self.levels):
+            raise ConfigError(f"model.levels={list(self.levels)}: no level at all; give one or more")
+        levels = (*self.levels[: len(sizes) - 1], sum(self.levels[len(sizes) - 1 :]))
+        counts = [0] * (len(sizes) - len(levels)) + list(levels[::-1])
+        if not counts[0] and len(sizes) > 1:
+            sizes, counts = sizes[1:], counts[1:]
+        widths = encoder.channels
+        if not widths:
+            raise ConfigError("encoder.channels is empty, expected one width or more; give encoder.channels=[32,64]")
+        each = (widths[min(i, len(widths) - 1)] for i in range(len(sizes)))
+        return [Place(width, *size, count) for width, size, count in zip(each, sizes, counts, strict=True)]
+
+
+def _likelihood(config: Parts, shapes: Shapes, places: list[Place]) -> Likelihood:
+    last = next(place for place in places if place.levels)
+    seen = (last.channels, last.height, last.width)
+    decoder = config.decoder
+    if isinstance(decoder, ConvDecoder):
+        decoder = replace(decoder, smallest=last.side)
+    return likelihood_given(config, replace(shapes, latent=context_size(seen)), seen, decoder)
