@@ -1,4 +1,4 @@
-# Everything on a fresh machine: `make demo` and `make test`. Needs Python 3.11 or newer, nothing else.
+# Everything on a fresh machine: `make demo`, `make test` and `make docs`. Needs Python 3.11 or newer, nothing else.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,8 +6,10 @@ VENV ?= .venv
 TORCH ?= $(shell grep -v '^\#' constraints.txt)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+SITE ?= build/docs
 
-.PHONY: setup demo test lint test-long bench clean
+.PHONY: setup demo test lint test-long docs bench clean
 
 setup: $(STAMP)
 
@@ -31,6 +33,16 @@ test: lint
 
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -s
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" -e ".[docs]"
+	touch $@
+
+# A warning (a broken reference, an unreadable docstring) is an error.
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs $(SITE)
+	$(BIN)/python docs/check_links.py $(SITE)
+	@echo "open $(SITE)/index.html"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/training_step.py
