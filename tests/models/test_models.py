@@ -9,8 +9,7 @@ from torch import nn
 import lambent
 from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise
 from lambent.likelihoods import BernoulliFamily, Likelihood, NormalFamily
-from lambent.models import VAE, Mixture
-from lambent.models import chain
+from lambent.models import VAE, Mixture, chain
 from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder, UserDecoder, UserEncoder
 from lambent.objectives import ELBO, IWAE, L1
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal, GaussianCorruption, MaskingCorruption
