@@ -13,6 +13,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 import lambent
 from lambent.cli.app import app
 from lambent.recipes import configure
+from lambent.settings import options_of, registry
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -71,11 +72,40 @@ def _verb_fault(words: list[str]) -> str | None:
     return None
 
 
+def settings(text: str) -> Iterator[str]:
+    """``key=value`` in code spans that hold nothing else."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for span in re.findall(r"`([^`]*)`", prose):
+        words = span.split()
+        if words and span != "key=value" and all(re.fullmatch(r"[a-z_.]+=\S+", word) for word in words):
+            yield from words
+
+
+def unknown(setting: str) -> bool:
+    """Whether no part has such a setting, or no kind such a part."""
+    key, _, value = setting.partition("=")
+    section, _, option = key.rpartition(".")
+    parts = registry.parts if not section else {section: registry.parts.get(section, {})}
+    if not section and option in registry.parts:
+        return not OPEN.search(value) and value not in registry.names(option)
+    return not any(option in options_of(part) for kind in parts.values() for part in kind.values())
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_commands_of_a_page_can_be_given(page):
     faults = {command: why for command in commands(page.read_text()) if (why := fault(command))}
     refused = {"lambent fit vae posterior=delta objective=iwae --data digits --out runs/x"}  # shown with its refusal
     assert {command: why for command, why in faults.items() if command not in refused} == {}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_settings_that_a_page_names_exist(page):
+    assert [setting for setting in settings(page.read_text()) if unknown(setting)] == []
+
+
+def test_a_setting_that_does_not_exist_is_found():
+    text = "Say `prior=mixtures`, `prior.component=3`, `lattent=2` or `prior=mixture components=3 train.lr=1e-3`."
+    assert [s for s in settings(text) if unknown(s)] == ["prior=mixtures", "prior.component=3", "lattent=2"]
 
 
 @pytest.mark.parametrize(
