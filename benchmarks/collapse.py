@@ -19,7 +19,6 @@ from lambent.errors import ConfigError
 from lambent.recipes import configure
 from lambent.report.runs.file import write_comparison
 from lambent.report.runs.table import runs_text
-from lambent.training.console import Console
 
 RECIPE = "sentence-vae"
 
@@ -68,7 +67,7 @@ def trained(contender: Contender, data: str, out: Path, common: tuple[str, ...],
     print(f"== {contender.name} {' '.join(contender.settings(steps))}", flush=True)
     folder = out / contender.name
     tokens = (*common, *contender.settings(steps))
-    run = lambent.fit(RECIPE, data, out=folder, tokens=tokens, resume=True, console=Console())
+    run = lambent.fit(RECIPE, data, out=folder, tokens=tokens, resume=True)
     known = run.folder.read_json(run.folder.evaluation) if run.folder.evaluation.is_file() else {}
     if known.get("samples") != samples or known.get("step") != run.step:
         run.record(run.evaluate(samples=samples))

@@ -39,14 +39,12 @@ def trained(images: Tensor, steps: int) -> Any:
     """A lambent run kept in memory, trained for some steps, so that posteriors are narrow as in use."""
     import lambent
     from lambent.data import Dataset
-    from lambent.training.console import Console
 
     data = Dataset(images, levels=2)
     sizes = {"latent": LATENT, "encoder__hidden": [HIDDEN] * 2, "decoder__hidden": [HIDDEN] * 2}
     sizes |= {"encoder__activation": "relu", "decoder__activation": "relu"}
-    quiet = Console(quiet=True)
     return lambent.fit(
-        "vae", data, valid=data.head(100), steps=steps, device="cpu", data__binarize="none", console=quiet, **sizes
+        "vae", data, valid=data.head(100), steps=steps, device="cpu", data__binarize="none", quiet=True, **sizes
     )
 
 

@@ -28,6 +28,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -209,7 +210,7 @@ def lambent_fit(images: Tensor, batch: int, threads: int, valid: int, *, compile
 
     def stretch() -> float:
         watch = Stopwatch(quiet=True)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, patch("lambent.runs.fit.Console", lambda **_: watch):
             run = lambent.fit(
                 "vae",
                 data,
@@ -221,7 +222,6 @@ def lambent_fit(images: Tensor, batch: int, threads: int, valid: int, *, compile
                 threads=threads,
                 device="cpu",
                 data__binarize="none",
-                console=watch,
                 **SETTINGS,
             )
         same_size(run.model.parameters())

@@ -22,9 +22,8 @@ from lambent.report.runs import plot as runs_plot
 from lambent.report.runs.file import write_comparison
 from lambent.report.runs.page import runs_page
 from lambent.report.runs.table import runs_text
-from lambent.training.console import Console
 
-SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "console": Console(quiet=True)}
+SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "quiet": True}
 X = np.random.default_rng(0).normal(size=(150, 6)).astype(np.float32)
 K = 5
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import lambent
 from lambent.recipes import configure
 from lambent.settings import registry
-from lambent.training.console import Console
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +22,7 @@ def test_the_prior_that_the_guide_adds_trains_and_is_bounded(tmp_path, monkeypat
     monkeypatch.syspath_prepend(tmp_path)
     try:
         importlib.import_module("guide_prior")
-        run = lambent.fit("vae", prior="laplace", spread=0.5, latent=2, epochs=2, console=Console(quiet=True))
+        run = lambent.fit("vae", prior="laplace", spread=0.5, latent=2, epochs=2, quiet=True)
     finally:
         registry.parts["prior"].pop("laplace", None)
     assert run.model.prior().base_dist.scale[0] == 0.5

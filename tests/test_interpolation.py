@@ -7,9 +7,8 @@ import torch
 import lambent
 from lambent.errors import ConfigError, ShapeError
 from lambent.runs.export import write_interpolations
-from lambent.training.console import Console
 
-SMALL = {"epochs": 0, "threads": 1, "console": Console(quiet=True)}
+SMALL = {"epochs": 0, "threads": 1, "quiet": True}
 NET = {"encoder": "mlp", "decoder": "mlp", "hidden": [8]}
 
 

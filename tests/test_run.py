@@ -8,14 +8,12 @@ import torch
 
 import lambent
 from lambent.errors import ConfigError
-from lambent.training.console import Console
 
 X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-QUIET = Console(quiet=True)
 
 
 def fit(data, **settings):
-    return lambent.fit("sigma-vae", data, latent=1, epochs=1, hidden=[4], console=QUIET, **settings)
+    return lambent.fit("sigma-vae", data, latent=1, epochs=1, hidden=[4], quiet=True, **settings)
 
 
 def test_a_run_on_arrays_is_measured_on_what_was_held_out(tmp_path):
@@ -43,14 +41,14 @@ def test_the_held_out_part_is_found_again_and_disjoint(tmp_path):
 
 def test_networks_by_name_and_conditional_recipes_take_bare_settings():
     assert type(fit(X, encoder="linear").config.encoder).__name__ == "LinearEncoder"
-    run = lambent.fit("cvae", "digits", hidden=[8], latent=2, epochs=1, console=QUIET)
+    run = lambent.fit("cvae", "digits", hidden=[8], latent=2, epochs=1, quiet=True)
     line = run.interpolate(torch.zeros(1, 2), torch.ones(1, 2), steps=3, label="7")
     assert line.shape == (1, 3, 1, 8, 8)
     assert not torch.equal(line, run.interpolate(torch.zeros(1, 2), torch.ones(1, 2), steps=3, label="1"))
 
 
 def test_a_run_from_before_an_option_came_is_opened_and_resumed(tmp_path):
-    settings = {"channels": 4, "layers": 2, "out": tmp_path / "run", "console": QUIET, "threads": 1}
+    settings = {"channels": 4, "layers": 2, "out": tmp_path / "run", "quiet": True, "threads": 1}
     lambent.fit("pixelcnn", "digits", train__steps=2, **settings)
     recipe = tmp_path / "run" / "recipe.toml"
     text = recipe.read_text()

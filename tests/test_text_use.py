@@ -19,7 +19,6 @@ from lambent.recipes import configure
 from lambent.report import write_report
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
 from lambent.storage.text_lines import escaped, unescaped
-from lambent.training.console import Console
 
 SMALL = {"decoder__hidden": 12, "decoder__embedding": 4, "threads": 1}
 BOTH = SMALL | {"encoder__hidden": 12, "encoder__embedding": 4, "latent": 3}
@@ -39,7 +38,7 @@ def file(tmp_path_factory):
 
 def train(recipe, file, folder, **settings):
     given = {"epochs": 1, "data__length": LENGTH, **settings}
-    return fit(recipe, file, out=folder / "run", console=Console(quiet=True), **given)
+    return fit(recipe, file, out=folder / "run", quiet=True, **given)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +192,7 @@ def test_what_does_not_fit_is_refused(sentences, independent, file, tmp_path):
         write_samples(sentences, 3, tmp_path / "s.png")
     with pytest.raises(ConfigError, match=r"this run's data are no table; write \.npz or \.txt"):
         write_samples(sentences, 3, tmp_path / "s.csv")
-    digits = fit("ppca", latent=1, epochs=1, console=Console(quiet=True))
+    digits = fit("ppca", latent=1, epochs=1, quiet=True)
     with pytest.raises(ConfigError, match=r"this run's data are no text; write \.npz or \.png"):
         write_samples(digits, 3, tmp_path / "s.txt")
     other = file.parent / "other.txt"
@@ -207,7 +206,7 @@ def test_what_does_not_fit_is_refused(sentences, independent, file, tmp_path):
     ):
         data = file if recipe == "vae" else "digits"
         with pytest.raises((ConfigError, DataError), match=words):
-            fit(recipe, data, epochs=1, console=Console(quiet=True))
+            fit(recipe, data, epochs=1, quiet=True)
 
 
 class Marks(HTMLParser):
@@ -264,9 +263,7 @@ def test_escaped_text_is_one_line_that_reads_back():
 def test_a_text_that_repeats_costs_nothing_once_learnt(tmp_path):
     path = tmp_path / "abcd.txt"
     path.write_text("abcd" * 400)
-    run = fit(
-        "char-lm", path, steps=60, lr=0.03, data__length=8, validate_every=20, console=Console(quiet=True), **SMALL
-    )
+    run = fit("char-lm", path, steps=60, lr=0.03, data__length=8, validate_every=20, quiet=True, **SMALL)
     assert run.evaluate().bits_per_dim < 0.05
     drawn = run.transform.alphabet.decode(run.sample(20, seed=0))
     assert sum(text == "abcd" * 2 for text in drawn) >= 15

@@ -13,7 +13,6 @@ from lambent.data import load as load_data
 from lambent.errors import ConfigError, StorageError
 from lambent.report.images import GAP, sheet, to_bytes
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
-from lambent.training.console import Console
 
 SMALL = {"encoder__hidden": (16,), "decoder__hidden": (16,)}
 COLUMNS = ("height", "=weight", "children", "kind")
@@ -22,7 +21,7 @@ KINDS = ("=1+1", "-5", "plain")
 
 def train(recipe, data="digits", **settings):
     small = {} if recipe in ("gmm", "linear-ae") else SMALL
-    return fit(recipe, data, console=Console(quiet=True), **{"epochs": 3, "threads": 1} | small | settings)
+    return fit(recipe, data, quiet=True, **{"epochs": 3, "threads": 1} | small | settings)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from lambent.cli.app import run
 from lambent.errors import ConfigError
 from lambent.gradients.compare import compare_gradients
 from lambent.gradients.moments import Bias, MeanVector, Moments
-from lambent.training.console import Console
 
 RUNS = 24
 TARGET, START = torch.tensor([5.0, 5.0]).double(), torch.zeros(2).double()
@@ -171,7 +170,7 @@ def test_a_bound_of_several_samples_is_held_to_a_long_run_and_not_to_another_bou
 
 
 def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_figures():
-    trained = lambent.fit("nvil", latent=4, epochs=1, console=Console(quiet=True))
+    trained = lambent.fit("nvil", latent=4, epochs=1, quiet=True)
     before = {k: v.clone() for k, v in trained.model.state_dict().items()}
     state = torch.get_rng_state()
     first, again = (
@@ -189,7 +188,7 @@ def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_figures():
 
 @pytest.mark.parametrize("draw", ["pathwise", "score"])
 def test_the_toy_learns_its_point(draw):
-    run = lambent.fit("toy-gradients", tokens=(f"draw={draw}",), console=Console(quiet=True))
+    run = lambent.fit("toy-gradients", tokens=(f"draw={draw}",), quiet=True)
     mean = run.encode("point:5,5")[0].double()
     assert float((mean - TARGET).abs().max()) < 0.25
 
@@ -235,7 +234,7 @@ def test_what_the_command_refuses(capsys, arguments, says):
 
 
 def test_of_a_run_only_the_gradient_can_be_changed(tmp_path):
-    run = lambent.fit("toy-gradients", out=tmp_path / "run", tokens=("train.steps=2",), console=Console(quiet=True))
+    run = lambent.fit("toy-gradients", out=tmp_path / "run", tokens=("train.steps=2",), quiet=True)
     found = compare_gradients(run.folder.path, tokens=("draw=score",), repetitions=8, warm_up=0)
     assert found.title.endswith("draw=score (step 2) on point:5,5")
     with pytest.raises(ConfigError, match="model is fixed by the run"):

@@ -19,7 +19,6 @@ from lambent.models import VAE, LatentModel, MarkovChain
 from lambent.trace import Latent, Trace
 from lambent.training import step_metrics as terms
 from lambent.training.collapse_monitor import idle_levels, judged_levels
-from lambent.training.console import Console
 from line_levels import Line, Prior
 
 UP = ((0.8, 0.5), (-0.6, 0.7), (1.1, 0.4), (0.3, 1.2))
@@ -270,7 +269,7 @@ def test_draws_below_the_top_spread_as_the_prior_does():
 @pytest.fixture(scope="module")
 def run():
     small = {"latent": 4, "above": [3, 2], "between": [], "encoder__hidden": (16,), "decoder__hidden": (16,)}
-    return lambent.fit("iwae-2layer-small", "digits", epochs=2, threads=1, console=Console(quiet=True), **small)
+    return lambent.fit("iwae-2layer-small", "digits", epochs=2, threads=1, quiet=True, **small)
 
 
 def test_a_run_reconstructs_and_samples_by_level(run):

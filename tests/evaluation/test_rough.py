@@ -22,9 +22,7 @@ from lambent.networks import MLPDecoder, MLPEncoder
 from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 REPEATS, K = 3_000, 7
 KINDS, PIXELS = 8, 12
 
@@ -209,7 +207,7 @@ SYSTEMS = {
 
 def built(name):
     """An untrained system on digits, whose last biases are moved so that p(x|z) depends on z."""
-    run = lambent.fit(name.split(" ")[0], "digits", train__steps=0, threads=1, console=QUIET, **SYSTEMS[name])
+    run = lambent.fit(name.split(" ")[0], "digits", train__steps=0, threads=1, quiet=True, **SYSTEMS[name])
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1)
         for weight in run.model.likelihood.parameters():
@@ -251,7 +249,7 @@ def test_bfloat16_is_used_and_loses_little(name):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_a_run_is_evaluated_to_the_same_numbers_and_left_as_it_was(precision):
-    run = lambent.fit("vae", "digits", latent=4, hidden=[32], epochs=3, threads=1, console=QUIET)
+    run = lambent.fit("vae", "digits", latent=4, hidden=[32], epochs=3, threads=1, quiet=True)
     likelihood, state = run.model.likelihood, copy.deepcopy(run.model.state_dict())
     exact, found = (run.evaluate(samples=200, threads=1, precision=p) for p in ("float32", precision))
     assert found.precision == found.to_dict()["precision"] == precision
@@ -300,14 +298,14 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_there_is_nothing_to_compute_in_is_refused(name):
     recipe, settings, precision, message = REFUSED[name]
-    run = lambent.fit(recipe, "digits", steps=0, threads=1, console=QUIET, **settings)
+    run = lambent.fit(recipe, "digits", steps=0, threads=1, quiet=True, **settings)
     with pytest.raises(ConfigError, match=message):
         run.evaluate(samples=5, precision=precision)
 
 
 def test_the_command_says_what_it_computed_in(tmp_path, capsys):
     out = str(tmp_path / "run")
-    lambent.fit("vae", "digits", hidden=[8], latent=2, steps=2, threads=1, console=QUIET, out=out)
+    lambent.fit("vae", "digits", hidden=[8], latent=2, steps=2, threads=1, quiet=True, out=out)
     assert command(["evaluate", out, "--samples", "20", "--precision", "int8", "--threads", "1"]) == 0
     assert re.search(
         r"K = 20, in int8 \(uneven by 0\.\d+ nats\), corrected by some in float32", capsys.readouterr().out

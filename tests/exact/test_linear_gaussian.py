@@ -11,7 +11,6 @@ from torch import Tensor
 
 import lambent
 from lambent.data import DataOptions, Dataset, load
-from lambent.training.console import Console
 
 LATENT = 5
 
@@ -36,7 +35,7 @@ def evidence_at_the_maximum(x: Tensor) -> float:
 
 
 def train(recipe: str, digits: Dataset, *tokens: str) -> lambent.Run:
-    return lambent.fit(recipe, digits, valid=digits, latent=LATENT, tokens=tokens, console=Console(quiet=True))
+    return lambent.fit(recipe, digits, valid=digits, latent=LATENT, tokens=tokens, quiet=True)
 
 
 def scaled(digits: Dataset) -> Tensor:

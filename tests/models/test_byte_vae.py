@@ -24,7 +24,6 @@ from lambent.report import write_report
 from lambent.runs.export import write_interpolations
 from lambent.runs.fit import fit
 from lambent.shapes import Shapes
-from lambent.training.console import Console
 
 PIXELS, SPREAD = 4, 60.0
 PRIORS = ("none", "categorical", "normal")
@@ -260,8 +259,7 @@ def test_what_is_refused_and_what_is_said():
 
 
 def test_a_trained_run_encodes_to_bytes_and_is_reported(tmp_path):
-    console = Console(quiet=True)
-    run = fit("byte-vae", "digits", epochs=1, latent=2, above=[1], out=tmp_path / "run", console=console)
+    run = fit("byte-vae", "digits", epochs=1, latent=2, above=[1], out=tmp_path / "run", quiet=True)
     z = run.encode("digits")
     assert torch.equal(z, z.round())
     assert torch.equal(z, run.encode("digits", seed=3))

@@ -17,7 +17,6 @@ from lambent.models import quantised as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from lambent.training.console import Console
 from lambent.training.freeze import frozen
 from lambent.training.transfer import take_weights
 
@@ -312,7 +311,7 @@ def test_indices_outside_the_codebook_are_refused():
             hidden=[8],
             epochs=0,
             threads=1,
-            console=Console(quiet=True),
+            quiet=True,
             **size,
         )
         most = 8 if "codes" in size else 9

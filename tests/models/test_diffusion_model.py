@@ -27,14 +27,12 @@ from lambent.models.diffusion.model import Diffusion, DrawnLevels, Levels
 from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
 from lambent.networks.diffusion.schedules import schedule
 from lambent.shapes import Shapes
-from lambent.training.console import Console
 
 sys.path.append(str(Path(__file__).parents[1] / "exact"))
 import diffusion_truths as truth
 
 Y = torch.tensor([[0.4, -0.2, 1.0]])
 COPIES = 400
-QUIET = Console(quiet=True)
 
 
 class Best(nn.Module):
@@ -282,7 +280,7 @@ def test_loss_at_levels_has_the_rate_as_its_mean():
 def run():
     tokens = ("model=diffusion", "posterior=noising", "posterior.minimum=-4", "encoder=none", "decoder=denoising-mlp")
     sizes = ("decoder.width=32", "decoder.blocks=1", "model.predict=v", "posterior.schedule=learned", "train.steps=60")
-    return lambent.fit("vae", "digits", tokens=(*tokens, *sizes, "train.lr=3e-3", "model.sampling=300"), console=QUIET)
+    return lambent.fit("vae", "digits", tokens=(*tokens, *sizes, "train.lr=3e-3", "model.sampling=300"), quiet=True)
 
 
 def test_run_of_a_diffusion_is_used_like_any_other(run):
@@ -312,7 +310,7 @@ def test_samples_visit_as_many_levels_as_asked_for(run):
 
 
 def test_steps_of_a_model_without_levels_are_refused():
-    config = lambent.fit("vae", "digits", steps=1, latent=2, console=QUIET)
+    config = lambent.fit("vae", "digits", steps=1, latent=2, quiet=True)
     for asked in ({"steps": 5}, {"noise": 0.0}):
         with pytest.raises(ConfigError, match="only a diffusion has levels to visit"):
             config.sample(1, **asked)

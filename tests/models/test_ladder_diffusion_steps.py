@@ -5,7 +5,6 @@ import torch
 
 import lambent
 from lambent.errors import ConfigError, ShapeError
-from lambent.training.console import Console
 
 SMALL = {"latent": 3, "above": [2], "widths": [8], "encoder__hidden": [8], "decoder__hidden": [8]}
 
@@ -13,7 +12,7 @@ SMALL = {"latent": 3, "above": [2], "widths": [8], "encoder__hidden": [8], "deco
 @pytest.fixture(scope="module")
 def run():
     settings = {"prior": "latent-diffusion", "prior__width": 8, "prior__blocks": 1, "prior__steps": 7, "epochs": 0}
-    return lambent.fit("lvae-small", "digits", threads=1, console=Console(quiet=True), **SMALL, **settings)
+    return lambent.fit("lvae-small", "digits", threads=1, quiet=True, **SMALL, **settings)
 
 
 @pytest.mark.parametrize(("steps", "noise"), [(2, 0.0), (3, 1.0), (None, None)])

@@ -16,7 +16,6 @@ from lambent.networks.recurrent.draw import Reader, Writer
 from lambent.objectives import ELBO
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from lambent.training.console import Console
 
 SETTINGS = ("model=draw", "encoder=reader", "decoder=canvas", "units=5")
 
@@ -189,7 +188,7 @@ def test_groups_hold_every_parameter_once():
 
 def test_training_on_digits_raises_the_bound_and_its_rate():
     tokens = ("patch=0", "model.steps=3", "units=64", "epochs=4", "lr=0.01", "schedule=constant")
-    run = lambent.fit("draw-small", "digits", tokens=tokens, console=Console(quiet=True))
+    run = lambent.fit("draw-small", "digits", tokens=tokens, quiet=True)
     assert isinstance(run.model, Recurrent)
     first, *_, last = [line["valid"] for line in run.history if "valid" in line]
     found = run.evaluate(samples=20)

@@ -13,14 +13,13 @@ from lambent.evaluation.aggregated import AggregatedPosterior, surgery
 from lambent.objectives import ELBO, Split
 from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.recipes import configure
-from lambent.training.console import Console
 
 
 @functools.cache
 def trained(recipe, *tokens):
     epochs = 60 if recipe in ("wae", "aae") else 20
     tokens = ("hidden=[100]", f"epochs={epochs}", "batch_size=50", *tokens)
-    return lambent.fit(recipe, "digits", tokens=tokens, console=Console(quiet=True))
+    return lambent.fit(recipe, "digits", tokens=tokens, quiet=True)
 
 
 @functools.cache
@@ -129,8 +128,7 @@ def _bound(row):
 
 def test_the_critic_is_saved_with_the_model(tmp_path):
     tokens = ("latent=2", "hidden=[16]", "critic_hidden=[16]", "batch_size=200")
-    quiet = Console(quiet=True)
-    whole = lambent.fit("factor-vae", "digits", out=tmp_path / "a", tokens=(*tokens, "epochs=3"), console=quiet)
+    whole = lambent.fit("factor-vae", "digits", out=tmp_path / "a", tokens=(*tokens, "epochs=3"), quiet=True)
     state = whole.model.state_dict()
     assert any(name.startswith("critics.factor.critic.") for name in state)
     fresh = configure("factor-vae", tokens=tokens).model.build(whole.config, whole.shapes).state_dict()
@@ -151,7 +149,7 @@ def test_the_training_sets_size_reaches_the_rate(monkeypatch):
         return real(self, n)
 
     monkeypatch.setattr(ELBO, "sized", sized)
-    lambent.fit("tc-vae", "digits", latent=2, train__steps=1, console=Console(quiet=True))
+    lambent.fit("tc-vae", "digits", latent=2, train__steps=1, quiet=True)
     assert seen == [Split(n=len(training_sets("digits", options=DataOptions())[0]))]
 
 

@@ -12,9 +12,7 @@ from lambent import fit, load
 from lambent.errors import CombinationError, ConfigError
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
 from lambent.storage import checkpoint
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 MIXED = {"hidden": (40,), "ordering": "random", "masks": 3, "threads": 1}
 
 
@@ -29,7 +27,7 @@ def independent(x, test):
     [("made", {}), ("nade", {"units": 100, "lr": 0.01}), ("made", {"direct": False, "ordering": "natural"})],
 )
 def test_what_the_digits_pixels_tell_of_each_other_is_learnt(recipe, settings):
-    run = fit(recipe, "digits", epochs=30, data__binarize="static", threads=1, console=QUIET, **settings)
+    run = fit(recipe, "digits", epochs=30, data__binarize="static", threads=1, quiet=True, **settings)
     found = run.evaluate()
     view = run.prepare("digits", "train")
     x, test = (v.batch(torch.arange(len(v))) for v in (view, run.prepare()))
@@ -41,7 +39,7 @@ def test_what_the_digits_pixels_tell_of_each_other_is_learnt(recipe, settings):
 
 
 def test_a_run_keeps_its_orderings(tmp_path):
-    run = fit("made", "digits", epochs=2, out=tmp_path / "run", console=QUIET, **MIXED)
+    run = fit("made", "digits", epochs=2, out=tmp_path / "run", quiet=True, **MIXED)
     x = run.prepare().batch(torch.arange(50))
     opened = load(tmp_path / "run", device="cpu")
     with torch.inference_mode():
@@ -54,7 +52,7 @@ def test_a_run_keeps_its_orderings(tmp_path):
 
 
 def test_training_orderings_by_turns_resumes_to_the_same_bytes(tmp_path):
-    given = {**MIXED, "train__steps": 60, "checkpoint_every": 20, "log_every": 7, "train__keep": 5, "console": QUIET}
+    given = {**MIXED, "train__steps": 60, "checkpoint_every": 20, "log_every": 7, "train__keep": 5, "quiet": True}
     whole, part = tmp_path / "whole", tmp_path / "part"
     run = fit("made", "digits", out=whole, **given)
     assert {row["train"]["kind"] for row in run.history if "train" in row} == {"lower bound"}
@@ -73,7 +71,7 @@ def test_training_orderings_by_turns_resumes_to_the_same_bytes(tmp_path):
 
 @pytest.fixture(scope="module")
 def labelled():
-    return fit("made", "digits", epochs=30, data__condition="labels", data__binarize="static", threads=1, console=QUIET)
+    return fit("made", "digits", epochs=30, data__condition="labels", data__binarize="static", threads=1, quiet=True)
 
 
 def test_samples_given_a_label_look_like_its_examples(labelled, tmp_path):
@@ -107,6 +105,6 @@ def test_what_needs_latents_is_refused(labelled, tmp_path):
 
 def test_modules_of_the_user_are_refused_where_they_would_do_nothing():
     with pytest.raises(CombinationError, match="model=density with encoder=user: it has no latents; use encoder=none"):
-        fit("made", "digits", encoder=nn.Linear(64, 3), console=QUIET)
+        fit("made", "digits", encoder=nn.Linear(64, 3), quiet=True)
     with pytest.raises(CombinationError, match=r"model=density with decoder=user: .*; use decoder=made"):
-        fit("made", "digits", decoder=nn.Linear(0, 64), console=QUIET)
+        fit("made", "digits", decoder=nn.Linear(0, 64), quiet=True)

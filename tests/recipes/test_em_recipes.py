@@ -8,9 +8,6 @@ import lambent
 from em_checks import ppca_evidence
 from lambent.data import DataOptions, load
 from lambent.errors import CombinationError, ConfigError
-from lambent.training.console import Console
-
-QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +21,7 @@ def bounds_of(run):
 
 @pytest.mark.parametrize("recipe", ["em-gmm", "em-ppca", "em-fa"])
 def test_the_log_of_a_run_rises_to_the_end(recipe, digits):
-    run = lambent.fit(recipe, digits, valid=digits, latent=5, epochs=40, console=QUIET)
+    run = lambent.fit(recipe, digits, valid=digits, latent=5, epochs=40, quiet=True)
     found, logged = run.evaluate(digits, samples=1), bounds_of(run)
     assert len(logged) == 40
     assert all(after >= before - 1e-3 for before, after in pairwise(logged))
@@ -35,7 +32,7 @@ def test_the_log_of_a_run_rises_to_the_end(recipe, digits):
 
 
 def test_ppca_ends_at_the_closed_form(digits):
-    run = lambent.fit("em-ppca", digits, valid=digits, latent=5, console=QUIET)
+    run = lambent.fit("em-ppca", digits, valid=digits, latent=5, quiet=True)
     truth = ppca_evidence(digits.x.flatten(1).double() / 16, 5)
     short = truth - run.evaluate(digits, samples=1).log_likelihood.value
     print(f"em-ppca: {short:.1e} nats short of the maximum after 100 iterations")
@@ -45,4 +42,4 @@ def test_ppca_ends_at_the_closed_form(digits):
 def test_what_em_cannot_do_is_refused(digits):
     for tokens, error in ((("decoder=mlp",), CombinationError), (("batch_size=100",), ConfigError)):
         with pytest.raises(error, match="updates=em"):
-            lambent.fit("em-ppca", digits, valid=digits, latent=2, epochs=1, tokens=tokens, console=QUIET)
+            lambent.fit("em-ppca", digits, valid=digits, latent=2, epochs=1, tokens=tokens, quiet=True)

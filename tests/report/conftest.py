@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lambent import fit
-from lambent.training.console import Console
 
 PEOPLE = ("height <b>", "weight", "children", "=cmd()")
 NAMES = ("<img src=x onerror=alert(1)>", "=1+1", "plain")
@@ -40,7 +39,7 @@ def train(tmp_path_factory):
             out = tmp_path_factory.mktemp("runs") / name
             small = {} if recipe in ("gmm", "linear-ae", "ppca", "made") else SMALL
             settings = {"epochs": 3, "threads": 1, "log_every": 5} | small | settings
-            done[key] = fit(recipe, data, out=out, console=Console(quiet=True), **settings)
+            done[key] = fit(recipe, data, out=out, quiet=True, **settings)
         return done[key]
 
     return run

@@ -5,14 +5,13 @@ from page_parser import Page
 
 from lambent import fit
 from lambent.report.build import build
-from lambent.training.console import Console
 
 SMALL = {"decoder__layers": 2, "decoder__channels": 4, "encoder__channels": (4,), "latent": 2}
 
 
 @pytest.mark.parametrize("recipe", ["pixelvae", "vlae"])
 def test_the_page_shows_draws_and_calls_none_of_them_a_mean(recipe):
-    run = fit(recipe, "digits", train__steps=2, threads=1, console=Console(quiet=True), **SMALL)
+    run = fit(recipe, "digits", train__steps=2, threads=1, quiet=True, **SMALL)
     titles = [figure.title for figure in Page(build(run)).figures]
     assert "Samples: x drawn from p(x|z), z from the prior" in titles
     assert "Samples: a row for each z, x drawn from p(x|z)" in titles

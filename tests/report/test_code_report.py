@@ -13,9 +13,7 @@ from lambent.report.build import build
 from lambent.report.codes import section
 from lambent.report.material import gather
 from lambent.runs.export import write_reconstructions, write_samples
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 SMALL = {"codes": 8, "posterior__dim": 3, "epochs": 1, "batch_size": 20, "threads": 1}
 CONV = {f"{s}__{k}": v for s in ("encoder", "decoder") for k, v in (("smallest", 4), ("channels", (4,)), ("blocks", 1))}
 MLP = {"encoder": "mlp", "decoder": "mlp", "encoder__hidden": [8], "decoder__hidden": [8], "latent": 3}
@@ -26,7 +24,7 @@ PRIOR = {"prior": "transformer", "prior__width": 8, "prior__layers": 1, "prior__
 def run():
     """Two levels, 4 x 4 and 2 x 2 codes of 8."""
     x = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8)).astype(np.uint8)
-    return fit("vq-vae-2", x, console=QUIET, **SMALL, **CONV)
+    return fit("vq-vae-2", x, quiet=True, **SMALL, **CONV)
 
 
 def test_the_page_counts_codes_as_a_loop_does(run):
@@ -62,7 +60,7 @@ def test_a_conditional_model_of_codes_draws_and_reconstructs_by_its_labels(tmp_p
     noise = np.random.default_rng(1).integers(0, 40, (200, 1, 8, 8))
     x = (noise + 200 * (np.arange(200) % 2)[:, None, None, None]).astype(np.uint8)
     settings = {**SMALL, "epochs": 30, "lr": 1e-2, "condition": "labels", "posterior__dim": 2}
-    run = fit("vq-vae-ema", labelled(x), console=QUIET, **settings, **CONV, **PRIOR)
+    run = fit("vq-vae-ema", labelled(x), quiet=True, **settings, **CONV, **PRIOR)
     first, second = (run.sample(40, seed=1, condition=run.conditions(40, name)).mean() for name in run.classes)
     assert second - first > 100
     write_samples(run, 4, tmp_path / "s.npz", label=run.classes[1])
@@ -81,7 +79,7 @@ def test_a_table_with_categories_is_reconstructed_from_its_codes(tmp_path):
     rows = [f"{rng.normal():.4f},{'abc'[rng.integers(3)]}" for _ in range(80)]
     path.write_text("\n".join(["size,kind", *rows]) + "\n")
     settings = {**SMALL, **MLP, "likelihood": "columns", "prior": "uniform"}
-    run = fit("vq-vae-ema", path, console=QUIET, **settings)
+    run = fit("vq-vae-ema", path, quiet=True, **settings)
     write_reconstructions(run, path, tmp_path / "r.npz")
     with np.load(tmp_path / "r.npz") as file:
         z, found = torch.from_numpy(file["z"]), file["reconstruction"]

@@ -12,7 +12,6 @@ from lambent.draws import Detached
 from lambent.report import write_report
 from lambent.report.latents import dimension_rates
 from lambent.report.material import gather
-from lambent.training.console import Console
 
 SMALL = {"model__levels": (1, 2), "model__latent": 2, "encoder__channels": (4, 6), "decoder__channels": (4,)}
 
@@ -20,7 +19,7 @@ SMALL = {"model__levels": (1, 2), "model__latent": 2, "encoder__channels": (4, 6
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
-    return gather(fit("nvae-small", "digits", out=out, threads=1, train__steps=8, console=Console(quiet=True), **SMALL))
+    return gather(fit("nvae-small", "digits", out=out, threads=1, train__steps=8, quiet=True, **SMALL))
 
 
 def test_the_rates_of_the_dimensions_are_those_of_all_levels(held):

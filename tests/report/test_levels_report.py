@@ -16,7 +16,6 @@ from lambent.report.images import sheet, to_bytes
 from lambent.report.material import gather
 from lambent.report.numbers import evaluation
 from lambent.storage.metrics import numbers
-from lambent.training.console import Console
 from line_levels import Line, Prior
 
 LADDER = {"model": "ladder", "latent": 6, "above": (4, 2)}
@@ -186,7 +185,7 @@ def test_other_models_have_neither_section(train):
 
 @pytest.fixture(scope="module")
 def diffusion():
-    return fit("ddpm-small", "digits", threads=1, log_every=5, console=Console(quiet=True), **DIFFUSION)
+    return fit("ddpm-small", "digits", threads=1, log_every=5, quiet=True, **DIFFUSION)
 
 
 def test_the_page_of_a_diffusion_has_its_noise_levels(diffusion):

@@ -6,7 +6,6 @@ import pytest
 from lambent import fit, load
 from lambent.report.build import build
 from lambent.report.curves import Curve, _painter
-from lambent.training.console import Console
 
 SEEN = "Training learnt from these examples"
 
@@ -16,7 +15,7 @@ def test_numbers_of_examples_kept_from_training_are_not_said_to_be_seen(tmp_path
     for name in ("train", "test"):
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(40, 3)).astype(np.float32))
     small = {"latent": 1, "hidden": [4], "epochs": 1, "valid_fraction": 0.0, "threads": 1}
-    fit("sigma-vae", str(tmp_path / "train.npy"), out=tmp_path / "run", console=Console(quiet=True), **small)
+    fit("sigma-vae", str(tmp_path / "train.npy"), out=tmp_path / "run", quiet=True, **small)
     run = load(tmp_path / "run")
     for name, seen in (("test", False), ("train", True)):
         run.record(run.evaluate(str(tmp_path / f"{name}.npy"), samples=2))

@@ -17,7 +17,6 @@ from lambent.errors import ConfigError, StorageError
 from lambent.report import generated, latents, write_report
 from lambent.report.drawing import with_error
 from lambent.report.material import gather
-from lambent.training.console import Console
 
 
 def report(run, folder, **given):
@@ -263,7 +262,7 @@ def test_other_data_under_the_same_name_are_not_passed_off_as_the_runs_own(tmp_p
 
 def test_without_data_a_run_still_shows_its_training_and_its_samples(tmp_path):
     x = (np.random.default_rng(0).random((80, 1, 6, 6)) < 0.3).astype(np.uint8)
-    settings = {"latent": 2, "epochs": 3, "threads": 1, "console": Console(quiet=True)}
+    settings = {"latent": 2, "epochs": 3, "threads": 1, "quiet": True}
     assert "Reconstructions" in report(fit("vae", x, **settings), tmp_path).sections  # the arrays are still at hand
     fit("vae", x, out=tmp_path / "run", **settings)
     found = report(load(tmp_path / "run"), tmp_path)

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from listening import Heard, fit_heard
 from torch import nn
 
 import lambent.config.remedies as remedies_module
@@ -30,7 +31,6 @@ from lambent.seeds import mix
 from lambent.shapes import Shapes
 from lambent.storage.metrics import read_metrics
 from lambent.training.collapse_monitor import Alarm
-from lambent.training.console import Console
 from lambent.training.progress import Progress, Validation
 
 SMALL = {"encoder__hidden": (16,), "decoder__hidden": (16,), "threads": 1}
@@ -39,22 +39,6 @@ X = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.rand
 )
 LONGER = {"epochs": 6, "batch_size": 10, "lr": 0.05}
 REAL = {"data__binarize": "none", "likelihood": "normal", "latent": 3}
-
-
-class Heard(Console):
-    """Keeps what was said."""
-
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
-        super().say(text)
-
-    @property
-    def warnings(self):
-        return [line for line in self.lines if line.startswith("warning")]
 
 
 class Blind(nn.Module):
@@ -72,7 +56,7 @@ def trained(recipe="vae", x=X, console=None, **settings):
     small = SMALL if recipe not in ("gmm", "made", "linear-ae", "ppca") else {"threads": 1}
     if "decoder" in settings:
         small = {k: v for k, v in small.items() if not k.startswith("decoder")}
-    return fit(recipe, x, console=console or Heard(), **(small | {"epochs": 3} | settings))
+    return fit_heard(console or Heard(), recipe, x, **(small | {"epochs": 3} | settings))
 
 
 def rows(run):
@@ -212,7 +196,7 @@ def test_what_is_not_known_of_a_model_is_left_out(recipe):
 
 
 def test_with_a_condition_the_information_is_left_out():
-    run = fit("cvae", "digits", console=Heard(), epochs=1, latent=2, **SMALL)
+    run = fit("cvae", "digits", quiet=True, epochs=1, latent=2, **SMALL)
     assert not any("mutual_information" in row["valid"] for row in rows(run))
     assert all("active_units" in row["valid"] for row in rows(run))
     assert run.evaluate(samples=1).information is None
@@ -404,11 +388,11 @@ class Stopping(Heard):
 
 def check_resumed(folder, at):
     settings = {**SMALL, **REAL, "rate": "beta", "beta": 100.0, **LONGER, "log_every": 1, "ema": 50}
-    fit("vae", X, out=folder / "whole", console=Heard(), **settings)
+    fit("vae", X, out=folder / "whole", quiet=True, **settings)
     with pytest.raises(InterruptedRunError):
-        fit("vae", X, out=folder / "parts", console=Stopping(at), **settings)
+        fit_heard(Stopping(at), "vae", X, out=folder / "parts", **settings)
     heard = Heard()
-    fit("vae", X, out=folder / "parts", console=heard, resume=True, **settings)
+    fit_heard(heard, "vae", X, out=folder / "parts", resume=True, **settings)
     whole, parts = ((folder / name / "metrics.jsonl").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
     rows_ = [row for row in read_metrics(folder / "parts" / "metrics.jsonl") if "valid" in row]

@@ -8,14 +8,13 @@ import torch
 import lambent
 from lambent.errors import CombinationError, NumericsError
 from lambent.training import compiled
-from lambent.training.console import Console
 
 SMALL = {"encoder__hidden": [8], "decoder__hidden": [8], "latent": 2, "batch_size": 400, "threads": 1, "panel": 0}
 
 
 def train(*tokens: str, recipe: str = "vae", epochs: int = 3, **settings):
     settings = {**SMALL, **settings}
-    return lambent.fit(recipe, epochs=epochs, console=Console(quiet=True), tokens=tokens, **settings)
+    return lambent.fit(recipe, epochs=epochs, quiet=True, tokens=tokens, **settings)
 
 
 def rows(run) -> list[tuple[int, float]]:
@@ -122,7 +121,7 @@ def test_what_torch_cannot_compile_is_refused(monkeypatch):
 )
 def test_what_cannot_be_compiled_is_refused_by_name(interpreted, recipe: str, message: str):
     with pytest.raises(CombinationError, match=message):
-        lambent.fit(recipe, "digits", epochs=1, console=Console(quiet=True), tokens=("train.compile=true",))
+        lambent.fit(recipe, "digits", epochs=1, quiet=True, tokens=("train.compile=true",))
     assert not interpreted
 
 

@@ -13,11 +13,9 @@ from lambent.evaluation.bounds import bounds
 from lambent.recipes import configure
 from lambent.runs.stages import stages_of
 from lambent.storage import checkpoint
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 NETS = {"encoder__hidden": [16], "decoder__hidden": [16]}
-SMALL = {**NETS, "latent": 3, "batch_size": 100, "threads": 1, "checkpoint_every": 5, "console": QUIET}
+SMALL = {**NETS, "latent": 3, "batch_size": 100, "threads": 1, "checkpoint_every": 5, "quiet": True}
 PRIORS = {
     "latent-diffusion": {"prior__width": 16, "prior__blocks": 1, "prior__steps": 5, "prior__levels": 4},
     "autoregressive-flow": {"prior__hidden": [8]},
@@ -143,7 +141,7 @@ def test_what_can_not_be_is_refused_before_the_first_step(said, settings, tmp_pa
             "vae",
             "digits",
             out=tmp_path / "run",
-            console=QUIET,
+            quiet=True,
             **{"updates": "stages", "prior": "latent-diffusion", **settings},
         )
     assert not (tmp_path / "run").exists()

@@ -6,7 +6,6 @@ from torch import nn
 
 from lambent import fit
 from lambent.training import loop
-from lambent.training.console import Console
 from lambent.training.gradients import set_gradients
 
 CONV = {
@@ -30,7 +29,7 @@ def fit_looking_at_layouts(monkeypatch):
         return step(self, *given)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", looking)
-    fit("vae", "digits", steps=2, console=Console(quiet=True), **CONV)
+    fit("vae", "digits", steps=2, quiet=True, **CONV)
     assert all(seen), "a gradient came in another layout than its parameter's"
 
 

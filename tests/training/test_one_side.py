@@ -7,26 +7,16 @@ import copy
 import numpy as np
 import pytest
 import torch
+from listening import Heard, fit_heard
 from torch import nn
 
 import lambent
 from lambent.draws import Mode
 from lambent.errors import CheckpointError, CombinationError, ConfigError
 from lambent.storage import checkpoint
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 X = np.random.default_rng(0).normal(size=(80, 6)).astype(np.float32)
-SMALL = {"latent": 2, "hidden": [8], "console": QUIET, "data__scale": "none"}
-
-
-class Said(Console):
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
+SMALL = {"latent": 2, "hidden": [8], "quiet": True, "data__scale": "none"}
 
 
 def weights(run):
@@ -53,9 +43,9 @@ def source(tmp_path_factory):
     [("fixed-encoder", "posterior", "likelihood"), ("gan-inverter", "likelihood", "posterior")],
 )
 def test_a_side_taken_from_a_run_stays_that_runs_to_the_last_bit(recipe, frozen, trained, source, tmp_path):
-    console = Said()
-    settings = {**SMALL, "console": console, "train__init": str(source.folder.path)}
-    run = lambent.fit(recipe, X, out=tmp_path / "run", epochs=3, weight_decay=0.1, ema=50, **settings)
+    console = Heard()
+    settings = {**SMALL, "train__init": str(source.folder.path)}
+    run = fit_heard(console, recipe, X, out=tmp_path / "run", epochs=3, weight_decay=0.1, ema=50, **settings)
     before, after = weights(source), weights(run)
     assert same(side(before, frozen), side(after, frozen)) == []
     assert same(side(before, trained), side(after, trained)) == list(side(after, trained))
@@ -77,13 +67,13 @@ def test_the_weights_are_those_of_the_best_checkpoint_and_all_of_them_unless_one
 
 
 def test_weights_that_do_not_fit_are_named_and_refused_where_they_matter(source):
-    init, wider, console = str(source.folder.path), {**SMALL, "hidden": [9]}, Said()
+    init, wider, console = str(source.folder.path), {**SMALL, "hidden": [9]}, Heard()
     with pytest.raises(CheckpointError, match=r"decoder.*expected all of the frozen generative side"):
         lambent.fit("gan-inverter", X, train__init=init, **{**SMALL, "latent": 3})
-    lambent.fit("gaussian-vae", X, epochs=0, train__init=init, **{**wider, "console": console})
+    fit_heard(console, "gaussian-vae", X, epochs=0, train__init=init, **wider)
     assert any("not taken" in line and "there [8" in line for line in console.lines)
     with pytest.raises(CheckpointError, match="no tensor that fits"):
-        lambent.fit("gmm", X, epochs=0, train__init=init, latent=7, console=QUIET)
+        lambent.fit("gmm", X, epochs=0, train__init=init, latent=7, quiet=True)
     with pytest.raises(ConfigError, match=r"likelihood.sigma is 0.1 there, found 0.5"):
         lambent.fit("gan-inverter", X, train__init=init, sigma=0.5, **SMALL)
 
@@ -92,7 +82,7 @@ def test_what_would_hold_a_random_generator_or_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"train.init=RUN.*decoder=MODULE"):
         lambent.fit("gan-inverter", X, epochs=1, **SMALL)
     with pytest.raises(CombinationError, match=r"train\.freeze=generative"):
-        lambent.fit("gmm", X, freeze="generative", latent=2, console=QUIET)
+        lambent.fit("gmm", X, freeze="generative", latent=2, quiet=True)
 
 
 def generator():
@@ -126,7 +116,7 @@ def test_a_users_encoder_stays_as_it_was():
 
 def test_a_vaes_decoder_is_inverted_better_than_by_its_own_encoder(tmp_path):
     """On the digits, mean squared error of z ~ N(0, I), 8 dimensions, from x = E[x|z]; the prior's mean has 8."""
-    settings = {"latent": 8, "console": QUIET, "validate_every": 50}
+    settings = {"latent": 8, "quiet": True, "validate_every": 50}
     vae = lambent.fit("gaussian-vae", "digits", out=tmp_path / "vae", epochs=100, **settings)
     given = {**settings, "train__init": str(tmp_path / "vae")}
     before, after = (lambent.fit("gan-inverter", "digits", epochs=epochs, **given) for epochs in (0, 100))

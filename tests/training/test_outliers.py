@@ -17,7 +17,6 @@ from lambent.posteriors import AmortisedPosterior, DiagonalNormal
 from lambent.priors import StandardNormalPrior
 from lambent.shapes import Shapes
 from lambent.training import gradients, loop
-from lambent.training.console import Console
 from lambent.training.gradients import FEWEST, WINDOW, outlying
 from lambent.training.progress import Progress
 from lambent.training.schedule import Alternate
@@ -201,9 +200,7 @@ def test_a_run_resumed_within_a_jump_leaves_out_the_same_steps(tmp_path, monkeyp
             "checkpoint_every": 10,
             "threads": 1,
         }
-        return lambent.fit(
-            "vae", "digits", out=folder, console=Console(quiet=True), batch_size=200, **settings, **options
-        )
+        return lambent.fit("vae", "digits", out=folder, quiet=True, batch_size=200, **settings, **options)
 
     def jumping(stop):
         steps = iter(range(10_000))

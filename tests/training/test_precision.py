@@ -8,9 +8,7 @@ from lambent.distributions import absorbing_diffusion as masked
 from lambent.errors import CombinationError
 from lambent.networks.quantisers.codebook import squared_distance
 from lambent.recipes import configure
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 SMALL = {"latent": 4, "hidden": [32], "epochs": 2, "log_every": 2, "batch_size": 100, "threads": 1, "panel": 0}
 
 
@@ -20,7 +18,7 @@ def low():
 
 @pytest.fixture(scope="module")
 def runs():
-    return {kind: fit("vae", "digits", precision=kind, console=QUIET, **SMALL) for kind in ("float32", "bfloat16")}
+    return {kind: fit("vae", "digits", precision=kind, quiet=True, **SMALL) for kind in ("float32", "bfloat16")}
 
 
 def test_a_step_in_bfloat16_is_another_one_and_nearly_as_good(runs):
@@ -34,7 +32,7 @@ def test_a_step_in_bfloat16_is_another_one_and_nearly_as_good(runs):
 
 def test_the_bound_of_a_line_of_metrics_is_rate_and_distortion_in_more_than_16_bits(runs):
     """Every step is logged: a bound in bfloat16 would be off by up to 2^-9 of itself, 0.3 nats."""
-    every = fit("vae", "digits", precision="bfloat16", console=QUIET, **{**SMALL, "epochs": 1, "log_every": 1})
+    every = fit("vae", "digits", precision="bfloat16", quiet=True, **{**SMALL, "epochs": 1, "log_every": 1})
     for row in (r["train"] for r in every.history if "train" in r):
         assert row["bound"] == pytest.approx(-row["rate"] - row["distortion"], rel=1e-5)
 

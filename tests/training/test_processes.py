@@ -70,12 +70,11 @@ CODES = """
 import os, sys
 import numpy as np
 from lambent import fit
-from lambent.training.console import Console
 
 conv = {"smallest": 2, "channels": (8,), "blocks": 1}
 networks = {f"{side}__{name}": value for side in ("encoder", "decoder") for name, value in conv.items()}
 prior = {"prior": "transformer", "prior__width": 8, "prior__layers": 1, "prior__heads": 2}
-run = fit("vq-vae-ema", "digits", console=Console(quiet=True), codes=16, posterior__dim=3, epochs=3, batch_size=101,
+run = fit("vq-vae-ema", "digits", quiet=True, codes=16, posterior__dim=3, epochs=3, batch_size=101,
           threads=1, revive=float(sys.argv[2]), lr=1e-2, **networks, **prior)
 tensors = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
 np.savez(f"{sys.argv[1]}/{os.environ.get('RANK', 'alone')}.npz", **tensors)
@@ -105,9 +104,8 @@ def test_two_processes_learn_the_same_codes_in_both_stages_with_no_folder_betwee
 OUTLIERS = """
 import os, sys
 from lambent import fit
-from lambent.training.console import Console
 
-run = fit("vae", "digits", console=Console(quiet=True), out=f"{sys.argv[1]}/run", hidden=(8,), latent=2, steps=60,
+run = fit("vae", "digits", quiet=True, out=f"{sys.argv[1]}/run", hidden=(8,), latent=2, steps=60,
           batch_size=101, threads=1, skip_above=1.01, log_every=20, lr=1e-5)
 weights = run.model.state_dict()
 with open(f"{sys.argv[1]}/{os.environ['RANK']}.txt", "w") as file:

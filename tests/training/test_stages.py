@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from listening import Heard, fit_heard
 
 from lambent import fit, load
 from lambent.cli.text import evaluation_text
@@ -15,9 +16,7 @@ from lambent.runs.export import write_encodings, write_interpolations, write_rec
 from lambent.runs.stages import stages_of
 from lambent.storage import checkpoint
 from lambent.storage.metrics import read_metrics
-from lambent.training.console import Console
 
-QUIET = Console(quiet=True)
 SMALL = {
     "prior": "transformer",
     "prior__width": 16,
@@ -39,7 +38,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("stages") / "run"
-    fit("vq-vae-ema", "digits", out=out, console=QUIET, **SMALL)
+    fit("vq-vae-ema", "digits", out=out, quiet=True, **SMALL)
     return out
 
 
@@ -93,12 +92,12 @@ def test_a_run_stopped_in_either_stage_goes_on_to_the_same_bytes(folder, tmp_pat
     second = tmp_path / "second"
     shutil.copytree(folder, second)
     shutil.rmtree(checkpoint.path_of(second, max(whole)))
-    fit("vq-vae-ema", "digits", out=second, resume=True, console=QUIET, **SMALL)
+    fit("vq-vae-ema", "digits", out=second, resume=True, quiet=True, **SMALL)
     first = tmp_path / "first"
     first.mkdir()
     shutil.copytree(folder / "autoencoder", first / "autoencoder")
     shutil.rmtree(checkpoint.path_of(first / "autoencoder", max(checkpoint.steps(first / "autoencoder"))))
-    fit("vq-vae-ema", "digits", out=first, resume=True, console=QUIET, **SMALL)
+    fit("vq-vae-ema", "digits", out=first, resume=True, quiet=True, **SMALL)
     expected = tensors(folder)
     for run in (second, first):
         found = tensors(run)
@@ -108,7 +107,7 @@ def test_a_run_stopped_in_either_stage_goes_on_to_the_same_bytes(folder, tmp_pat
 
 def test_a_trained_autoencoder_stands_for_the_first_stage(folder, tmp_path):
     out = tmp_path / "run"
-    fit("vq-vae-ema", "digits", out=out, init=str(folder / "autoencoder"), console=QUIET, **SMALL)
+    fit("vq-vae-ema", "digits", out=out, init=str(folder / "autoencoder"), quiet=True, **SMALL)
     assert not (out / "autoencoder").exists()
     first, second = tensors(folder / "autoencoder"), tensors(out)
     assert all(torch.equal(first[name], second[name]) for name in first if ".prior." not in name and "used" not in name)
@@ -135,7 +134,7 @@ def test_a_finished_run_is_left_as_it_is_by_resuming_even_without_its_first_stag
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "autoencoder")
-    fit("vq-vae-ema", "digits", out=copy, resume=True, console=QUIET, **SMALL)
+    fit("vq-vae-ema", "digits", out=copy, resume=True, quiet=True, **SMALL)
     assert not (copy / "autoencoder").exists()
     assert (copy / "metrics.jsonl").read_bytes() == (folder / "metrics.jsonl").read_bytes()
 
@@ -143,21 +142,21 @@ def test_a_finished_run_is_left_as_it_is_by_resuming_even_without_its_first_stag
 def test_a_folder_that_the_second_stage_could_not_have_is_refused_before_the_first(folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match=r"found notes\.txt"):
-        fit("vq-vae-ema", "digits", out=tmp_path, console=QUIET, **SMALL)
+        fit("vq-vae-ema", "digits", out=tmp_path, quiet=True, **SMALL)
     assert not (tmp_path / "autoencoder").exists()
     other = tmp_path / "vae"
-    fit("vae", "digits", out=other, epochs=0, console=QUIET)
+    fit("vae", "digits", out=other, epochs=0, quiet=True)
     with pytest.raises(ConfigError, match="holds a run already"):
-        fit("vq-vae-ema", "digits", out=other, console=QUIET, **SMALL)
+        fit("vq-vae-ema", "digits", out=other, quiet=True, **SMALL)
     assert not (other / "autoencoder").exists()
     half = tmp_path / "half"
     shutil.copytree(folder / "autoencoder", half / "autoencoder")
     with pytest.raises(ConfigError, match="autoencoder: holds a run already; continue it with --resume"):
-        fit("vq-vae-ema", "digits", out=half, console=QUIET, **SMALL)
+        fit("vq-vae-ema", "digits", out=half, quiet=True, **SMALL)
 
 
 def test_an_averaged_autoencoder_is_what_the_second_stage_goes_on_from(tmp_path):
-    run = fit("vq-vae-ema", "digits", out=tmp_path / "run", train__ema=200.0, console=QUIET, **SMALL)
+    run = fit("vq-vae-ema", "digits", out=tmp_path / "run", train__ema=200.0, quiet=True, **SMALL)
     first = load(tmp_path / "run" / "autoencoder").model.state_dict()
     found = run.model.state_dict()
     assert all(torch.equal(first[n], found[n]) for n in first if ".prior." not in n and not n.endswith("used"))
@@ -193,18 +192,9 @@ def test_what_has_no_encoder_or_no_prior_to_learn_has_no_stages():
         configure("vae", tokens=("train.freeze=autoencoder",))
 
 
-class Said(Console):
-    def __init__(self):
-        super().__init__(quiet=True)
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
-
-
 def test_what_is_said_of_a_stage_is_true_of_it():
-    console = Said()
-    run = fit("vq-vae-ema", "digits", console=console, **{**SMALL, "epochs": 1})
+    console = Heard()
+    run = fit_heard(console, "vq-vae-ema", "digits", **{**SMALL, "epochs": 1})
     prior = len([name for name in run.model.state_dict() if ".prior." in name])
     told = [line for line in console.lines if line.startswith("first stage: ")]
     own = len(run.model.state_dict())

@@ -15,12 +15,9 @@ import lambent.training.freeze as freeze
 from lambent.errors import CombinationError, ConfigError, NumericsError
 from lambent.models import Mixture
 from lambent.storage.metrics import read_metrics
-from lambent.training.console import Console
 from lambent.training.loop import Trainer
 from lambent.training.progress import Progress
 from lambent.training.schedule import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
-
-QUIET = Console(quiet=True)
 
 
 class WholeOptimizer(Trainer):
@@ -173,7 +170,7 @@ def test_progress_survives_the_checkpoint():
 
 
 def test_em_never_lowers_the_likelihood_and_a_step_that_does_is_an_error(monkeypatch):
-    settings = {"latent": 3, "epochs": 6, "console": QUIET, "train__validate_every": 2}
+    settings = {"latent": 3, "epochs": 6, "quiet": True, "train__validate_every": 2}
     run = lambent.fit("em-gmm", X.numpy(), **settings)
     values = [row["train"]["bound"] for row in run.history if "train" in row]
     assert len(values) == 6
@@ -203,7 +200,7 @@ def test_what_em_logs_is_summed_over_stretches_of_the_training_set(monkeypatch, 
         monkeypatch.setattr("lambent.training.loop.STRETCH", stretch)
         sizes.clear()
         out = tmp_path / str(stretch)
-        lambent.fit("em-gmm", x, valid=x[:2], out=out, latent=3, epochs=3, batch_size=20, console=QUIET)
+        lambent.fit("em-gmm", x, valid=x[:2], out=out, latent=3, epochs=3, batch_size=20, quiet=True)
         found.append([row["train"] for row in read_metrics(out / "metrics.jsonl") if "train" in row])
     assert max(sizes) == 6
     assert [row["kind"] for row in found[0]] == ["exact"] * 3

@@ -104,13 +104,12 @@ def fit(
     Settings are key=value, any that `lambent show RECIPE` lists.
     """
     from lambent.runs.fit import fit as fit_run
-    from lambent.training.console import Console
 
     flags: dict[str, Any] = {"latent": latent, "prior": prior, "epochs": epochs, "batch_size": batch_size}
     flags |= {"seed": seed, "threads": threads, "device": device}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     tokens = (*settings, *given)
-    fit_run(recipe, data, out=out, valid=valid, config=config, tokens=tokens, resume=resume, console=Console())
+    fit_run(recipe, data, out=out, valid=valid, config=config, tokens=tokens, resume=resume)
 
 
 @app.command

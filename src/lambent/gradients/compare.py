@@ -19,7 +19,6 @@ from lambent.gradients.measure import Batches, Comparison, Examples, compare
 from lambent.runs.fit import fit
 from lambent.runs.run import Run, load
 from lambent.seeds import mix
-from lambent.training.console import Console
 
 OF_THE_GRADIENT = ("draw", "objective", "rate")
 """Sections that may change without another model."""
@@ -95,7 +94,7 @@ def _run(source: str | Path | Run, data: Source | None, tokens: Sequence[str], e
     opened = source if isinstance(source, Run) else load(source) if Path(source).is_dir() else None
     if opened is None:
         length = (f"train.epochs={epochs}", "train.steps=none") if epochs else ("train.steps=0",)
-        return fit(str(source), data, tokens=(*tokens, *length, f"train.seed={seed}"), console=Console(quiet=True))
+        return fit(str(source), data, tokens=(*tokens, *length, f"train.seed={seed}"), quiet=True)
     if epochs:
         raise ConfigError(f"epochs={epochs}: a run is measured as it is; give a recipe to be trained first")
     return replace(opened, config=_changed(opened.config, tokens)) if tokens else opened

@@ -28,8 +28,7 @@ def write_report(run: Run, out: str | Path, *, data: Source | None = None) -> No
 
     >>> import tempfile
     >>> from lambent.runs.fit import fit
-    >>> from lambent.training.console import Console
-    >>> run = fit("ppca", "digits", latent=2, epochs=1, console=Console(quiet=True))
+    >>> run = fit("ppca", "digits", latent=2, epochs=1, quiet=True)
     >>> path = Path(tempfile.mkdtemp()) / "report.html"
     >>> write_report(run, path)
     >>> path.read_text(encoding="utf-8")[:15]

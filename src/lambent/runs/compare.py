@@ -136,9 +136,7 @@ def compare_runs(
         CombinationError: runs that don't score the same data in the same way.
 
     >>> from lambent import fit
-    >>> from lambent.training.console import Console
-    >>> quiet = Console(quiet=True)
-    >>> pair = [fit("vae", "digits", latent=latent, epochs=1, console=quiet) for latent in (2, 3)]
+    >>> pair = [fit("vae", "digits", latent=latent, epochs=1, quiet=True) for latent in (2, 3)]
     >>> [row.differs for row in compare_runs(pair, samples=2).rows]
     [{}, {'model.latent': 3}]
     """

@@ -68,8 +68,7 @@ def write_samples(
 
     >>> import tempfile
     >>> from lambent.runs.fit import fit
-    >>> from lambent.training.console import Console
-    >>> run = fit("vae", "digits", latent=2, epochs=1, console=Console(quiet=True))
+    >>> run = fit("vae", "digits", latent=2, epochs=1, quiet=True)
     >>> path = Path(tempfile.mkdtemp()) / "samples.npz"
     >>> write_samples(run, 5, path)
     >>> with np.load(path) as file:

@@ -54,7 +54,7 @@ def fit(
     resume: bool = False,
     encoder: nn.Module | str | None = None,
     decoder: nn.Module | str | None = None,
-    console: Console | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Run:
     """Trains a recipe on data.
@@ -69,7 +69,7 @@ def fit(
         resume: Continue the run in ``out``, to the bytes of an unbroken one.
         encoder: A registered network's name, or a module of yours, x -> features.
         decoder: A registered network's name, or a module of yours, z -> the likelihood's numbers.
-        console: Where progress goes; by default standard error.
+        quiet: Print nothing; by default progress goes to standard error.
         **settings: Settings by bare name (``latent=2``) or, with two underscores for the dot, by section
             (``prior__components=20``).
 
@@ -81,7 +81,7 @@ def fit(
         DataError: data that can't be used, before the first step.
         NumericsError: too many non-finite steps.
 
-    >>> run = fit("ppca", latent=2, epochs=1, console=Console(quiet=True))
+    >>> run = fit("ppca", latent=2, epochs=1, quiet=True)
     >>> run.encode("digits").shape
     torch.Size([360, 2])
     """
@@ -99,7 +99,7 @@ def fit(
     stages = stages_of(resolved)
     for stage in stages:
         check(stage)
-    console = Console() if console is None else console
+    console = Console(quiet=quiet)
     with _threads(resolved.train.threads) as threads:
         engine = start_engine(resolved.train.device)
         try:
