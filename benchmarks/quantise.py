@@ -56,7 +56,7 @@ def ours(size: int, positions: int) -> Step:
         value, indices = book.quantise(z)
         commitment = book.penalties(z, indices)["commitment"].sum()
         torch.autograd.backward([value, commitment], [slope, None])
-        book.absorb(z, indices)
+        book.update_buffers(z, indices)
         return indices
 
     return step

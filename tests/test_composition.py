@@ -135,7 +135,7 @@ def built(config, likelihood):
     x, condition, shapes = shapes_of(config, likelihood)
     model = config.model.build(config, shapes)
     model.likelihood.support.check(x)
-    model.begin(x, condition)
+    model.initialise(x, condition)
     return model, x, condition
 
 

@@ -13,7 +13,7 @@ from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Enumerate
 from lambent.evaluation.active_units import active_units
 from lambent.evaluation.bounds import Bounds, bounds
-from lambent.evaluation.summary import DataFacts, LatentFacts, figure, summarise
+from lambent.evaluation.summary import DataFacts, LatentFacts, mean_estimate, summarise
 from lambent.likelihoods import BernoulliFamily, Likelihood
 from lambent.models import VAE, LatentModel
 from lambent.networks import MLPDecoder, MLPEncoder
@@ -264,12 +264,12 @@ def test_a_model_that_fails_is_left_in_the_mode_it_was_in():
 
 
 def test_a_figure_is_a_mean_with_its_standard_error():
-    found = figure(torch.tensor([1.0, 2.0, 6.0]), "lower bound")
+    found = mean_estimate(torch.tensor([1.0, 2.0, 6.0]), "lower bound")
     assert found.value == 3.0
     assert found.se == pytest.approx(math.sqrt(7 / 3))
-    assert math.isnan(figure(torch.tensor([1.0]), "exact").se)
-    assert figure(torch.tensor([1.0, math.inf]), "exact").value == -math.inf
-    assert figure(torch.tensor([1.0, math.nan]), "exact").to_dict() == {
+    assert math.isnan(mean_estimate(torch.tensor([1.0]), "exact").se)
+    assert mean_estimate(torch.tensor([1.0, math.inf]), "exact").value == -math.inf
+    assert mean_estimate(torch.tensor([1.0, math.nan]), "exact").to_dict() == {
         "value": "-inf",
         "se": "nan",
         "unit": "nats",

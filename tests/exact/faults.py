@@ -19,7 +19,7 @@ import lambent.objectives.base as base
 import lambent.trace as ledger
 from lambent.data import Transform
 from lambent.distributions import DiscretisedLogistic, Normal, OneHotCategorical, StandardNormal
-from lambent.evaluation.summary import Evaluation, Figure
+from lambent.evaluation.summary import Evaluation, MeanEstimate
 from lambent.objectives import ELBO, IWAE, Capacity, FreeBits
 from lambent.trace import Estimate, Latent, Trace
 
@@ -326,7 +326,7 @@ replaced(
     "bits for nats in the means",
     checks.uniform_levels,
     summary,
-    "figure",
+    "mean_estimate",
     lambda real: lambda v, k: real(v / math.log(2), k),
 )
 changed(
@@ -342,19 +342,19 @@ def _mean_of_batches(real):
     return lambda values, kind: real(torch.stack([part.mean() for part in values.split(32)]), kind)
 
 
-replaced("mean over batches, the last one short", checks.every_example_once, summary, "figure", _mean_of_batches)
+replaced("mean over batches, the last one short", checks.every_example_once, summary, "mean_estimate", _mean_of_batches)
 replaced(
     "standard deviation for standard error",
     checks.every_example_once,
     summary,
-    "figure",
-    lambda real: lambda v, k: Figure(real(v, k).value, v.std().item(), k),
+    "mean_estimate",
+    lambda real: lambda v, k: MeanEstimate(real(v, k).value, v.std().item(), k),
 )
 replaced(
     "non-finite examples dropped",
     checks.non_finite_examples_count,
     summary,
-    "figure",
+    "mean_estimate",
     lambda real: lambda v, k: real(v[torch.isfinite(v)], k),
 )
 replaced(

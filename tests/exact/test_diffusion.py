@@ -211,7 +211,7 @@ def test_importance_lowers_the_variance():
 def test_unseen_levels_are_not_left_out():
     losses = LevelLosses()
     position = torch.full((8,), 0.05, dtype=torch.float64)
-    losses.absorb(position, torch.full((8,), 3.0), torch.ones(8), lambda x: x)
+    losses.update_buffers(position, torch.full((8,), 3.0), torch.ones(8), lambda x: x)
     torch.testing.assert_close(losses.probabilities(), torch.full((BINS,), 1 / BINS, dtype=torch.float64))
 
 

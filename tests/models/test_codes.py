@@ -223,7 +223,7 @@ def test_codes_are_the_decoder_s_side_and_stay_where_it_is_frozen(what):
     model.train()
     before = model.levels[0].quantiser.codes.clone()
     with frozen(model, what):
-        model.absorb(model(x, StraightThrough()), lambda t: t)
+        model.update_buffers(model(x, StraightThrough()), lambda t: t)
     assert torch.equal(before, model.levels[0].quantiser.codes) == (what in ("generative", "autoencoder"))
 
 

@@ -223,13 +223,13 @@ def test_losses_by_level_are_those_of_the_training():
     model, trace = trained()
     drawn = trace.latents[0]
     assert isinstance(drawn, DrawnLevels)
-    model.absorb(trace, lambda total: total)
-    found = model.epoch()["noise_levels"]
+    model.update_buffers(trace, lambda total: total)
+    found = model.pop_metrics()["noise_levels"]
     cell = (drawn.position.flatten() * 10).long()
     assert found["nats"] == pytest.approx([drawn.losses.flatten()[cell == i].mean().item() / 10 for i in range(10)])
     assert sum(found["nats"]) == pytest.approx(drawn.known["kl"].mean().item(), rel=0.2)
     assert found["gamma"] == pytest.approx(torch.linspace(truth.LOW, truth.HIGH, 11).tolist())
-    assert model.epoch() == {}
+    assert model.pop_metrics() == {}
     mean = model.losses.squares[model.losses.seen > 0].mean()
     assert mean == pytest.approx(drawn.losses.square().mean().item(), rel=0.3)
 
@@ -242,8 +242,8 @@ def test_losses_by_level_are_of_the_whole_cell_wherever_levels_are_drawn():
     with torch.no_grad():
         trace = model(Y.expand(200_000, 3), Pathwise(generator=noise))
     drawn = trace.latents[0]
-    model.absorb(trace, lambda total: total)
-    found = torch.tensor(model.epoch()["noise_levels"]["nats"], dtype=torch.float64)
+    model.update_buffers(trace, lambda total: total)
+    found = torch.tensor(model.pop_metrics()["noise_levels"]["nats"], dtype=torch.float64)
     (at, share), schedule_ = truth.nodes(20), truth.chain("linear").schedule
     gammas = schedule_((torch.arange(10, dtype=torch.float64).unsqueeze(1) + at) / 10)[0]
     errors = torch.tensor([[truth.error(g, Y.double()) for g in row] for row in gammas.tolist()])
@@ -256,13 +256,13 @@ def test_losses_by_level_are_of_the_whole_cell_wherever_levels_are_drawn():
 
 def test_losses_are_summed_over_processes_and_fillers_left_out():
     alone, trace = trained()
-    alone.absorb(trace, lambda total: total)
+    alone.update_buffers(trace, lambda total: total)
     twice, _ = trained()
-    twice.absorb(trace, lambda total: 2 * total)
+    twice.update_buffers(trace, lambda total: 2 * total)
     torch.testing.assert_close(twice.losses.squares, alone.losses.squares)
     torch.testing.assert_close(twice.losses.sums, 2 * alone.losses.sums)
     filler, _ = trained()
-    filler.absorb(trace, lambda total: total, counted=False)
+    filler.update_buffers(trace, lambda total: total, counted=False)
     assert not filler.losses.seen.any()
 
 

@@ -98,7 +98,7 @@ def check_running_means():
     for step in range(12):
         z = outputs(7, 5, 3, seed=step)
         _, indices = quantiser.quantise(z)
-        quantiser.absorb(z, indices)
+        quantiser.update_buffers(z, indices)
         assert torch.equal(indices.flatten(), brute(z.reshape(-1, 3), torch.from_numpy(codes)))
         seen, total = np.zeros(6), np.zeros((6, 3))
         for vector, i in zip(z.reshape(-1, 3).numpy(), indices.flatten().tolist(), strict=True):
@@ -120,7 +120,7 @@ def check_revival():
     z = torch.zeros(60, 2, dtype=torch.double)
     z[:6] = 5 * outputs(6, 2)
     for _ in range(60):
-        quantiser.absorb(z, quantiser.indices_of(z))
+        quantiser.update_buffers(z, quantiser.indices_of(z))
     assert quantiser.codes.abs().max() < 100
     assert len(torch.unique(quantiser.indices_of(z))) == 7
 
@@ -139,9 +139,9 @@ def cluster_usage(**learning):
             optimizer.zero_grad()
             quantiser.penalties(z[None], indices[None])["codebook"].sum().backward()
             optimizer.step()
-        quantiser.absorb(z, indices)
+        quantiser.update_buffers(z, indices)
         if step % 8 == 7:
-            found = quantiser.epoch()
+            found = quantiser.pop_metrics()
     return found["usage"]
 
 

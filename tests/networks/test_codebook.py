@@ -162,22 +162,22 @@ def test_processes_together_learn_what_one_would():
     whole, part = book(decay=0.9, revive=0), book(decay=0.9, revive=0)
     z = outputs(40, 3)
     indices = whole.indices_of(z)
-    whole.absorb(z, indices)
+    whole.update_buffers(z, indices)
     others = [torch.bincount(indices[15:], minlength=6), kmeans.scattered(z[15:], indices[15:], 6)]
-    part.absorb(z[:15], indices[:15], lambda value: value + others.pop(0))
+    part.update_buffers(z[:15], indices[:15], lambda value: value + others.pop(0))
     torch.testing.assert_close(part.codes, whole.codes, rtol=1e-12, atol=1e-14)
     assert torch.equal(part.used, whole.used)
 
 
 def test_usage_and_perplexity_of_an_epoch():
     quantiser, seen = book(revive=0), [0, 0, 0, 1, 1, 4]
-    assert quantiser.epoch() == {"usage": 0.0, "perplexity": 0.0}
+    assert quantiser.pop_metrics() == {"usage": 0.0, "perplexity": 0.0}
     for i in seen:
-        quantiser.absorb(outputs(1, 3), torch.tensor([i]))
-    found = quantiser.epoch()
+        quantiser.update_buffers(outputs(1, 3), torch.tensor([i]))
+    found = quantiser.pop_metrics()
     entropy = -sum(p * math.log(p) for p in (3 / 6, 2 / 6, 1 / 6))
     assert found == {"usage": 0.5, "perplexity": pytest.approx(math.exp(entropy), rel=1e-12)}
-    assert quantiser.epoch()["usage"] == 0
+    assert quantiser.pop_metrics()["usage"] == 0
 
 
 @pytest.mark.parametrize(("size", "spread"), [(20, 4.0), (100, 4.0), (60, 0.5)])
@@ -204,7 +204,7 @@ def test_k_means_of_fewer_outputs_than_codes():
     assert len(torch.unique(centres, dim=0)) == 8
     assert kmeans.kmeans(z[:1], 3)[0].isfinite().all()
     with pytest.raises(ConfigError, match="no encoder outputs"):
-        Codebook(4, 2).start(z[:0])
+        Codebook(4, 2).initialise(z[:0])
 
 
 @pytest.mark.parametrize("rule", ["ema", "gradient"])
@@ -220,11 +220,11 @@ def test_state_saved_and_loaded_goes_on_to_the_same_bytes(rule):
             torch.manual_seed(step)
             z = torch.randn(30, 3)
             if step == 0:
-                quantiser.start(z[:10])
+                quantiser.initialise(z[:10])
             indices = quantiser.indices_of(z)
-            quantiser.absorb(z, indices)
+            quantiser.update_buffers(z, indices)
             if step % 3 == 2:
-                quantiser.epoch()
+                quantiser.pop_metrics()
         return save(quantiser.state_dict())
 
     def fresh():
@@ -232,9 +232,9 @@ def test_state_saved_and_loaded_goes_on_to_the_same_bytes(rule):
 
     straight = steps(first := fresh(), 0, 11)
     broken, again = fresh(), fresh()
-    assert again.needs_start
+    assert again.needs_initialisation
     again.load_state_dict(load(steps(broken, 0, 5)))
-    assert not again.needs_start
+    assert not again.needs_initialisation
     assert steps(again, 5, 11) == straight
     assert steps(first, 11, 12) != straight
 

@@ -149,7 +149,7 @@ def test_the_control_variate_changes_the_noise_of_the_estimate_and_not_its_mean(
 def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_noise():
     prior = LatentDiffusion(width=8, blocks=1).build(Shapes((4,), D)).double()
     z = latents(500)
-    prior.start(z)
+    prior.initialise(z)
     exact = torch.distributions.Normal(z.mean(0), z.std(0, unbiased=False)).log_prob(z).sum(-1)
     assert torch.allclose(prior().log_prob(z), exact, atol=2e-3)
 
@@ -157,13 +157,13 @@ def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_no
 def test_running_moments_follow_batches_and_are_of_all_of_the_first_ones():
     prior = LatentDiffusion(width=8, blocks=1).build(Shapes((4,), D))
     for part in latents(4000).split(1000):
-        prior.absorb(part, lambda sums: sums)
+        prior.update_buffers(part, lambda sums: sums)
     p = prior()
     assert torch.allclose(p.loc.double(), latents(4000).mean(0), atol=1e-5)
     assert torch.allclose(p.log_scale.double(), latents(4000).std(0, unbiased=False).log(), atol=1e-5)
     whole = [latents(10, seed).add(5) for seed in range(600)]
     for part in whole:
-        prior.absorb(part, lambda sums: sums)
+        prior.update_buffers(part, lambda sums: sums)
     assert (prior().loc.double() - CENTRE - 5).abs().max() < 0.5
 
 

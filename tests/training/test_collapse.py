@@ -30,7 +30,7 @@ from lambent.runs.monitors import information
 from lambent.seeds import mix
 from lambent.shapes import Shapes
 from lambent.storage.metrics import read_metrics
-from lambent.training.collapse_monitor import Alarm
+from lambent.training.collapse_monitor import CollapseAlarm
 from lambent.training.progress import Progress, Validation
 
 SMALL = {"encoder__hidden": (16,), "decoder__hidden": (16,), "threads": 1}
@@ -255,30 +255,30 @@ def upside_down(self, progress, found, *, early):
 
 @pytest.mark.parametrize("fault", [deaf, each_time, upside_down])
 def test_wrong_alarms_are_caught(fault, monkeypatch):
-    monkeypatch.setattr(Alarm, "hear", fault)
+    monkeypatch.setattr(CollapseAlarm, "on_validation", fault)
     with pytest.raises(AssertionError):
         check_alarm()
 
 
 def heard_of(rates, *, settled=lambda step: True, under=0.1):
     """The steps at which an alarm speaks, and its count."""
-    alarm, progress, spoken = Alarm(under, settled, lambda: ["a=b"]), Progress(), []
+    alarm, progress, spoken = CollapseAlarm(under, settled, lambda: ["a=b"]), Progress(), []
     for step, rate in enumerate(rates, 1):
         progress.step = step
         found = Validation(-1.0, 0.1, "lower bound", rate, 1.0, 10)
-        if alarm.hear(progress, found, early=step == 1 and len(rates) > 1):
+        if alarm.on_validation(progress, found, early=step == 1 and len(rates) > 1):
             spoken.append(step)
     return spoken, progress.alarms
 
 
 def level_warnings(rates, total=5.0):
     """What is said over validations of two levels' rates."""
-    alarm, progress = Alarm(0.1, lambda step: step != 2, lambda: ["a=b"], lambda: ["c=d"]), Progress()
+    alarm, progress = CollapseAlarm(0.1, lambda step: step != 2, lambda: ["a=b"], lambda: ["c=d"]), Progress()
     spoken = {}
     for step, (low, high) in enumerate(rates, 1):
         progress.step = step
         found = Validation(-1.0, 0.1, "lower bound", total, 1.0, 10, {"z1": low, "z2": high})
-        spoken[step] = alarm.hear(progress, found, early=step == 1)
+        spoken[step] = alarm.on_validation(progress, found, early=step == 1)
     return {step: text for step, text in spoken.items() if text}
 
 
@@ -297,10 +297,11 @@ def test_it_warns_of_a_level_that_falls_idle_once():
 
 def test_a_chain_is_not_told_that_a_lower_level_is_idle():
     model = build_model(configure("vae", tokens=("model=chain", "model.above=[2]")), Shapes((6,), 4))
-    job = dataclasses.replace(Alarm(0.1, lambda step: True, list), judged=collapse.judged_levels(model))
+    job = dataclasses.replace(CollapseAlarm(0.1, lambda step: True, list), judged=collapse.judged_levels(model))
     found, progress = Validation(-1.0, 0.1, "lower bound", 5.0, 1.0, 10, {"z1": -0.5, "z2": 5.5}), Progress()
-    assert job.hear(progress, found, early=False) == ""
-    assert "z2 0.05" in job.hear(progress, dataclasses.replace(found, rates={"z1": 5.0, "z2": 0.05}), early=False)
+    assert job.on_validation(progress, found, early=False) == ""
+    low = dataclasses.replace(found, rates={"z1": 5.0, "z2": 0.05})
+    assert "z2 0.05" in job.on_validation(progress, low, early=False)
 
 
 def test_a_whole_collapse_is_told_instead_of_its_levels():

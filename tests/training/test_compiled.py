@@ -127,7 +127,7 @@ def test_what_cannot_be_compiled_is_refused_by_name(interpreted, recipe: str, me
 
 def test_models_that_learn_from_their_traces_are_refused():
     class Following(torch.nn.Module):
-        def absorb(self, value, total):
+        def update_buffers(self, value, total):
             """Moves with the values."""
 
     run = train(epochs=0)

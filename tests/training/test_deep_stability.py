@@ -72,7 +72,7 @@ def system(model: str, levels: int) -> tuple[Config, LatentModel, Tensor]:
     torch.manual_seed(0)
     x = load_digits("train").head(1400).x.float().view(-1, *event) / 8 - 1
     built = config.model.build(config, Shapes(event, config.model.latent))
-    built.begin(x)
+    built.initialise(x)
     return config, built, x
 
 

@@ -64,8 +64,8 @@ def test_weight_decay_on_the_resting_side_would_be_caught(check):
 
 def test_an_encoder_first_that_moves_the_decoder_in_inner_steps_would_be_caught():
     class Eager(EncoderFirst):
-        def resting(self, step, phase):
-            return "inference" if phase.leading and phase.ready else ""
+        def frozen_group(self, step, phase):
+            return "inference" if phase.leading and phase.ready else None
 
     with pytest.raises(AssertionError):
         encoder_leads(Eager(window=2, inner_steps=4, measure_every=2))
@@ -114,11 +114,11 @@ def played(updates: Updates, bounds, informations, epoch):
     """The turns that the schedule takes on the same numbers."""
     phase, told = Phase(), iter(informations)
     for step, bound in enumerate(bounds):
-        resting = updates.resting(step, phase)
-        yield {"generative": "inference", "inference": "generative", "": ""}[resting]
+        resting = updates.frozen_group(step, phase)
+        yield {"generative": "inference", "inference": "generative", None: ""}[resting]
         phase = updates.after(phase, lambda bound=bound: bound)
         if updates.due(phase, epoch):
-            phase = updates.told(phase, next(told))
+            phase = updates.with_information(phase, next(told))
 
 
 def scripts(seed):

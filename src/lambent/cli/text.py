@@ -6,7 +6,7 @@ from typing import Any
 
 from lambent.config.config import Config, fields_of
 from lambent.evaluation.mutual_information import Information
-from lambent.evaluation.summary import Evaluation, Figure
+from lambent.evaluation.summary import Evaluation, MeanEstimate
 from lambent.recipes.table import RECIPES, configure, find_recipe
 from lambent.settings import options_of, registry, type_of
 
@@ -118,5 +118,5 @@ def information_text(found: Information) -> str:
     return f"{found.value:.4f} ± {found.se:.4f} nats  (lower bound, from {found.n} examples: at most {found.most:.2f})"
 
 
-def _figure(value: Figure) -> str:
+def _figure(value: MeanEstimate) -> str:
     return f"{value.value:.4f} ± {value.se:.4f} nats"

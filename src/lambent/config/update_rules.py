@@ -8,7 +8,7 @@ from lambent.errors import CombinationError
 from lambent.objectives import ELBO, IWAE, LogLikelihood, NoPenalty, Sleep, SumOfRates
 from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
-from lambent.training.schedule import GENERATIVE, INFERENCE, NOBODY
+from lambent.training.schedule import GENERATIVE, INFERENCE
 
 TOGETHER = "use updates=together"
 
@@ -46,12 +46,12 @@ def _encoder_to_train(config: Config) -> None:
         _refuse(config, "objective freeze", f"it trains the {side} side alone; use train.freeze=none")
 
 
-def _only_side(config: Config) -> str:
-    """The one side that the objective trains; "" where it trains both."""
+def _only_side(config: Config) -> str | None:
+    """The one side that the objective trains; None where it trains both."""
     if isinstance(config.objective, Sleep):
         return INFERENCE
     exact = isinstance(config.objective, LogLikelihood | IWAE) and isinstance(config.draw, Enumerate)
-    return GENERATIVE if exact else NOBODY  # log p(x) has no q in it
+    return GENERATIVE if exact else None  # log p(x) has no q in it
 
 
 def _sides_to_alternate(config: Config) -> None:

@@ -18,7 +18,7 @@ from lambent.trace import Kind
 
 
 @dataclass(frozen=True)
-class Figure:
+class MeanEstimate:
     """A mean over examples, in nats.
 
     Attributes:
@@ -36,17 +36,17 @@ class Figure:
         return {"value": _plain(self.value), "se": _plain(self.se), "unit": "nats", "kind": self.kind}
 
 
-def figure(values: Tensor, kind: Kind) -> Figure:
+def mean_estimate(values: Tensor, kind: Kind) -> MeanEstimate:
     """The mean of per-example values (N,) with its standard error; nothing is dropped.
 
-    >>> figure(torch.tensor([-1.0, -3.0]), "exact")
-    Figure(value=-2.0, se=1.0, kind='exact')
+    >>> mean_estimate(torch.tensor([-1.0, -3.0]), "exact")
+    MeanEstimate(value=-2.0, se=1.0, kind='exact')
     """
     if not bool(torch.isfinite(values).all()):
-        return Figure(-math.inf, math.nan, kind)
+        return MeanEstimate(-math.inf, math.nan, kind)
     n = len(values)
     spread = values.double().std().item() / math.sqrt(n) if n > 1 else math.nan
-    return Figure(values.double().mean().item(), spread, kind)
+    return MeanEstimate(values.double().mean().item(), spread, kind)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class Evaluation:
     data: str
     n: int
     samples: int
-    elbo: Figure
-    iwae: Figure | None
-    log_likelihood: Figure | None
-    rate: Figure
-    distortion: Figure
+    elbo: MeanEstimate
+    iwae: MeanEstimate | None
+    log_likelihood: MeanEstimate | None
+    rate: MeanEstimate
+    distortion: MeanEstimate
     effective: float | None
     active_units: int
     latent: int
@@ -132,7 +132,7 @@ class Evaluation:
     fingerprint: str = ""
     codes: Mapping[str, Mapping[str, float]] | None = None
     symbols: Scored | None = None
-    rates: Mapping[str, Figure] | None = None
+    rates: Mapping[str, MeanEstimate] | None = None
     units: Mapping[str, tuple[int, int]] | None = None
     rated: tuple[str, ...] = ()
     estimated: bool = False
@@ -146,7 +146,7 @@ class Evaluation:
         return counted_by(dict(self.units or {}), dict.fromkeys(self.rated))
 
     @property
-    def best(self) -> tuple[str, Figure]:
+    def best(self) -> tuple[str, MeanEstimate]:
         """The tightest number there is, and its name."""
         if self.log_likelihood is not None:
             return "log_likelihood", self.log_likelihood
@@ -285,11 +285,11 @@ def summarise(
         data=data.name,
         n=len(found.elbo),
         samples=found.samples,
-        elbo=figure(found.elbo, found.elbo_kind),
-        iwae=None if found.iwae is None else figure(found.iwae, found.iwae_kind),
-        log_likelihood=None if exact is None else figure(exact, "exact"),
-        rate=figure(found.rate, "not a bound"),
-        distortion=figure(found.distortion, "not a bound"),
+        elbo=mean_estimate(found.elbo, found.elbo_kind),
+        iwae=None if found.iwae is None else mean_estimate(found.iwae, found.iwae_kind),
+        log_likelihood=None if exact is None else mean_estimate(exact, "exact"),
+        rate=mean_estimate(found.rate, "not a bound"),
+        distortion=mean_estimate(found.distortion, "not a bound"),
         effective=_effective(found.effective),
         active_units=sum(active for active, _ in units.values()) if units else active_units(latents.means),
         codes=latents.codes,
@@ -302,7 +302,7 @@ def summarise(
         seed=seed,
         fingerprint=data.fingerprint,
         symbols=None if data.counts is None else scored(best, data.counts),
-        rates=level_figures(found) or None,
+        rates=level_estimates(found) or None,
         units=units if units and several else None,
         rated=tuple(latents.rates) if units else (),
         estimated=latents.estimated,
@@ -312,11 +312,11 @@ def summarise(
     )
 
 
-def level_figures(found: Bounds) -> dict[str, Figure]:
+def level_estimates(found: Bounds) -> dict[str, MeanEstimate]:
     """The rate of each level, where there are several."""
     if len(found.names) < 2:
         return {}
-    return {name: figure(values, "not a bound") for name, values in zip(found.names, found.rates, strict=True)}
+    return {name: mean_estimate(values, "not a bound") for name, values in zip(found.names, found.rates, strict=True)}
 
 
 def _effective(values: Tensor | None) -> float | None:

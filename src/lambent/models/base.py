@@ -50,16 +50,18 @@ class LatentModel(nn.Module, ABC):
         """Buffers that belong to a group, beside those of modules whose parameters all do."""
         return {}
 
-    def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
+    def initialise(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts from the means of some examples ``x`` (N, *event), as far as the likelihood can."""
         start = getattr(self.likelihood, "initialise", None)
         if start is not None:
             start(x)
 
     @torch.no_grad()
-    def begin_prior(self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None) -> None:
-        """Lets the prior start from draws of q(z|x) at some examples ``x`` (N, *event), if it has a ``start``."""
-        start = getattr(getattr(self, "prior", None), "start", None)
+    def initialise_prior(
+        self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> None:
+        """Lets the prior start from draws of q(z|x) at some examples ``x`` (N, *event), if it has an ``initialise``."""
+        start = getattr(getattr(self, "prior", None), "initialise", None)
         if start is not None:
             start(self._under_prior(self(x, Detached(generator=generator), condition)))
 
@@ -70,12 +72,12 @@ class LatentModel(nn.Module, ABC):
         assert value is not None
         return value
 
-    def absorb(
+    def update_buffers(
         self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
     ) -> None:
         """Learns from a step that was taken what no gradient teaches (codebooks that are moving averages).
 
-        A prior that has an ``absorb`` follows the values of its level, unless all of q is frozen.
+        A prior that has an ``update_buffers`` follows the values of its level, unless all of q is frozen.
 
         Args:
             trace: Of that step.
@@ -83,12 +85,12 @@ class LatentModel(nn.Module, ABC):
             leader: Whether this process decides where one must.
             counted: Whether its examples are part of the batch, or only fill a place.
         """
-        follow = getattr(getattr(self, "prior", None), "absorb", None)
+        follow = getattr(getattr(self, "prior", None), "update_buffers", None)
         if follow is not None and any(p.requires_grad for p in self.groups().get("inference", [])):
             value = self._under_prior(trace)
             follow(value if counted else value[:, :0], total)
 
-    def epoch(self) -> dict[str, Any]:
+    def pop_metrics(self) -> dict[str, Any]:
         """What the model counted since the last call, for the metrics; called at each validation."""
         return {}
 

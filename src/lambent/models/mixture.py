@@ -54,7 +54,7 @@ class Mixture(LatentModel):
         return torch.logsumexp(self._states(self.prior(condition), x, condition)[1], 0)
 
     @torch.no_grad()
-    def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
+    def initialise(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts each state at a cluster of ``x``, where the decoder is one affine map of the one-hot state."""
         self.likelihood.initialise(x)
         affine = getattr(self.likelihood.decoder, "affine", None)

@@ -200,18 +200,18 @@ class CodeModel(LatentModel):
         return px
 
     @torch.no_grad()
-    def begin(self, x: Tensor, condition: Tensor | None = None) -> None:
+    def initialise(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts the likelihood from the data's means, and each codebook from what is to be quantised, top first."""
         self.likelihood.initialise(x)
         x, condition = x[:START], None if condition is None else condition[:START]
         features, maps = self._features(self.as_input(x), condition), list[Tensor]()
         for level, own in zip(reversed(self.levels), reversed(features), strict=True):
-            if level.quantiser.needs_start:
-                level.quantiser.start(level.posterior(own, _stacked(maps)).encoded)
+            if level.quantiser.needs_initialisation:
+                level.quantiser.initialise(level.posterior(own, _stacked(maps)).encoded)
             value = level.posterior(own, _stacked(maps)).mode
             maps.insert(0, level.as_map(value.view(1, len(x), -1)))
 
-    def absorb(
+    def update_buffers(
         self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
     ) -> None:
         """Moves the codebooks after the batch of a step that was taken, unless their side, the decoder's, is frozen."""
@@ -222,11 +222,11 @@ class CodeModel(LatentModel):
             if isinstance(z.q, Code):
                 encoded, indices = z.q.encoded.flatten(0, -2), z.q.indices.flatten()
                 rows = slice(None) if counted else slice(0)
-                level.quantiser.absorb(encoded[rows], indices[rows], total, leader=leader)
+                level.quantiser.update_buffers(encoded[rows], indices[rows], total, leader=leader)
 
-    def epoch(self) -> dict[str, Any]:
+    def pop_metrics(self) -> dict[str, Any]:
         """Usage (share of codes used) and perplexity since the last call, of each level."""
-        found = {name: level.quantiser.epoch() for name, level in zip(self.names, self.levels, strict=True)}
+        found = {name: level.quantiser.pop_metrics() for name, level in zip(self.names, self.levels, strict=True)}
         return {"codes": found} if any(used["usage"] for used in found.values()) else {}
 
     def groups(self) -> dict[str, list[nn.Parameter]]:

@@ -95,13 +95,13 @@ class DiffusionPrior(nn.Module):
         chain = Noising(self.noise, self.denoiser, "v")
         return Diffused(chain, self.centre.to(like), 0.5 * variance.log().to(like), given, visits)
 
-    def start(self, z: Tensor) -> None:
+    def initialise(self, z: Tensor) -> None:
         """Takes mean and scale of latents (..., D) as they are."""
         self.seen.zero_()
-        self.absorb(z, lambda sums: sums)
+        self.update_buffers(z, lambda sums: sums)
 
     @torch.no_grad()
-    def absorb(self, z: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+    def update_buffers(self, z: Tensor, total: Callable[[Tensor], Tensor]) -> None:
         """Moves mean and scale towards those of a batch of latents (..., D); ``total`` sums over processes."""
         rows = z.detach().reshape(-1, z.shape[-1]).to(self.centre)
         count, first, second = total(

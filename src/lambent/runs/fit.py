@@ -16,12 +16,12 @@ from lambent.data import Batches, Dataset, Transform, View, split_off, training_
 from lambent.data.sources import ARRAYS, Source, dataset_of
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.summary import figure, level_figures
+from lambent.evaluation.summary import level_estimates, mean_estimate
 from lambent.models import LatentModel
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.recipes import configure
 from lambent.runs.initialise import build_model, initialise, initialise_prior
-from lambent.runs.monitors import information_of, watch_of
+from lambent.runs.monitors import collapse_monitor, information_of
 from lambent.runs.run import Run, check_support, load, with_modules
 from lambent.runs.stages import stages_of
 from lambent.seeds import mix
@@ -237,7 +237,7 @@ def _train(
     )
     recorder.trainer = trainer
     say = console.say if job.engine.leader else lambda text: None
-    trainer.watch = watch_of(job.config, job.run.model, job.valid, trainer.total, job.engine.device, say)
+    trainer.watch = collapse_monitor(job.config, job.run.model, job.valid, trainer.total, job.engine.device, say)
     with contextlib.ExitStack() as stack:
         if folder is not None:
             _open(job, folder, recorder, stack, threads, resume=resume)
@@ -366,8 +366,8 @@ def _validation(job: Job) -> Any:
         values, kind = found.elbo, found.elbo_kind
         if weighted and found.iwae is not None:  # of one sample without weights, the bound is an ELBO
             values, kind = found.iwae, found.iwae_kind
-        bound, rate, distortion = (figure(v, kind) for v in (values, found.rate, found.distortion))
-        rates = {name: level.value for name, level in level_figures(found).items()}
+        bound, rate, distortion = (mean_estimate(v, kind) for v in (values, found.rate, found.distortion))
+        rates = {name: level.value for name, level in level_estimates(found).items()}
         return Validation(bound.value, bound.se, kind, rate.value, distortion.value, len(job.valid), rates)
 
     return validate

@@ -28,7 +28,7 @@ def initialise(model: LatentModel, view: View, seed: int, most: int = 10_000) ->
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(seed, 5))
         x, condition = _some(view, mix(seed, 4), most)
-        model.begin(x.cpu(), None if condition is None else condition.cpu())
+        model.initialise(x.cpu(), None if condition is None else condition.cpu())
 
 
 def initialise_prior(model: LatentModel, view: View, seed: int) -> None:
@@ -36,7 +36,7 @@ def initialise_prior(model: LatentModel, view: View, seed: int) -> None:
     with torch.random.fork_rng(devices=[]), evaluating(model):
         torch.manual_seed(mix(seed, 8))
         x, condition = _some(view, mix(seed, 4), LATENTS)
-        model.begin_prior(x, condition, torch.Generator(x.device).manual_seed(mix(seed, 9)))
+        model.initialise_prior(x, condition, torch.Generator(x.device).manual_seed(mix(seed, 9)))
 
 
 def _some(view: View, seed: int, most: int) -> tuple[Tensor, Tensor | None]:

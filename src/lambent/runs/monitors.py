@@ -18,12 +18,12 @@ from lambent.evaluation.mutual_information import EXAMPLES
 from lambent.evaluation.mutual_information import information as measured
 from lambent.models import LatentModel
 from lambent.seeds import mix
-from lambent.training.collapse_monitor import Alarm, Watch, judged_levels, look
+from lambent.training.collapse_monitor import CollapseAlarm, CollapseMonitor, judged_levels, look
 
 
-def watch_of(
+def collapse_monitor(
     config: Config, model: LatentModel, valid: View, steps: int, device: torch.device, say: Callable[[str], None]
-) -> Watch:
+) -> CollapseMonitor:
     """The panel and the alarm, each where the model has a meaning for it.
 
     Args:
@@ -35,8 +35,8 @@ def watch_of(
         say: Where a warning goes.
     """
     if not config.model.latents:
-        return Watch()
-    return Watch(_panel(config, model, valid, device), _alarm(config, model, valid, steps), say)
+        return CollapseMonitor()
+    return CollapseMonitor(_panel(config, model, valid, device), _alarm(config, model, valid, steps), say)
 
 
 def _panel(
@@ -57,7 +57,7 @@ def _panel(
     return lambda measured, known: measure(measured, batch, n, known=known)
 
 
-def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm | None:
+def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> CollapseAlarm | None:
     """None where the rate is none of a density, or its posterior no encoder's."""
     under = config.train.alarm_rate
     if not under or not config.model.amortised or not _normalised(model, valid):
@@ -70,7 +70,7 @@ def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Alarm
         return [" ".join(remedy.tokens) for remedy in level_remedies(config, steps)]
 
     rate = rate_of(config)
-    return Alarm(under, lambda step: rate.at(step).settled, advice, level_advice, judged_levels(model))
+    return CollapseAlarm(under, lambda step: rate.at(step).settled, advice, level_advice, judged_levels(model))
 
 
 def _normalised(model: LatentModel, valid: View) -> bool:

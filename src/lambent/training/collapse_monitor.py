@@ -67,7 +67,7 @@ def _units(
 
 
 @dataclass(frozen=True, eq=False)
-class Alarm:
+class CollapseAlarm:
     """Warns of a posterior that has become the prior, on all levels together or on one of several.
 
     Attributes:
@@ -84,7 +84,7 @@ class Alarm:
     level_advice: Callable[[], Sequence[str]] = tuple
     judged: tuple[str, ...] | None = None
 
-    def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
+    def on_validation(self, progress: Progress, found: Validation, *, early: bool) -> str:
         """The warning, where a validation's rate fell under `under` since the one before; "" where not.
 
         A level whose own rate is under it while the whole rate is not is warned of once.
@@ -147,7 +147,7 @@ def _help(advice: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
+class CollapseMonitor:
     """The panel and the alarm of a training, each where the model has a meaning for it.
 
     Attributes:
@@ -157,16 +157,16 @@ class Watch:
     """
 
     look: Callable[[LatentModel, float | None], dict[str, Any]] | None = None
-    alarm: Alarm | None = None
+    alarm: CollapseAlarm | None = None
     say: Callable[[str], None] = lambda text: None
 
     def entries(self, model: LatentModel, known: float | None) -> dict[str, Any]:
         """What the panel adds to a validation."""
         return {} if self.look is None else self.look(model, known)
 
-    def hear(self, progress: Progress, found: Validation, *, early: bool) -> str:
+    def on_validation(self, progress: Progress, found: Validation, *, early: bool) -> str:
         """The warning that a validation calls for, if any."""
-        return "" if self.alarm is None else self.alarm.hear(progress, found, early=early)
+        return "" if self.alarm is None else self.alarm.on_validation(progress, found, early=early)
 
     def counts(self, progress: Progress) -> dict[str, int]:
         """The number of warnings so far, for the row; nothing where none can be."""

@@ -39,7 +39,9 @@ class Compiled:
     """
 
     def __init__(self, model: LatentModel, parameters: list[Tensor], precision: str) -> None:
-        if type(model).absorb is not LatentModel.absorb or hasattr(getattr(model, "prior", None), "absorb"):
+        if type(model).update_buffers is not LatentModel.update_buffers or hasattr(
+            getattr(model, "prior", None), "update_buffers"
+        ):
             raise CombinationError(
                 "train.compile=true: this model also learns from what it drew, which a compiled step doesn't show; "
                 "use train.compile=false"

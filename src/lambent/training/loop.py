@@ -24,7 +24,7 @@ from lambent.settings import registry
 from lambent.trace import Estimate, Trace
 from lambent.training import step_metrics as terms
 from lambent.training.adam import take_step
-from lambent.training.collapse_monitor import Watch
+from lambent.training.collapse_monitor import CollapseMonitor
 from lambent.training.compiled import Compiled
 from lambent.training.em.em import em_step, require_closed_form
 from lambent.training.ema import MovingAverage
@@ -34,7 +34,7 @@ from lambent.training.gradients import clipped, finite, gradients, norm_of, outl
 from lambent.training.learning_rate import learning_rate
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
-from lambent.training.schedule import NOBODY, SIDES, Together, Updates
+from lambent.training.schedule import SIDES, Together, Updates
 
 STRETCH = 1000
 """Examples at a time where a step takes the whole training set."""
@@ -95,7 +95,7 @@ class Trainer:
     listener: Listener
     updates: Updates = field(default_factory=Together)
     information: Callable[[LatentModel], float] | None = None
-    watch: Watch = field(default_factory=Watch)
+    watch: CollapseMonitor = field(default_factory=CollapseMonitor)
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -106,8 +106,10 @@ class Trainer:
         if self.updates.closed_form:
             require_closed_form(self.model, self.batches.steps_per_epoch, self.engine.world)
         self.groups = _grouped(free)
-        self.awake = {rest: _grouped({n: p for n, p in free.items() if n != rest}) for rest in SIDES}
-        self.awake[NOBODY] = self.groups
+        self.active: dict[str | None, dict[str, list[nn.Parameter]]] = {
+            side: _grouped({n: p for n, p in free.items() if n != side}) for side in SIDES
+        }
+        self.active[None] = self.groups
         self.optimizer = torch.optim.AdamW(
             self.groups["all"],
             lr=self.options.lr,
@@ -190,16 +192,16 @@ class Trainer:
         with self._precision():
             estimate, trace, x = self._judged(x, condition, logged=logged)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
-        resting = self.updates.resting(step, self.progress.phase)
-        total = self._differentiate(estimate, fraction, self.awake[resting])
+        frozen_group = self.updates.frozen_group(step, self.progress.phase)
+        total = self._differentiate(estimate, fraction, self.active[frozen_group])
         measured = logged or self.options.skip_above is not None
         norm = float(norm_of(self.groups["all"])) if measured else math.nan
         if not self._finite_and_clipped(total, norm):
             self._skip(estimate)
-        elif not self._outlying(norm, resting):
+        elif not self._outlying(norm, frozen_group):
             take_step(self.optimizer)
             if trace is not None:
-                self.model.absorb(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
+                self.model.update_buffers(trace, self.engine.sum, leader=self.engine.leader, counted=fraction > 0)
             self._taken(estimate, len(x) if fraction > 0 else 0)
         if trace is None or not logged:
             return Done(None, estimate, norm)
@@ -276,7 +278,7 @@ class Trainer:
         self._known = None
         if self.information is not None and self.updates.due(phase, self.batches.steps_per_epoch):
             self._known = self.information(self.model)
-            phase = self.updates.told(phase, self._known)
+            phase = self.updates.with_information(phase, self._known)
         self.progress.phase = phase
 
     def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
@@ -286,7 +288,7 @@ class Trainer:
         losses = list(estimate.losses.items())
         for i, (name, loss) in enumerate(losses):
             params = groups.get(name, [])
-            if not params:  # all of it frozen, or resting
+            if not params:  # all of it frozen
                 continue
             kept = i + 1 < len(losses)
             grads = torch.autograd.grad(loss, params, retain_graph=kept, allow_unused=True)
@@ -313,12 +315,12 @@ class Trainer:
             return math.isfinite(norm) and finite([total])
         return finite([total, *gradients(self.groups["all"])])
 
-    def _outlying(self, norm: float, resting: str) -> bool:
-        """Whether the step's gradient is far longer than others where the same side rests; counts it if so."""
+    def _outlying(self, norm: float, frozen_group: str | None) -> bool:
+        """Whether the step's gradient is far longer than others where the same side is frozen; counts it if so."""
         if self.options.skip_above is None:
             return False
         progress = self.progress
-        found = outlying(norm, progress.norms.setdefault(resting, []), self.options.skip_above)
+        found = outlying(norm, progress.norms.setdefault(frozen_group or "", []), self.options.skip_above)
         progress.outliers += found
         progress.skipped_in_a_row = 0
         return found
@@ -391,9 +393,9 @@ class Trainer:
             progress.since_best += 1
         known = self._known if self.average is None else None  # it is of the weights themselves
         valid = found.entries() | self.watch.entries(self.measured, known)
-        valid |= self.model.epoch()
+        valid |= self.model.pop_metrics()
         row = {"step": progress.step, "epoch": self._epoch(), "valid": valid, "best_step": progress.best_step}
-        warning = self.watch.hear(progress, found, early=early)
+        warning = self.watch.on_validation(progress, found, early=early)
         progress.offset = self.listener.record(row | self.watch.counts(progress))
         if warning:
             self.watch.say(warning)

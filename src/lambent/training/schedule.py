@@ -1,4 +1,4 @@
-"""Who is updated when: at each training step one side of the model may rest.
+"""Who is updated when: at each training step one side of the model may be frozen.
 
 The critic and control parameters ("critic", "control") are updated at every step, with whatever is. What a schedule
 must remember between steps is a `Phase`, which goes into the checkpoint.
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lambent.settings import option, part
 
-GENERATIVE, INFERENCE, NOBODY = "generative", "inference", ""
+GENERATIVE, INFERENCE = "generative", "inference"
 SIDES = (GENERATIVE, INFERENCE)
 
 Measured = Callable[[], tuple[float, int]]
@@ -56,9 +56,9 @@ class Updates:
     staged: ClassVar[bool] = False
     """It trains twice: the autoencoder under a simple prior, then the prior."""
 
-    def resting(self, step: int, phase: Phase) -> str:
-        """The group that keeps its parameters at ``step``; "" where none does."""
-        return NOBODY
+    def frozen_group(self, step: int, phase: Phase) -> str | None:
+        """The parameter group that is not updated at ``step``; None where all are."""
+        return None
 
     def after(self, phase: Phase, measured: Measured) -> Phase:
         """The phase after a step that was taken; ``measured`` costs a reduction, so only who needs it calls it."""
@@ -68,7 +68,7 @@ class Updates:
         """Whether the mutual information is to be measured after this step; ``epoch`` is its number of steps."""
         return False
 
-    def told(self, phase: Phase, information: float) -> Phase:
+    def with_information(self, phase: Phase, information: float) -> Phase:
         """The phase after ``information`` nats were measured."""
         return phase
 
@@ -91,7 +91,7 @@ class Alternate(Updates):
     With an ELBO this is EM by gradients (Neal & Hinton 1998, eq. 11: M step, E step); with wake-sleep it is wake and
     sleep in turn.
 
-    >>> [Alternate(generative=2).resting(step, Phase()) for step in range(4)]
+    >>> [Alternate(generative=2).frozen_group(step, Phase()) for step in range(4)]
     ['inference', 'inference', 'generative', 'inference']
     """
 
@@ -99,7 +99,7 @@ class Alternate(Updates):
     generative: int = option(1, "steps of the generative side in a row", minimum=1)
     inference: int = option(1, "steps of the inference side in a row", minimum=1)
 
-    def resting(self, step: int, phase: Phase) -> str:
+    def frozen_group(self, step: int, phase: Phase) -> str:
         """The other side than the one whose turn it is."""
         return INFERENCE if step % (self.generative + self.inference) < self.generative else GENERATIVE
 
@@ -122,10 +122,10 @@ class EncoderFirst(Updates):
         None, "generative steps between measures of the mutual information; none: as many as an epoch has", minimum=1
     )
 
-    def resting(self, step: int, phase: Phase) -> str:
+    def frozen_group(self, step: int, phase: Phase) -> str | None:
         """The generative side while the encoder catches up, then the inference side for one step."""
         if not phase.leading:
-            return NOBODY
+            return None
         return INFERENCE if phase.ready else GENERATIVE
 
     def after(self, phase: Phase, measured: Measured) -> Phase:
@@ -150,7 +150,7 @@ class EncoderFirst(Updates):
         fresh = phase.leading and phase.inner == 0 and phase.outer > 0
         return fresh and phase.outer % (self.measure_every or epoch) == 0
 
-    def told(self, phase: Phase, information: float) -> Phase:
+    def with_information(self, phase: Phase, information: float) -> Phase:
         """Leads on only as long as the mutual information rises."""
         risen = phase.information is None or information > phase.information
         best = information if risen else phase.information

@@ -245,7 +245,7 @@ class Diffusion(LatentModel):
         ]
         return torch.stack(rows)
 
-    def absorb(
+    def update_buffers(
         self, trace: Trace, total: Callable[[Tensor], Tensor], *, leader: bool = True, counted: bool = True
     ) -> None:
         """Remembers what the levels of a step cost."""
@@ -258,11 +258,11 @@ class Diffusion(LatentModel):
                 assert drawn.weight is not None
                 found = (drawn.position, drawn.losses, drawn.errors.detach() / prod(self.event), drawn.weight)
                 position, losses, errors, weight = (part.flatten()[rows] for part in found)
-                self.losses.absorb(position, losses, errors, total, weight)
+                self.losses.update_buffers(position, losses, errors, total, weight)
 
-    def epoch(self) -> dict[str, Any]:
+    def pop_metrics(self) -> dict[str, Any]:
         """Nats and squared errors by noise level since the last call: of equal parts of t, between the gammas given."""
-        found = self.losses.epoch()
+        found = self.losses.pop_metrics()
         if not found:
             return {}
         edges = torch.linspace(0, 1, REPORTED + 1, dtype=torch.float64)

@@ -72,7 +72,7 @@ class LevelLosses(nn.Module):
         return (ends - p)[cell] + p[cell] * (position * BINS - cell)
 
     @torch.no_grad()
-    def absorb(
+    def update_buffers(
         self,
         position: Tensor,
         losses: Tensor,
@@ -93,7 +93,7 @@ class LevelLosses(nn.Module):
         self.squares += torch.where(hit, share * (mean - self.squares), 0.0)
         self.sums += total(_binned(position, REPORTED, losses, errors, weight=weight))
 
-    def epoch(self) -> dict[str, Any]:
+    def pop_metrics(self) -> dict[str, Any]:
         """By cell of 0..1, since the last call: what it adds to the bound (nats), and the mean squared error a number.
 
         Cells that no position fell into are None.

@@ -57,15 +57,15 @@ class Quantiser(nn.Module, ABC):
         return {}
 
     @property
-    def needs_start(self) -> bool:
-        """Whether `start` is to be called with encoder outputs before the first step."""
+    def needs_initialisation(self) -> bool:
+        """Whether `initialise` is to be called with encoder outputs before the first step."""
         return False
 
-    def start(self, z: Tensor, total: Total = alone, *, leader: bool = True) -> None:
+    def initialise(self, z: Tensor, total: Total = alone, *, leader: bool = True) -> None:
         """Places the codes among encoder outputs (..., d); with several processes, the leader's."""
         return
 
-    def absorb(self, z: Tensor, indices: Tensor, total: Total = alone, *, leader: bool = True) -> None:
+    def update_buffers(self, z: Tensor, indices: Tensor, total: Total = alone, *, leader: bool = True) -> None:
         """Learns from a step that was taken: z (..., d), finite, and the indices that `quantise` gave.
 
         Args:
@@ -81,7 +81,7 @@ class Quantiser(nn.Module, ABC):
         self.used += counts
         return counts
 
-    def epoch(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """Usage (share of codes absorbed at least once) and perplexity exp(-sum_i p_i log p_i); starts anew.
 
         Both are 0 where nothing was absorbed.
@@ -187,12 +187,12 @@ class Codebook(Quantiser):
         return result
 
     @property
-    def needs_start(self) -> bool:
+    def needs_initialisation(self) -> bool:
         """Whether the codes are still to be placed by k-means."""
         return not bool(self.started)
 
     @torch.no_grad()
-    def start(self, z: Tensor, total: Total = alone, *, leader: bool = True) -> None:
+    def initialise(self, z: Tensor, total: Total = alone, *, leader: bool = True) -> None:
         """Codes at the leader's k-means of z, each counted as often as it is the nearest there (at least once)."""
         z = z.detach().reshape(-1, self.dim).to(self.codes.dtype)
         if not len(z):
@@ -205,8 +205,8 @@ class Codebook(Quantiser):
         self.started.fill_(True)  # noqa: FBT003
 
     @torch.no_grad()
-    def absorb(self, z: Tensor, indices: Tensor, total: Total = alone, *, leader: bool = True) -> None:
-        """Counts the codes used, moves them (ema) and revives the dead ones; see `Quantiser.absorb`."""
+    def update_buffers(self, z: Tensor, indices: Tensor, total: Total = alone, *, leader: bool = True) -> None:
+        """Counts the codes used, moves them (ema) and revives the dead ones; see `Quantiser.update_buffers`."""
         z = z.detach().reshape(-1, self.dim).to(self.codes.dtype)
         indices = indices.reshape(-1)
         counts = self._count(indices, total)
@@ -246,11 +246,11 @@ class Codebook(Quantiser):
         self.counts[places] = self.counts.mean()
         self.sums[places] = codes * self._smoothed()[places].unsqueeze(1)
 
-    def epoch(self) -> dict[str, float]:
+    def pop_metrics(self) -> dict[str, float]:
         """As every quantiser's; by the gradient rule codes that were never used count as dead from here on."""
         if self.by_gradient and bool(self.used.any()):
             self.dead.copy_(self.used == 0)
-        return super().epoch()
+        return super().pop_metrics()
 
 
 def different(z: Tensor, most: int) -> Tensor:
