@@ -69,7 +69,7 @@ def stepper(system: str, levels: int) -> Callable[[], None]:
     from lambent.training.engine import start_engine
     from lambent.training.loop import Trainer
 
-    common = ("data.binarize=none", f"batch_size={BATCH}", "device=cpu", "clip=100", "skip_above=10")
+    common = ("data.binarize=none", f"batch_size={BATCH}", "device=cpu", "grad_clip=100", "grad_spike_factor=10")
     config = configure("vae", tokens=(*settings(system, levels), *common))
     x = torch.bernoulli(torch.full((500, 1, 8, 8), 0.3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     data = Dataset(x, levels=2)

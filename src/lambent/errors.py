@@ -56,3 +56,7 @@ class InterruptedRunError(LambentError):
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class RenamedSetting(UserWarning):
+    """A setting was given under the name that it had before; the message has its name of today."""

@@ -187,7 +187,7 @@ def test_groups_hold_every_parameter_once():
 
 
 def test_training_on_digits_raises_the_bound_and_its_rate():
-    tokens = ("patch=0", "model.steps=3", "units=64", "epochs=4", "lr=0.01", "schedule=constant")
+    tokens = ("patch=0", "model.steps=3", "units=64", "epochs=4", "lr=0.01", "lr_schedule=constant")
     run = lambent.fit("draw-small", "digits", tokens=tokens, quiet=True)
     assert isinstance(run.model, Recurrent)
     first, *_, last = [line["valid"] for line in run.history if "valid" in line]

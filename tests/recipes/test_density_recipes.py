@@ -52,7 +52,14 @@ def test_a_run_keeps_its_orderings(tmp_path):
 
 
 def test_training_orderings_by_turns_resumes_to_the_same_bytes(tmp_path):
-    given = {**MIXED, "train__steps": 60, "checkpoint_every": 20, "log_every": 7, "train__keep": 5, "quiet": True}
+    given = {
+        **MIXED,
+        "train__steps": 60,
+        "checkpoint_every": 20,
+        "log_every": 7,
+        "train__keep_checkpoints": 5,
+        "quiet": True,
+    }
     whole, part = tmp_path / "whole", tmp_path / "part"
     run = fit("made", "digits", out=whole, **given)
     assert {row["train"]["kind"] for row in run.history if "train" in row} == {"lower bound"}

@@ -16,7 +16,7 @@ FEW = {"channels": [8], "blocks": 1, "smallest": 4, "threads": 1, "lr": 5e-3, "e
 @pytest.mark.parametrize("name", ["ddpm-small", "cosine-diffusion-small", "vdm-small"])
 def test_small_recipes_learn_on_digits(name):
     """More than a network that always gives 0: its bound is that of a chain which knows nothing of the data."""
-    run = fit(name, "digits", train__steps=60, lr_warmup=5, quiet=True, **FEW)
+    run = fit(name, "digits", train__steps=60, warmup_steps=5, quiet=True, **FEW)
     x = run.prepare().batch(torch.arange(360))
     torch.manual_seed(0)
     untrained = run.config.model.build(run.config, run.model.likelihood.shapes)

@@ -60,9 +60,9 @@ def test_words_of_other_numbers_are_caught(fault, fallen, page):
 def test_a_training_without_alarm_or_panel(train):
     healthy = train("vae", latent=2, epochs=6)
     assert collapse.section(healthy).text == "The alarm, a validation rate under 0.10 nats, was never raised."
-    silent = train("vae", latent=2, epochs=2, alarm_rate=0, name="silent")
+    silent = train("vae", latent=2, epochs=2, collapse_threshold=0, name="silent")
     assert collapse.section(silent).text == "No alarm was set on the rate."
-    assert collapse.section(train("vae", latent=2, epochs=2, panel=0, name="bare")) is None
+    assert collapse.section(train("vae", latent=2, epochs=2, monitor_examples=0, name="bare")) is None
     alone = collapse.section(train("vae", latent=2, epochs=1, name="alone"))
     assert not alone.panels
     assert "mutual information" in alone.text

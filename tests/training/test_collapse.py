@@ -132,7 +132,7 @@ def test_wrong_panels_are_caught(place, name, fault, monkeypatch):
     above = {"model": "chain", "above": (2,)} if name == "_first_level" else {}
     loc = {"rate": "beta", "rate__beta": 200.0, **LONGER, "epochs": 30} if name == "posterior_means" else {}
     with pytest.raises((AssertionError, IndexError, RuntimeError)):
-        check_row_of(trained(x=X[:80], data__valid_fraction=0.3, select="last", **REAL, **above, **loc))
+        check_row_of(trained(x=X[:80], data__valid_fraction=0.3, select_checkpoint="last", **REAL, **above, **loc))
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_it_is_below_the_information_of_all_data_and_near_it(many):
 def test_examples_are_spread_over_sorted_data():
     assert spread_out(1000, 7).tolist() == [0, 142, 285, 428, 571, 714, 857]
     x = torch.cat([X[:100] - 30, X[:100] + 30])
-    run = trained(x=x[:160], valid=x, epochs=12, panel=20, data__scale="none", **REAL)
+    run = trained(x=x[:160], valid=x, epochs=12, monitor_examples=20, data__scale="none", **REAL)
     last = rows(run)[-1]["valid"]
     assert last["examples"] == 20
     assert last["mutual_information"] > math.log(2) - 0.05
@@ -203,7 +203,9 @@ def test_with_a_condition_the_information_is_left_out():
 
 
 def test_the_panel_can_be_switched_off_and_changes_no_weight():
-    on, off = (trained(**REAL, panel=panel, alarm_rate=alarm) for panel, alarm in ((500, 0.1), (0, 0)))
+    on, off = (
+        trained(**REAL, monitor_examples=panel, collapse_threshold=alarm) for panel, alarm in ((500, 0.1), (0, 0))
+    )
     assert not any({"active_units", "mutual_information"} & set(row["valid"]) for row in rows(off))
     assert not any("alarms" in row for row in off.history)
     assert all(torch.equal(a, b) for a, b in zip(on.model.parameters(), off.model.parameters(), strict=True))
@@ -236,7 +238,7 @@ def test_a_decoder_blind_to_z_raises_the_alarm_once_and_a_healthy_one_does_not()
     assert rows(run)[-1]["valid"]["rate"] > 0.2
     assert not heard.warnings
     assert {row["alarms"] for row in rows(run)} == {0}
-    assert not trained(decoder=Blind(), alarm_rate=0, **REAL).history[-1].get("alarms")
+    assert not trained(decoder=Blind(), collapse_threshold=0, **REAL).history[-1].get("alarms")
 
 
 def deaf(self, progress, found, *, early):
@@ -287,8 +289,8 @@ def test_it_warns_of_a_level_that_falls_idle_once():
     spoken = level_warnings([(5.0, 0.0), (5.0, 0.0), (5.0, 0.05), (5.0, 0.2), (5.0, 0.01), (0.02, 0.01), (0.1, 3.0)])
     assert list(spoken) == [3, 6]
     assert spoken[3].endswith(
-        "of 5 nats of validation rate z2 0.05, under train.alarm_rate=0.1; what may help, each by itself in a new run: "
-        "c=d"
+        "of 5 nats of validation rate z2 0.05, under train.collapse_threshold=0.1; what may help, each by itself in a "
+        "new run: c=d"
     )
     assert "z1 0.02, under" in spoken[6]
     assert "z2" not in spoken[6]
@@ -313,7 +315,7 @@ def test_a_whole_collapse_is_told_instead_of_its_levels():
 def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     """Six numbers need no two levels: the top falls idle; the metrics say when, and the advice passes the check."""
     heard, longer = Heard(), LONGER | {"epochs": 10, "lr": 0.02}
-    run = trained(x=X, console=heard, **REAL, **longer, model="chain", above=(2,), alarm_rate=0.5)
+    run = trained(x=X, console=heard, **REAL, **longer, model="chain", above=(2,), collapse_threshold=0.5)
     fell = [row["step"] for row in rows(run)[1:] if row["valid"]["rates"]["z2"] < 0.5]
     (line,) = heard.warnings
     assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
@@ -420,7 +422,7 @@ def test_the_encoder_that_leads_and_the_panel_measure_once(monkeypatch):
     real = measured.of_posteriors
     monkeypatch.setattr(measured, "of_posteriors", lambda *a: calls.append(1) or real(*a))
     leading = {"updates": "encoder-first", "window": 1, "inner_steps": 1, "measure_every": 1, "batch_size": 45}
-    run = trained(epochs=3, log_every=1, panel=50, **REAL, **leading)
+    run = trained(epochs=3, log_every=1, monitor_examples=50, **REAL, **leading)
     tries, together = 2, [row for row in rows(run) if row["valid"]["mutual_information"] is not None]
     outer = [row["updates"] for row in run.history if "updates" in row]
     measures = max(phase["generative"] for phase in outer)

@@ -9,7 +9,14 @@ import lambent
 from lambent.errors import CombinationError, NumericsError
 from lambent.training import compiled
 
-SMALL = {"encoder__hidden": [8], "decoder__hidden": [8], "latent": 2, "batch_size": 400, "threads": 1, "panel": 0}
+SMALL = {
+    "encoder__hidden": [8],
+    "decoder__hidden": [8],
+    "latent": 2,
+    "batch_size": 400,
+    "threads": 1,
+    "monitor_examples": 0,
+}
 
 
 def train(*tokens: str, recipe: str = "vae", epochs: int = 3, **settings):

@@ -79,7 +79,7 @@ def system(model: str, levels: int) -> tuple[Config, LatentModel, Tensor]:
 def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], **options: float | None) -> Trainer:
     config, built, x = system(model, levels)
     huge = frozenset(step for step, kind in kinds.items() if kind == HUGE)
-    settings = {"lr": 1e-3, "clip": 100.0, "skip_above": 10.0, "log_every": course.stretch, **options}
+    settings = {"lr": 1e-3, "grad_clip": 100.0, "grad_spike_factor": 10.0, "log_every": course.stretch, **options}
     objective = faults(kinds, objective_of(config))
     run = trainer_of(built, objective, Rows(x, BATCH, huge), course.stretch, steps=course.steps, **settings)
     run.run()
@@ -146,7 +146,7 @@ def test_rules_that_would_break_or_freeze_it_are_caught(fault, monkeypatch):
 def test_without_any_rule_one_long_gradient_freezes_it():
     """Adam's mean square is 1e12 times what it was, and forgets half of that in 700 steps."""
     with pytest.raises(AssertionError, match="frozen"):
-        check(trained(SHALLOW, "ladder", 3, {100: SPIKE}, skip_above=None, clip=None), SHALLOW)
+        check(trained(SHALLOW, "ladder", 3, {100: SPIKE}, grad_spike_factor=None, grad_clip=None), SHALLOW)
 
 
 @pytest.mark.long

@@ -15,7 +15,7 @@ CONV = {
     "latent": 4,
     "batch_size": 50,
     "threads": 1,
-    "panel": 0,
+    "monitor_examples": 0,
 }
 
 

@@ -50,7 +50,7 @@ def left_out(run):
 
 
 def check_spikes():
-    run = trained(Faulty(gradients={5: 1e6, 60: 1e6, 130: 1e6, 131: 100.0}), skip_above=10.0)
+    run = trained(Faulty(gradients={5: 1e6, 60: 1e6, 130: 1e6, 131: 100.0}), grad_spike_factor=10.0)
     assert left_out(run) == [60, 130, 131]  # step 5 is among the first, of which none is left out
     assert (run.progress.outliers, run.progress.skipped) == (3, 0)
     assert run.listener.rows[-2]["outliers"] == 3
@@ -59,7 +59,7 @@ def check_spikes():
 
 def check_jump(jump=100):
     """The gradient is 1000 times as long from a step on: it goes on when half of the norms are of the new scale."""
-    run = trained(Faulty(always=1000.0, since=jump), skip_above=10.0)
+    run = trained(Faulty(always=1000.0, since=jump), grad_spike_factor=10.0)
     waiting = range(max(jump, FEWEST), jump + min(jump, WINDOW // 2))
     assert left_out(run) == list(waiting)
     assert run.progress.outliers == len(waiting)
@@ -119,7 +119,7 @@ def test_faults_are_caught(fault, monkeypatch):
 
 def test_a_fixed_threshold_freezes_for_ever(monkeypatch):
     monkeypatch.setattr(loop, "outlying", _fixed_threshold)
-    run = trained(Faulty(always=1000.0, since=100), skip_above=10.0)
+    run = trained(Faulty(always=1000.0, since=100), grad_spike_factor=10.0)
     assert left_out(run) == list(range(100, STEPS))
 
 
@@ -138,20 +138,20 @@ def test_no_step_of_an_unchanging_scale_waits_longer_than_half_a_window(seed):
 
 def test_steps_that_are_not_finite_are_counted_apart_and_leave_no_norm():
     bad = {60: math.nan, 61: math.inf, 90: math.nan}
-    run = trained(Faulty(gradients=bad), skip_above=10.0, steps=95)
+    run = trained(Faulty(gradients=bad), grad_spike_factor=10.0, steps=95)
     assert left_out(run) == [60, 61, 90]
     assert (run.progress.skipped, run.progress.outliers) == (3, 0)
     assert len(run.progress.norms[""]) == 92
     assert all(map(math.isfinite, run.progress.norms[""]))
-    lost = trained(Faulty(losses={50: math.inf}), skip_above=10.0, steps=60)
+    lost = trained(Faulty(losses={50: math.inf}), grad_spike_factor=10.0, steps=60)
     assert (left_out(lost), lost.progress.skipped) == ([50], 1)
 
 
 def test_the_norm_is_that_before_clipping_and_of_all_groups():
     """Clipping hides a spike from Adam, not from the rule."""
-    run = trained(Faulty(gradients={60: 1e6}), skip_above=10.0, clip=0.1)
+    run = trained(Faulty(gradients={60: 1e6}), grad_spike_factor=10.0, grad_clip=0.1)
     assert left_out(run) == [60]
-    plain = trained(ELBO(), skip_above=1e9, steps=30, log_every=1)
+    plain = trained(ELBO(), grad_spike_factor=1e9, steps=30, log_every=1)
     logged = [row["grad_norm"] for row in plain.listener.rows if "grad_norm" in row]
     assert plain.progress.norms[""] == logged
 
@@ -160,7 +160,7 @@ def test_sides_that_take_turns_are_judged_each_by_its_own():
     """The generative side's gradient 1000 times as long as the other's, one step in four: no step is left out."""
     turns = Alternate(generative=1, inference=3)
     own = dict.fromkeys(range(0, STEPS, 4), 1000.0)
-    run = trainer_of(model(), Faulty(gradients=own), rows(), steps=STEPS, lr=1e-3, skip_above=10.0)
+    run = trainer_of(model(), Faulty(gradients=own), rows(), steps=STEPS, lr=1e-3, grad_spike_factor=10.0)
     run.updates = turns
     run.run()
     assert left_out(run) == []
@@ -175,12 +175,12 @@ def test_off_it_remembers_nothing_and_says_nothing():
 
 
 def test_without_an_outlier_the_weights_are_those_without_the_rule():
-    one, other = (trained(ELBO(), **options).listener.before for options in ({}, {"skip_above": 1e9}))
+    one, other = (trained(ELBO(), **options).listener.before for options in ({}, {"grad_spike_factor": 1e9}))
     assert torch.equal(one, other)
 
 
 def test_what_it_remembers_is_in_the_state_to_the_last_digit():
-    run = trained(ELBO(), skip_above=10.0)
+    run = trained(ELBO(), grad_spike_factor=10.0)
     state = json.loads(json.dumps(run.progress.to_state()))
     assert Progress.from_state(state) == run.progress
     old = {key: value for key, value in state.items() if key not in ("norms", "outliers")}
@@ -196,7 +196,7 @@ def test_a_run_resumed_within_a_jump_leaves_out_the_same_steps(tmp_path, monkeyp
             "latent": 2,
             "hidden": (8,),
             "log_every": 5,
-            "skip_above": 3.0,
+            "grad_spike_factor": 3.0,
             "checkpoint_every": 10,
             "threads": 1,
         }

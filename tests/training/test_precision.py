@@ -9,7 +9,15 @@ from lambent.errors import CombinationError
 from lambent.networks.quantisers.codebook import squared_distance
 from lambent.recipes import configure
 
-SMALL = {"latent": 4, "hidden": [32], "epochs": 2, "log_every": 2, "batch_size": 100, "threads": 1, "panel": 0}
+SMALL = {
+    "latent": 4,
+    "hidden": [32],
+    "epochs": 2,
+    "log_every": 2,
+    "batch_size": 100,
+    "threads": 1,
+    "monitor_examples": 0,
+}
 
 
 def low():

@@ -16,7 +16,7 @@ import torch
 from lambent.data import Batches
 from lambent.storage.metrics import read_metrics
 
-SETTINGS = "latent=4 hidden=[64] epochs=15 batch_size=101 ema=2000 clip=20 threads=1 --data digits".split()
+SETTINGS = "latent=4 hidden=[64] epochs=15 batch_size=101 ema=2000 grad_clip=20 threads=1 --data digits".split()
 ALONE = [sys.executable, "-m", "lambent"]
 TOGETHER = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "lambent"]
 
@@ -106,7 +106,7 @@ import os, sys
 from lambent import fit
 
 run = fit("vae", "digits", quiet=True, out=f"{sys.argv[1]}/run", hidden=(8,), latent=2, steps=60,
-          batch_size=101, threads=1, skip_above=1.01, log_every=20, lr=1e-5)
+          batch_size=101, threads=1, grad_spike_factor=1.01, log_every=20, lr=1e-5)
 weights = run.model.state_dict()
 with open(f"{sys.argv[1]}/{os.environ['RANK']}.txt", "w") as file:
     print([float(w.double().sum()) for w in weights.values()], file=file)

@@ -17,8 +17,8 @@ from lambent.storage import checkpoint
 from lambent.storage.metrics import read_metrics
 
 SETTINGS = (
-    "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 schedule=cosine "
-    "lr_warmup=20 clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
+    "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 lr_schedule=cosine "
+    "warmup_steps=20 grad_clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
 ).split()
 LEADING = "updates=encoder-first window=2 inner_steps=4 measure_every=8".split()
 """The encoder leads for the first 160 of 400 steps."""

@@ -38,29 +38,29 @@ def test_constant():
 def test_cosine_and_linear(final):
     steps = (0, 1, 1000, TOTAL // 2, TOTAL - 1, TOTAL)
     cosine = [2 * (final + (1 - final) * math.cos(math.pi * s / TOTAL / 2) ** 2) for s in steps]
-    assert rates(steps, schedule="cosine", final_lr=final) == pytest.approx(cosine, abs=1e-12)
+    assert rates(steps, lr_schedule="cosine", final_lr_fraction=final) == pytest.approx(cosine, abs=1e-12)
     linear = [2 * ((TOTAL - s) + final * s) / TOTAL for s in steps]
-    assert rates(steps, schedule="linear", final_lr=final) == pytest.approx(linear, abs=1e-12)
+    assert rates(steps, lr_schedule="linear", final_lr_fraction=final) == pytest.approx(linear, abs=1e-12)
 
 
 def test_staircase_is_burdas():
     """3^i passes at lr 10^(-i/7), i = 0..7: 3280 in all (Burda et al. 2016, appendix C)."""
-    found = rates(schedule="staircase", final_lr=0.1)
+    found = rates(lr_schedule="staircase", final_lr_fraction=0.1)
     expected = [2 * 10 ** (-i / 7) for i in range(8) for _ in range(2 * 3**i)]
     assert found == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "staircase"])
 def test_warm_up_rises_linearly_and_multiplies_the_schedule(schedule):
-    plain = rates(range(20), schedule=schedule)
-    warm = rates(range(20), schedule=schedule, lr_warmup=10)
+    plain = rates(range(20), lr_schedule=schedule)
+    warm = rates(range(20), lr_schedule=schedule, warmup_steps=10)
     assert warm == pytest.approx([rate * min(1.0, (i + 1) / 10) for i, rate in enumerate(plain)])
     assert warm[0] > 0
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "staircase"])
 def test_rates_never_rise_and_end_where_they_should(schedule):
-    found = rates(schedule=schedule, final_lr=0.05)
+    found = rates(lr_schedule=schedule, final_lr_fraction=0.05)
     assert all(a >= b for a, b in itertools.pairwise(found))
     assert found[-1] == pytest.approx(0.1, rel=2e-2)
 
@@ -180,7 +180,9 @@ def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(objective, d
 
 
 def test_a_step_follows_the_schedule_of_rate_and_learning_rate():
-    run = trainer(ELBO(WarmUp(steps=3)), Pathwise(), steps=3, schedule="linear", final_lr=0.0, log_every=1, lr=0.3)
+    run = trainer(
+        ELBO(WarmUp(steps=3)), Pathwise(), steps=3, lr_schedule="linear", final_lr_fraction=0.0, log_every=1, lr=0.3
+    )
     run.run()
     rows = [row for row in run.listener.rows if "lr" in row]
     assert [row["lr"] for row in rows] == pytest.approx([0.3, 0.2, 0.1])

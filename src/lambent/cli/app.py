@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import cyclopts
 from cyclopts import App, Parameter
 
-from lambent.errors import LambentError
+from lambent.errors import LambentError, RenamedSetting
 
 app = App(
     name="lambent",
@@ -51,7 +51,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"lambent: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    kind = "note" if isinstance(message, RenamedSetting) else "lambent: warning"
+    print(f"{kind}: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:

@@ -7,11 +7,12 @@ value is refused with its nearest neighbour, and names are looked up in the regi
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lambent.config import renamed
 from lambent.data import DataOptions
 from lambent.errors import ConfigError
 from lambent.likelihoods import Family
@@ -98,7 +99,7 @@ def resolve(recipe: str, *layers: Layer) -> Config:
     merged: dict[str, dict[str, Any]] = {section: {"name": name} for section, name in DEFAULT_NAMES.items()}
     for layer in layers:
         for section, values in layer.items():
-            _merge(merged, section, values)
+            _merge(merged, renamed.section_of(section, note=True), values)
     parts = {section: _build(section, values) for section, values in merged.items()}
     return Config(recipe, **parts)
 
@@ -108,6 +109,7 @@ def _merge(merged: dict[str, dict[str, Any]], section: str, values: Any) -> None
         raise ConfigError(f"{section!r} is not a section{nearest(section, SECTIONS)}; known: {', '.join(SECTIONS)}")
     if not isinstance(values, Mapping):
         raise ConfigError(f"[{section}] holds {values!r}, expected a table of settings")
+    values = renamed.values_of(section, values, merged[section]["name"], note=True)
     if values.get("name", merged[section]["name"]) != merged[section]["name"]:
         merged[section] = {}
     merged[section].update(values)
@@ -126,20 +128,21 @@ def layer_of_tokens(tokens: Iterable[str], below: Iterable[Layer]) -> dict[str, 
     ``prior=mixture`` chooses a part, ``prior.components=20`` sets an option of it, and the bare ``components=20`` does
     too where only one part (or encoder and decoder together) has such an option.
     """
-    pairs = [_split(token) for token in tokens]
+    pairs = [renamed.bare(*_split(token)) for token in tokens]
+    pairs = [(renamed.section_of(key, note=True), value) for key, value in pairs]
     _refuse_repeats([key for key, _ in pairs])
     layer: dict[str, dict[str, Any]] = {}
     for key, value in [(k, v) for k, v in pairs if k in SECTIONS]:
         if key in ONE_OF_A_KIND:
             raise ConfigError(f"{key}={value} does not say which setting; use {key}.KEY=VALUE")
-        layer[key] = {"name": value}
+        layer[key] = {"name": renamed.part_of(key, value, note=True)}
     names = _names_in_force([*below, layer])
     for key, value in [(k, v) for k, v in pairs if k not in SECTIONS]:
         for section, option in _owners(key, names):
             settings = layer.setdefault(section, {})
             if option in settings:
                 raise ConfigError(f"{section}.{option} is given twice, the second time as {key}; give it once")
-            settings[option] = value
+            settings[option] = renamed.value_of(section, option, value, note=True)
     return layer
 
 
@@ -171,24 +174,35 @@ def _refuse_repeats(keys: list[str]) -> None:
 def _names_in_force(layers: Iterable[Layer]) -> dict[str, str]:
     names = dict(DEFAULT_NAMES)
     for layer in layers:
-        tables = {section: values for section, values in layer.items() if isinstance(values, Mapping)}
-        names.update({section: values["name"] for section, values in tables.items() if "name" in values})
+        tables = {renamed.section_of(s): values for s, values in layer.items() if isinstance(values, Mapping)}
+        names.update({s: renamed.part_of(s, values["name"]) for s, values in tables.items() if "name" in values})
     return names
 
 
 def _owners(key: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
     section, dot, option = key.partition(".")
     if dot:
+        section = renamed.section_of(section, note=True)
         if section not in names:
             raise ConfigError(f"{key}: {section!r} is not a section{nearest(section, SECTIONS)}")
-        return [(section, option)]
-    options = {s: options_of(registry.find(s, n)) for s, n in names.items()}
-    owners = [(s, key) for s in names if key in options[s]]
+        owners = [(section, renamed.key_of(section, option, options_of(registry.find(section, names[section]))))]
+    else:
+        owners = _owners_of_bare(key, {s: options_of(registry.find(s, n)) for s, n in names.items()})
+    renamed.note_key(key, owners)
+    return owners
+
+
+def _owners_of_bare(key: str, options: Mapping[str, Collection[str]]) -> list[tuple[str, str]]:
+    owners = [(s, key) for s in options if key in options[s]]
+    before = [(s, renamed.key_of(s, key, options[s])) for s in options]
+    before = [(s, option) for s, option in before if option in options[s]]
+    if not owners or {s for s, _ in before} == PAIRED:  # an old key may be one side's still, and was the other's too
+        owners = before
     if not owners:
         known = sorted({o for found in options.values() for o in found} | set(SECTIONS))
         raise ConfigError(f"{key} is not a setting of this recipe{nearest(key, known)}; see `lambent show RECIPE`")
     if len(owners) > 1 and {s for s, _ in owners} != PAIRED:
-        raise ConfigError(f"{key} is ambiguous; use one of {', '.join(f'{s}.{key}' for s, _ in owners)}")
+        raise ConfigError(f"{key} is ambiguous; use one of {', '.join(f'{s}.{o}' for s, o in owners)}")
     return owners
 
 
@@ -208,8 +222,10 @@ def layer_of_file(path: Path) -> dict[str, dict[str, Any]]:
 def layer_of_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings among what a ``recipe.toml`` holds (it also records the data's shape and transform).
 
-    A user's own network can't be named by a file; its section is left out.
+    A user's own network can't be named by a file; its section is left out. A whole ``recipe.toml`` may be an old one:
+    its settings get the names of today.
     """
+    values = renamed.run_values(values) if "recipe" in values else values
     return {
         s: v for s, v in values.items() if s not in RECORDED and not (isinstance(v, dict) and v.get("name") == USER)
     }
@@ -217,6 +233,7 @@ def layer_of_values(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def completed(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a ``recipe.toml`` holds, with the options that its parts have been given since it was written."""
+    values = renamed.run_values(values)
     today = resolve(values["recipe"], layer_of_values(values)).values()
     kept = [s for s in SECTIONS if s in values and values[s].get("name") == today[s].get("name")]
     return {**values, **{section: today[section] for section in kept}}

@@ -12,7 +12,7 @@ _MATCHED: Settings = {
     "likelihood": {"name": "normal", "sigma": math.sqrt(0.5)},  # -log p(x|z) is the squared error and a constant
     "rate": {"name": "beta", "beta": 0.0},
     "data": {"scale": "unit"},
-    "train": {"select": "last"},
+    "train": {"select_checkpoint": "last"},
 }
 
 RECIPES: tuple[Recipe, ...] = (
@@ -58,7 +58,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_MATCHED,
             "penalty": {"name": "adversarial", "weight": 0.2},
-            "train": {"select": "last", "lr": 5e-4, "beta1": 0.5, "schedule": "cosine"},
+            "train": {"select_checkpoint": "last", "lr": 5e-4, "beta1": 0.5, "lr_schedule": "cosine"},
         },
         "MNIST: 340 ± 2 nats by a Parzen window on 10,000 samples (their table 2), not comparable with log p(x)",
     ),

@@ -47,7 +47,7 @@ RECIPES: tuple[Recipe, ...] = (
             "data": {"scale": "unit"},
             "likelihood": {"name": "normal", "sigma": 0.1},
             "objective": {"name": "sleep", "dream": "mean"},
-            "train": {"freeze": "generative", "init_side": "generative", "select": "last"},
+            "train": {"freeze": "generative", "init_side": "generative", "select_checkpoint": "last"},
         },
     ),
 )

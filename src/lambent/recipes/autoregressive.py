@@ -14,7 +14,7 @@ _DENSITY: Settings = {
     "draw": {"name": "none"},
     "objective": {"name": "log-likelihood"},
 }
-_IMAGES = {"batch_size": 50, "lr": 2e-3, "schedule": "cosine"}
+_IMAGES = {"batch_size": 50, "lr": 2e-3, "lr_schedule": "cosine"}
 _LOCAL = {"name": "pixelcnn", "channels": 32, "layers": 4, "context_map": 16}
 
 RECIPES: tuple[Recipe, ...] = (
@@ -57,7 +57,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_DENSITY,
             "decoder": {"name": "transformer", "width": 64, "layers": 2, "dropout": 0.1},
-            "train": {**_IMAGES, "lr_warmup": 100},
+            "train": {**_IMAGES, "warmup_steps": 100},
         },
     ),
     Recipe(

@@ -16,7 +16,7 @@ _PUBLISHED = {
     "ema": 887_000,
     "precision": "bfloat16",
     "validate_every": 50,
-    "panel": 0,
+    "monitor_examples": 0,
 }
 """A half-life of 6,931 steps of 128 is a decay of 0.9999 a step."""
 _SMALL: Settings = {
@@ -24,13 +24,13 @@ _SMALL: Settings = {
     "train": {
         "batch_size": 32,
         "lr": 2e-3,
-        "lr_warmup": 200,
-        "schedule": "cosine",
+        "warmup_steps": 200,
+        "lr_schedule": "cosine",
         "ema": 10_000,
         "beta2": 0.99,
         "precision": "bfloat16",
         "epochs": 5,
-        "panel": 0,
+        "monitor_examples": 0,
     },
 }
 _DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 10.1177}
@@ -55,7 +55,7 @@ RECIPES: tuple[Recipe, ...] = (
             **_DIFFUSION,
             **_SIMPLE,
             "decoder": {**_UNET, "blocks": 2, "dropout": 0.1},
-            "train": {**_PUBLISHED, "steps": 800_000, "lr_warmup": 5000, "select": "last"},
+            "train": {**_PUBLISHED, "steps": 800_000, "warmup_steps": 5000, "select_checkpoint": "last"},
         },
         "CIFAR-10: <= 3.75 bits/dim by the simple loss, 35.7 million weights (Ho et al. 2020, Table 1)",
     ),
@@ -63,7 +63,7 @@ RECIPES: tuple[Recipe, ...] = (
         "ddpm-small",
         "denoising diffusion, T = 1,000, trained by the simple loss, for 28 x 28 grey levels",
         "Ho, Jain & Abbeel 2020, NeurIPS",
-        {**_DIFFUSION, **_SMALL, **_SIMPLE, "train": {**_SMALL["train"], "select": "last"}},
+        {**_DIFFUSION, **_SMALL, **_SIMPLE, "train": {**_SMALL["train"], "select_checkpoint": "last"}},
     ),
     Recipe(
         "cosine-diffusion",
@@ -106,7 +106,7 @@ RECIPES: tuple[Recipe, ...] = (
                 "dropout": 0.1,
                 "fourier": [7, 8],
             },
-            "train": {**_PUBLISHED, "steps": 10_000_000, "lr_warmup": 100, "beta2": 0.99, "weight_decay": 0.01},
+            "train": {**_PUBLISHED, "steps": 10_000_000, "warmup_steps": 100, "beta2": 0.99, "weight_decay": 0.01},
         },
         "CIFAR-10, no augmentation: <= 2.65 bits/dim (Kingma et al. 2021, Table 1)",
     ),

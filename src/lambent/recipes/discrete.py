@@ -104,7 +104,7 @@ RECIPES: tuple[Recipe, ...] = (
             "posterior": {"name": "bytes"},
             "likelihood": {"name": "discretised-logistic"},
             "draw": {"name": "straight-through"},
-            "train": {"lr": 3e-3, "schedule": "cosine", "final_lr": 0.0},
+            "train": {"lr": 3e-3, "lr_schedule": "cosine", "final_lr_fraction": 0.0},
         },
     ),
     Recipe(

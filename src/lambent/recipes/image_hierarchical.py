@@ -7,13 +7,13 @@ from lambent.recipes.vae import BINARY
 
 _SMALL_TRAIN = {
     "lr": 1e-3,
-    "lr_warmup": 200,
+    "warmup_steps": 200,
     "batch_size": 50,
-    "schedule": "cosine",
-    "final_lr": 0.0,
+    "lr_schedule": "cosine",
+    "final_lr_fraction": 0.0,
     "epochs": 30,
-    "clip": 200.0,
-    "skip_above": 10.0,
+    "grad_clip": 200.0,
+    "grad_spike_factor": 10.0,
     "ema": 50_000.0,
 }
 
@@ -39,9 +39,9 @@ RECIPES: tuple[Recipe, ...] = (
             "train": {
                 "epochs": 400,
                 "batch_size": 400,
-                "schedule": "cosine",
-                "lr_warmup": 750,
-                "skip_above": 10.0,
+                "lr_schedule": "cosine",
+                "warmup_steps": 750,
+                "grad_spike_factor": 10.0,
                 "validate_every": 10,
             },
         },
@@ -72,12 +72,12 @@ RECIPES: tuple[Recipe, ...] = (
             "likelihood": {"name": "pixel-mixture"},
             "train": {
                 "lr": 2e-4,
-                "lr_warmup": 100,
+                "warmup_steps": 100,
                 "batch_size": 32,
                 "beta2": 0.9,
                 "weight_decay": 0.01,
-                "clip": 200.0,
-                "skip_above": 10.0,
+                "grad_clip": 200.0,
+                "grad_spike_factor": 10.0,
                 "ema": 220_000.0,
                 "epochs": 650,
                 "validate_every": 10,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from lambent.recipes.recipe import Recipe, Settings
 
-_TEXT: Settings = {"likelihood": {"name": "text"}, "train": {"batch_size": 32, "lr": 2e-3, "clip": 1.0, "epochs": 20}}
+_TEXT: Settings = {
+    "likelihood": {"name": "text"},
+    "train": {"batch_size": 32, "lr": 2e-3, "grad_clip": 1.0, "epochs": 20},
+}
 
 RECIPES: tuple[Recipe, ...] = (
     Recipe(

@@ -11,7 +11,7 @@ _AUTOENCODER: Settings = {
     "data": {"scale": "unit"},
 }
 _LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}
-_ANNEALED = {"lr": 1e-2, "schedule": "cosine", "final_lr": 0.0}
+_ANNEALED = {"lr": 1e-2, "lr_schedule": "cosine", "final_lr_fraction": 0.0}
 BINARY: Settings = {"data": {"binarize": "dynamic"}}
 _REAL: Settings = {"data": {"scale": "unit"}}
 _LINEAR_GAUSSIAN: Settings = {

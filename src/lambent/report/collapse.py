@@ -32,7 +32,7 @@ def section(run: Run) -> Section | None:
 
 def _idle(run: Run, rows: Sequence[Row]) -> str:
     """The levels of several that carry next to nothing, and what may help them."""
-    row, under = _in_use(run, rows), run.config.train.alarm_rate
+    row, under = _in_use(run, rows), run.config.train.collapse_threshold
     rates = row["valid"].get("rates", {})
     names = idle_levels(rates, under, judged_levels(run.model))
     if not names or len(names) == len(rates):
@@ -53,7 +53,7 @@ def raised(rows: Sequence[Row]) -> list[int]:
 
 
 def _alarm(run: Run, rows: Sequence[Row]) -> str:
-    under = run.config.train.alarm_rate
+    under = run.config.train.collapse_threshold
     if not under or not any("alarms" in row for row in rows):
         return "No alarm was set on the rate."
     steps = raised(rows)
@@ -91,7 +91,7 @@ def _nats_words(run: Run, rows: Sequence[Row]) -> str:
 
 def _nats_painter(run: Run, rows: Sequence[Row]) -> Paint:
     rate, information = (Curve.of(tuple(rows), key).valid for key in ("rate", "mutual_information"))
-    under, alarms = run.config.train.alarm_rate, raised(rows)
+    under, alarms = run.config.train.collapse_threshold, raised(rows)
 
     def paint(axes: Axes) -> None:
         axes.plot(*rate.T, color=BLUE, label="rate", marker="o", markersize=2.4)

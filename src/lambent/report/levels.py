@@ -62,7 +62,7 @@ def chosen(count: int, most: int = MOST_SHOWN) -> list[int]:
 def rates(run: Run, found: Mapping[str, Any]) -> Panel:
     """Bars of each level's rate, lowest level first, with its share of all."""
     by_level = {name: float(level["value"]) for name, level in found["rates"].items()}
-    total, under = sum(by_level.values()), run.config.train.alarm_rate
+    total, under = sum(by_level.values()), run.config.train.collapse_threshold
     below = " By itself a level's rate may be below 0 in a chain inferred upwards: the sum may not."
     words = (
         f"{number(total)} nats an example in all: {_most_and_least(by_level, total)}. "

@@ -20,7 +20,7 @@ from lambent.storage.run_folder import difference
 
 UNREMARKABLE = {
     "data.source",
-    *(f"train.{key}" for key in ("threads", "device", "validate_every", "log_every", "keep")),
+    *(f"train.{key}" for key in ("threads", "device", "validate_every", "log_every", "keep_checkpoints")),
 }
 MOST_LEVELS = 8
 MEANINGS = {"levels": "what taking the noise away costs, level by level", "end": "KL(q(z|x)‖p(z)) where noise ends"}

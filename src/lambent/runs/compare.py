@@ -19,7 +19,7 @@ from lambent.runs.run import Run, load
 from lambent.settings import options_of, to_values
 from lambent.storage.metrics import numbers, words
 
-UNREMARKABLE = ("train.threads", "train.device", "train.keep", "train.log_every", "train.checkpoint_every")
+UNREMARKABLE = ("train.threads", "train.device", "train.keep_checkpoints", "train.log_every", "train.checkpoint_every")
 """Settings that no result hangs on."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from lambent.config import Config, biases, check, completed, layer_of_file, objective_of
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.data.sources import ARRAYS, Source, dataset_of
-from lambent.errors import ConfigError
+from lambent.errors import ConfigError, RenamedSetting
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.summary import level_estimates, mean_estimate
 from lambent.models import LatentModel
@@ -88,7 +89,10 @@ def fit(
     settings |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if isinstance(v, str)}
     keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
     layers = () if config is None else (layer_of_file(Path(config)),)
-    resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
+    with warnings.catch_warnings():
+        if console is not None and console.quiet:
+            warnings.simplefilter("ignore", RenamedSetting)
+        resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
     if data is not None:
         source = str(data) if isinstance(data, str | Path) else ARRAYS
         resolved = replace(resolved, data=replace(resolved.data, source=source))
@@ -222,7 +226,7 @@ def _train(
     if not (resume and folder is not None and checkpoint.steps(folder.path)):
         _start_from_init(job, console, start)
         initialise_prior(job.run.model, job.train, job.config.train.seed)
-    recorder = Recorder(job.engine, job.config.train.keep, folder if job.engine.leader else None, console)
+    recorder = Recorder(job.engine, job.config.train.keep_checkpoints, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
         objective_of(job.config).sized(len(job.train)),
@@ -327,7 +331,7 @@ def _stored(values: dict[str, Any]) -> dict[str, Any]:
 
 def _bytes_needed(job: Job) -> int:
     weights = sum(p.numel() * p.element_size() for p in job.run.model.parameters())
-    return 4 * weights * (job.config.train.keep + 2)
+    return 4 * weights * (job.config.train.keep_checkpoints + 2)
 
 
 def _restore(job: Job, folder: RunFolder, recorder: Recorder) -> None:

@@ -42,7 +42,7 @@ def collapse_monitor(
 def _panel(
     config: Config, model: LatentModel, valid: View, device: torch.device
 ) -> Callable[[LatentModel, float | None], dict[str, Any]] | None:
-    most = config.train.panel
+    most = config.train.monitor_examples
     most = EXAMPLES if most and config.updates.informed else most  # so that it is measured once
     n = min(most, len(valid))
     if n < 2 or config.model.of_codes:  # an index's variance means nothing; the share of codes used says it
@@ -59,7 +59,7 @@ def _panel(
 
 def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> CollapseAlarm | None:
     """None where the rate is none of a density, or its posterior no encoder's."""
-    under = config.train.alarm_rate
+    under = config.train.collapse_threshold
     if not under or not config.model.amortised or not _normalised(model, valid):
         return None
 

@@ -105,7 +105,7 @@ class CollapseAlarm:
     def _text(self, step: int, rate: float) -> str:
         return (
             f"warning: step {step:,}: the posterior has collapsed: the validation rate is {rate:.2g} nats, under "
-            f"train.alarm_rate={self.under:g}, so that p(x|z) hardly uses z{_help(self.advice())}"
+            f"train.collapse_threshold={self.under:g}, so that p(x|z) hardly uses z{_help(self.advice())}"
         )
 
     def _idle(self, progress: Progress, found: Validation) -> str:
@@ -118,7 +118,7 @@ class CollapseAlarm:
         each = ", ".join(f"{name} {found.rates[name]:.2g}" for name in fresh)
         return (
             f"warning: step {progress.step:,}: levels tell next to nothing beyond those above them: of "
-            f"{found.rate:.4g} nats of validation rate {each}, under train.alarm_rate={self.under:g}"
+            f"{found.rate:.4g} nats of validation rate {each}, under train.collapse_threshold={self.under:g}"
             f"{_help(self.level_advice())}"
         )
 

@@ -12,11 +12,11 @@ def learning_rate(options: TrainOptions, step: int, total: int) -> float:
 
     "staircase" falls in eight stages of equal ratio, stage i being 3 times as long as stage i - 1 (Burda et al. 2016).
 
-    >>> learning_rate(TrainOptions(lr=1.0, schedule="linear", final_lr=0.0), 50, 100)
+    >>> learning_rate(TrainOptions(lr=1.0, lr_schedule="linear", final_lr_fraction=0.0), 50, 100)
     0.5
     """
-    warm = min(1.0, (step + 1) / options.lr_warmup) if options.lr_warmup else 1.0
-    return options.lr * warm * _factor(options.schedule, options.final_lr, step / max(1, total))
+    warm = min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else 1.0
+    return options.lr * warm * _factor(options.lr_schedule, options.final_lr_fraction, step / max(1, total))
 
 
 def _factor(schedule: str, final: float, progress: float) -> float:

@@ -194,7 +194,7 @@ class Trainer:
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
         frozen_group = self.updates.frozen_group(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.active[frozen_group])
-        measured = logged or self.options.skip_above is not None
+        measured = logged or self.options.grad_spike_factor is not None
         norm = float(norm_of(self.groups["all"])) if measured else math.nan
         if not self._finite_and_clipped(total, norm):
             self._skip(estimate)
@@ -309,18 +309,18 @@ class Trainer:
 
     def _finite_and_clipped(self, total: Tensor, norm: float) -> bool:
         """Whether the loss and every gradient are finite; clips each group's gradient, if asked to."""
-        if self.options.clip is not None:
-            return finite([total, *clipped((g for n, g in self.groups.items() if n != "all"), self.options.clip)])
-        if self.options.skip_above is not None:
+        if self.options.grad_clip is not None:
+            return finite([total, *clipped((g for n, g in self.groups.items() if n != "all"), self.options.grad_clip)])
+        if self.options.grad_spike_factor is not None:
             return math.isfinite(norm) and finite([total])
         return finite([total, *gradients(self.groups["all"])])
 
     def _outlying(self, norm: float, frozen_group: str | None) -> bool:
         """Whether the step's gradient is far longer than others where the same side is frozen; counts it if so."""
-        if self.options.skip_above is None:
+        if self.options.grad_spike_factor is None:
             return False
         progress = self.progress
-        found = outlying(norm, progress.norms.setdefault(frozen_group or "", []), self.options.skip_above)
+        found = outlying(norm, progress.norms.setdefault(frozen_group or "", []), self.options.grad_spike_factor)
         progress.outliers += found
         progress.skipped_in_a_row = 0
         return found
@@ -333,8 +333,8 @@ class Trainer:
             finite = int(torch.isfinite(estimate.value).sum())
             raise NumericsError(
                 f"step {progress.step}: the loss or its gradient was not finite {progress.skipped_in_a_row} times in a "
-                f"row ({finite} of {len(estimate.value)} examples had a finite bound); lower train.lr, set train.clip, "
-                "or check the data's scale"
+                f"row ({finite} of {len(estimate.value)} examples had a finite bound); lower train.lr, set "
+                "train.grad_clip, or check the data's scale"
             )
 
     def _log(self, done: Done, rate: float) -> None:
@@ -349,7 +349,7 @@ class Trainer:
         }
         row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": done.norm}
         row = {**row, **self.updates.report(progress.phase)}
-        outliers = {} if self.options.skip_above is None else {"outliers": progress.outliers}
+        outliers = {} if self.options.grad_spike_factor is None else {"outliers": progress.outliers}
         progress.offset = self.listener.record({**row, "skipped": progress.skipped, **outliers})
         progress.examples = 0
         self._sum.zero_()
@@ -386,7 +386,7 @@ class Trainer:
     def _validate(self) -> None:
         progress, found = self.progress, self.validate(self.measured)
         early = progress.best is None and progress.step < self.total
-        last = self.options.select == "last"
+        last = self.options.select_checkpoint == "last"
         if last or progress.best is None or found.bound > progress.best:
             progress.best, progress.best_step, progress.since_best = found.bound, progress.step, 0
         else:

@@ -16,17 +16,19 @@ class TrainOptions:
     steps: int | None = option(None, "training steps; overrides epochs", minimum=0)
     batch_size: int = option(100, "examples a step, over all processes", minimum=1)
     lr: float = option(1e-3, "learning rate", above=0)
-    schedule: str = option(
+    lr_schedule: str = option(
         "constant", "learning rate over the run", choices=("constant", "cosine", "linear", "staircase")
     )
-    final_lr: float = option(0.01, "fraction of lr that cosine, linear and staircase end at", minimum=0, maximum=1)
-    lr_warmup: int = option(0, "steps over which the learning rate rises linearly from 0", minimum=0)
+    final_lr_fraction: float = option(
+        0.01, "fraction of lr that cosine, linear and staircase end at", minimum=0, maximum=1
+    )
+    warmup_steps: int = option(0, "steps over which the learning rate rises linearly from 0", minimum=0)
     beta1: float = option(0.9, "Adam's decay of the mean gradient", minimum=0, maximum=0.99999)
     beta2: float = option(0.999, "Adam's decay of the squared gradient", minimum=0, maximum=0.999999)
     eps: float = option(1e-8, "Adam's epsilon", above=0)
     weight_decay: float = option(0.0, "decoupled weight decay (AdamW)", minimum=0)
-    clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
-    skip_above: float | None = option(
+    grad_clip: float | None = option(None, "largest norm of a parameter group's gradient; none does not clip", above=0)
+    grad_spike_factor: float | None = option(
         None,
         "a step is left out whose gradient norm, before clipping, is above so many times the median of the last 100; "
         "none leaves out none",
@@ -47,20 +49,20 @@ class TrainOptions:
     patience: int | None = option(
         None, "validations without a better bound before stopping; none never does", minimum=1
     )
-    select: str = option(
+    select_checkpoint: str = option(
         "bound",
         "weights that a run ends with: of the best validation bound, or the last (where the loss seeks no bound)",
         choices=("bound", "last"),
     )
     validate_every: int = option(1, "epochs between validations", minimum=1)
     valid_samples: int = option(1, "importance samples K of the validation bound", minimum=1)
-    panel: int = option(
+    monitor_examples: int = option(
         500,
         "validation examples of which mutual information and active units are taken, at the cost of their square; 0: "
         "neither (updates=encoder-first looks at 2,000 anyway)",
         minimum=0,
     )
-    alarm_rate: float = option(
+    collapse_threshold: float = option(
         0.1, "nats of validation rate under which a collapsed posterior is warned of; 0: never", minimum=0
     )
     log_every: int = option(100, "steps between lines of metrics.jsonl", minimum=1)
@@ -72,7 +74,7 @@ class TrainOptions:
     )
     init: str = option("", "run folder to take the weights of matching names from; none if empty")
     init_side: str = option("all", "which weights to take from it", choices=("all", "generative", "inference"))
-    keep: int = option(2, "newest checkpoints kept, beside the best", minimum=2)
+    keep_checkpoints: int = option(2, "newest checkpoints kept, beside the best", minimum=2)
     seed: int = option(0, "seed of the weights, the batches and the noise", minimum=0, maximum=2**31 - 1)
     threads: int | None = option(None, "torch threads; none chooses by the processors at hand", minimum=1)
     device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one")
