@@ -90,7 +90,7 @@ def fit(
     keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
     layers = () if config is None else (layer_of_file(Path(config)),)
     with warnings.catch_warnings():
-        if console is not None and console.quiet:
+        if quiet:
             warnings.simplefilter("ignore", RenamedSetting)
         resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
     if data is not None:
