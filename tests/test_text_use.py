@@ -11,7 +11,6 @@ import torch
 
 from lambent import fit, load
 from lambent.cli.app import run as command
-from lambent.cli.text import evaluation_text
 from lambent.data import DataOptions, from_texts
 from lambent.errors import CombinationError, ConfigError, DataError
 from lambent.evaluation import evaluate as facts
@@ -102,7 +101,7 @@ def test_bits_per_symbol_are_all_bits_over_all_symbols(run):
     nats = -found.best[1].value * found.n
     assert found.bits_per_dim == pytest.approx(nats / math.log(2) / sum(counts), rel=1e-12)
     assert found.to_dict()["symbols"] == pytest.approx(sum(counts) / found.n)
-    text = evaluation_text(found)
+    text = str(found)
     assert f"bits/symbol      {found.bits_per_dim:.5f}" in text
     assert "bits/dim" not in text
 
@@ -122,7 +121,7 @@ def test_a_density_is_scored_exactly(blocks):
     "fault", [lambda run, view: None, lambda run, view: torch.full((len(view),), LENGTH)], ids=["none", "padding too"]
 )
 def test_the_loop_catches_a_wrong_denominator(sentences, monkeypatch, fault):
-    monkeypatch.setattr(facts, "_counts", fault)
+    monkeypatch.setattr(facts, "_symbol_counts", fault)
     with pytest.raises((AssertionError, TypeError)):
         test_bits_per_symbol_are_all_bits_over_all_symbols(sentences)
 

@@ -10,7 +10,6 @@ import torch
 import lambent
 import lambent.evaluation.bounds as module
 import lambent.runs.hierarchy as levels
-from lambent.cli.text import evaluation_text
 from lambent.distributions import Normal, StandardNormal
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
@@ -166,7 +165,7 @@ def test_the_parts_of_a_bound_without_weights_add_up_in_bits():
     assert list(parts) == ["levels", "end", "distortion"]
     assert sum(parts.values()) == pytest.approx(summary.bits_per_dim, rel=1e-12)
     assert parts["end"] == pytest.approx(2.0 / (3 * math.log(2)), rel=1e-12)
-    assert f"from elbo: levels {parts['levels']:.5f} + end {parts['end']:.5f}" in evaluation_text(summary)
+    assert f"from elbo: levels {parts['levels']:.5f} + end {parts['end']:.5f}" in str(summary)
     assert summarise(evaluated(RateOnly(), x), nats, latents).parts_in_bits is None
     assert summarise(evaluated(chain(), x), bits, latents).parts_in_bits is None  # the IWAE bound is better
 
@@ -189,8 +188,8 @@ def test_an_evaluation_tells_rate_and_active_units_of_each_level():
     assert [level["active_units"] for level in table.values()] == [1, 0, 1, 1]
     assert {level["kind"] for level in table.values()} == {"not a bound"}  # of log p(x), as the ELBO beside it is
     assert summary.rate.kind == summary.distortion.kind == "not a bound"
-    assert f"rate z2 {summary.rates['z2'].value:.4f}" in " ".join(evaluation_text(summary).split())
-    assert evaluation_text(summary).count("units active)") == 4
+    assert f"rate z2 {summary.rates['z2'].value:.4f}" in " ".join(str(summary).split())
+    assert str(summary).count("units active)") == 4
 
 
 def test_a_lower_level_of_a_chain_may_cost_nothing_and_is_not_called_idle_for_it():

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lambent import fit
-from lambent.cli.text import evaluation_text
 from lambent.draws import Detached
+from lambent.evaluation.evaluate import unit_rates_of_all
 from lambent.report import write_report
 from lambent.report.latents import dimension_rates
 from lambent.report.material import gather
@@ -39,14 +39,14 @@ def drawn(held):
 
 def test_units_are_counted_by_their_rates_and_said_to_be(held, tmp_path):
     found = held.run.evaluate(samples=2)
-    rates = held.run.unit_rates(held.view)
+    rates = unit_rates_of_all(held.run.model, held.view)
     counts = {name: int((rate > 0.01).sum()) for name, rate in rates.items()}
     assert {name: active for name, (active, _) in found.units.items()} == counts
     assert found.active_units == sum(counts.values()) < found.latent
     told = json.loads(json.dumps(found.to_dict()))
     assert told["active_units_by"] == "rate"
     assert {level["active_units_by"] for level in told["rates"].values()} == {"rate"}
-    assert f"{found.active_units} of {found.latent}  (rate above 0.01 nats)" in evaluation_text(found)
+    assert f"{found.active_units} of {found.latent}  (rate above 0.01 nats)" in str(found)
     valid = [row["valid"] for row in held.run.history if "valid" in row][-1]
     assert valid["active_units_by"] == "rate"
     held.run.record(found)

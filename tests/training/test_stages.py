@@ -8,7 +8,6 @@ import torch
 from listening import Heard, fit_heard
 
 from lambent import fit, load
-from lambent.cli.text import evaluation_text
 from lambent.config.rules import biases
 from lambent.errors import CombinationError, ConfigError
 from lambent.recipes import configure
@@ -208,7 +207,7 @@ def test_what_is_said_of_a_stage_is_true_of_it():
 
 def test_what_evaluate_prints_of_codes_has_no_second_name_for_the_bound_and_no_units(folder):
     found = load(folder).evaluate("digits")
-    text = evaluation_text(found)
+    text = str(found)
     assert "IWAE" not in text
     assert "active units" not in text
     assert f"{found.bits_per_dim:.5f} ± {found.to_dict()['bits_per_dim_se']:.5f}  (from elbo)" in text

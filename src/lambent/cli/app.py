@@ -125,7 +125,6 @@ def evaluate(
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
 ) -> None:
     """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
-    from lambent.cli.text import evaluation_text
     from lambent.runs.run import load
     from lambent.training.engine import start_engine
 
@@ -136,7 +135,7 @@ def evaluate(
         found = opened.evaluate(data, engine=engine, **settings)
         if engine.leader:
             opened.record(found)
-            print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else evaluation_text(found))
+            print(json.dumps(found.to_dict(), indent=1, allow_nan=False) if json_ else str(found))
     finally:
         engine.stop()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from lambent.cli.text import evaluation_text
 from lambent.errors import ConfigError
 from lambent.runs.export import write_samples
 from lambent.runs.fit import fit
@@ -42,7 +41,7 @@ def demo(out: Path) -> None:
     print(f"Measuring on the 360 test images with K = {SAMPLES} importance samples each.")
     found = run.evaluate(samples=SAMPLES)
     run.record(found)
-    print(evaluation_text(found))
+    print(found)
     shown = [_report(run, folder / "report.html"), _samples(run, folder / "samples" / "samples.png")]
     print("\n".join([*shown, "", "Next:", *next_steps(folder)]))
 

@@ -14,6 +14,7 @@ from lambent.evaluation.active_units import active_by_level, active_units, count
 from lambent.evaluation.bounds import Bounds
 from lambent.evaluation.mutual_information import Information
 from lambent.evaluation.per_example import each_of
+from lambent.evaluation.table import evaluation_text
 from lambent.trace import Kind
 
 
@@ -76,9 +77,9 @@ def scored(values: Tensor, counts: Tensor) -> Scored:
     return Scored(mean, off.std().item() / math.sqrt(len(off)) / mean if len(off) > 1 else math.nan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
-    """What is known of a model on a data set.
+    """What is known of a model on a data set; printed, it is the table of `lambent evaluate`.
 
     Attributes:
         data: The data set's name.
@@ -138,7 +139,14 @@ class Evaluation:
     estimated: bool = False
     precision: str = "float32"
     uneven: float = 0.0
-    each: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    each: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+
+    def __str__(self) -> str:
+        return evaluation_text(self)
+
+    def __repr__(self) -> str:
+        name, estimate = self.best
+        return f"<Evaluation of {self.data}: {self.n} examples, {name} {estimate.value:.4f} nats ({estimate.kind})>"
 
     @property
     def units_by(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lambent.draws import Detached
 from lambent.evaluation.active_units import LEAST_RATE, THRESHOLD, counted_by, in_use, level_sizes
+from lambent.evaluation.evaluate import first_trace, unit_rates_of_all
 from lambent.priors import StandardNormalPrior
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.material import Held
@@ -212,7 +213,7 @@ def units(held: Held) -> Panel:
 
 def _active(held: Held) -> tuple[Tensor, str]:
     """Which dimensions are active, (latents,), and by what."""
-    sizes, rates = level_sizes(held.run.glimpse(held.view)), held.run.unit_rates(held.view)
+    sizes, rates = level_sizes(first_trace(held.run.model, held.view)), unit_rates_of_all(held.run.model, held.view)
     by_mean, by_rate = f"variance of the posterior mean > {THRESHOLD}", f"rate > {LEAST_RATE} nats"
     how = {"mean": by_mean, "rate": by_rate, "rate or mean": f"{by_rate}, or where it has no dimensions {by_mean}"}
     return torch.cat(list(in_use(held.means, sizes, rates).values())), how[counted_by(sizes, rates)]

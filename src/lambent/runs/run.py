@@ -26,12 +26,9 @@ from lambent.data.view import CHUNK
 from lambent.distributions import central, sample
 from lambent.draws import Ancestral, Detached, Draw, Held, Mode
 from lambent.errors import ConfigError, ShapeError
-from lambent.evaluation.active_units import posterior_means, rated, unit_rates
-from lambent.evaluation.bounds import bounds
-from lambent.evaluation.evaluate import data_facts, exact, latent_facts
-from lambent.evaluation.low_precision import require_even, roughened
+from lambent.evaluation.evaluate import evaluate, means_of_all
 from lambent.evaluation.per_example import as_npz
-from lambent.evaluation.summary import Evaluation, summarise
+from lambent.evaluation.summary import Evaluation
 from lambent.models import LatentModel
 from lambent.models.diffusion.model import ancestral
 from lambent.networks import UserDecoder, UserEncoder
@@ -42,7 +39,6 @@ from lambent.storage import checkpoint
 from lambent.storage.files import atomic_write
 from lambent.storage.metrics import read_metrics
 from lambent.storage.run_folder import RunFolder
-from lambent.trace import Trace
 from lambent.training.engine import Engine, choose_device, choose_threads
 
 
@@ -124,26 +120,16 @@ class Run:
             ConfigError: less than one sample, or a precision that there is nothing to compute in.
             NumericsError: a precision in which p(x|z) is too far off for a tight bound.
         """
-        if samples < 1:
-            raise ConfigError(f"samples={samples}: expected at least 1")
-        engine = engine or Engine(self.device)
-        prepared = self.prepare(data)
-        samples = 1 if self.config.posterior.deterministic else samples
-        found = bounds(
-            roughened(self.model, precision, samples),
-            prepared.slice,
-            len(prepared),
-            samples=samples,
-            seed=seed,
+        return evaluate(
+            self.model,
+            self.prepare(data),
             draw=self.draw,
-            device=self.device,
+            samples=1 if samples > 1 and self.config.posterior.deterministic else samples,
+            seed=seed,
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
-            share=(engine.rank, engine.world),
-        ).summed(engine.sum)
-        facts = data_facts(self, prepared), latent_facts(self, prepared, seed)
-        evaluation = summarise(found, *facts, exact(self.model, prepared), seed)
-        require_even(precision, evaluation.uneven)
-        return evaluation
+            precision=precision,
+            processes=engine,
+        )
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""
@@ -157,25 +143,9 @@ class Run:
         draw: Draw = self.config.draw.evaluating()
         return draw
 
-    def unit_rates(self, prepared: View, seed: int = 0) -> dict[str, Tensor]:
-        """Mean rate of each latent, (latents,) nats, on the levels whose active units are counted by it."""
-        if not rated(self.glimpse(prepared)):
-            return {}
-        generator = torch.Generator(self.device).manual_seed(mix(seed, 8))
-        return unit_rates(self.model, prepared.batches(), generator)
-
-    @torch.inference_mode()
-    def glimpse(self, prepared: View) -> Trace:
-        """The trace of the first example, at the modes of q."""
-        x, condition = prepared.slice(0, 1)
-        trace: Trace = self.model(x, Mode(), condition)
-        return trace
-
-    @torch.inference_mode()
     def posterior_means(self, prepared: View) -> Tensor:
         """E_q[z] of all levels side by side, (N, latents); a level is inferred from the mode of the one below."""
-        traces = [self.model(x, Mode(), condition) for x, condition in prepared.batches()]
-        return torch.cat([posterior_means(trace) for trace in traces])
+        return means_of_all(self.model, prepared)
 
     @torch.inference_mode()
     def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
