@@ -40,8 +40,8 @@ CONTENDERS = (
     Contender("warm-up", ("rate=warm-up", "rate.steps={half}")),
     Contender("free-bits", ("rate=free-bits", "rate.nats=0.1")),
     Contender(
-        "encoder-first",
-        ("updates=encoder-first", "updates.window=5", "updates.inner_steps=15", "updates.measure_every=50"),
+        "aggressive-encoder",
+        ("schedule=aggressive-encoder", "schedule.window=5", "schedule.inner_steps=15", "schedule.measure_every=50"),
     ),
     Contender("words-dropped", ("decoder.input_dropout=0.5",)),
     Contender(

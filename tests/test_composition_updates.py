@@ -17,13 +17,13 @@ from lambent.training.engine import Engine
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
-from lambent.training.schedule import Alternate, EncoderFirst
+from lambent.training.schedule import AggressiveEncoder, AlternatingUpdates
 from test_composition import B, built, config_of, legal
 
 STEPS = 6
 UPDATES = {
-    "alternate": Alternate(),
-    "encoder-first": EncoderFirst(window=2, inner_steps=2),
+    "alternating": AlternatingUpdates(),
+    "aggressive-encoder": AggressiveEncoder(window=2, inner_steps=2),
 }
 SIDES = ("generative", "inference")
 
@@ -96,7 +96,7 @@ def moves(config):
         engine,
         lambda m: Validation(0.0, 0.0, "lower bound", 0.0, 0.0, B),
         watch,
-        config.updates,
+        config.schedule,
         lambda m: information(m, lambda a, b: (x[a:b], None), B, seed=0, device=engine.device),
     )
     trainer.run()
@@ -105,8 +105,8 @@ def moves(config):
 
 
 TURNS = {
-    "alternate": [{"generative"}, {"inference"}] * (STEPS // 2),
-    "encoder-first": [{"inference"}, {"inference"}, {"generative"}],  # then the first measure is made
+    "alternating": [{"generative"}, {"inference"}] * (STEPS // 2),
+    "aggressive-encoder": [{"inference"}, {"inference"}, {"generative"}],  # then the first measure is made
 }
 
 
@@ -114,7 +114,7 @@ def said_against(config):
     """None where the combination is legal, else what is said against it."""
     try:
         check(config)
-        if config.updates.closed_form:
+        if config.schedule.closed_form:
             maximiser(built(config, "normal")[0])
     except CombinationError as error:
         return str(error)
@@ -122,13 +122,13 @@ def said_against(config):
 
 
 def of(names, name):
-    return dataclasses.replace(config_of(**names), updates=UPDATES.get(name, registry.find("updates", name)()))
+    return dataclasses.replace(config_of(**names), schedule=UPDATES.get(name, registry.find("schedule", name)()))
 
 
 @functools.cache
 def together():
     """What moves at all in each system."""
-    return [(names, moves(of(names, "together"))) for names in systems()]
+    return [(names, moves(of(names, "joint"))) for names in systems()]
 
 
 def test_together_moves_the_same_at_every_step():
@@ -138,24 +138,24 @@ def test_together_moves_the_same_at_every_step():
     assert sum(moved[0] >= set(SIDES) for _, moved in together()) >= 50
 
 
-@pytest.mark.parametrize("name", ["alternate", "encoder-first"])
+@pytest.mark.parametrize("name", ["alternating", "aggressive-encoder"])
 def test_each_system_moves_the_side_whose_turn_it_is_and_critics_always(name):
     tried, refused = 0, 0
     for names, moved in together():
         config, whole = of(names, name), moved[0]
         said = said_against(config)
         if said is not None:
-            assert f"updates={name}" in said, said
+            assert f"schedule={name}" in said, said
             assert "; use " in said, said
             refused += 1
             continue
-        if config.updates.informed and names["prior"] == "conditional-normal":
+        if config.schedule.informed and names["prior"] == "conditional-normal":
             continue
         assert whole >= set(SIDES), f"{names}: a side never moves, and should be refused its turn"
         for turn, found in zip(TURNS[name], moves(config), strict=False):
             assert found == turn | (whole - set(SIDES)), f"{names}: {found} moved, and it was the turn of {turn}"
         tried += 1
-    print(f"updates={name}: {tried} systems, {refused} refused")
+    print(f"schedule={name}: {tried} systems, {refused} refused")
     assert tried >= 20
     assert refused > 0
 
@@ -166,7 +166,7 @@ def test_em_solves_what_has_a_closed_form_and_refuses_the_rest_by_name():
         config = of(names, "em")
         said = said_against(config)
         if said is not None:
-            assert "updates=em" in said, said
+            assert "schedule=em" in said, said
             assert "; use " in said, said
             continue
         assert all(found == {"generative"} for found in moves(config)[:2])

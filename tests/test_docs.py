@@ -33,7 +33,7 @@ def test_the_prior_that_the_guide_adds_trains_and_is_bounded(tmp_path, monkeypat
 def test_the_page_of_systems_lists_every_recipe_and_part():
     text = (ROOT / "docs/systems.md").read_text()
     missing = [name for name in lambent.recipe_names() if f"`{name}`" not in text]
-    for kind in ("prior", "posterior", "likelihood", "objective", "rate", "draw", "updates", "encoder"):
+    for kind in ("prior", "posterior", "likelihood", "objective", "rate", "draw", "schedule", "encoder"):
         missing += [f"{kind} {name}" for name in registry.names(kind) if f"`{name}`" not in text]
     assert not missing
 

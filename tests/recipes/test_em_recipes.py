@@ -41,5 +41,5 @@ def test_ppca_ends_at_the_closed_form(digits):
 
 def test_what_em_cannot_do_is_refused(digits):
     for tokens, error in ((("decoder=mlp",), CombinationError), (("batch_size=100",), ConfigError)):
-        with pytest.raises(error, match="updates=em"):
+        with pytest.raises(error, match="schedule=em"):
             lambent.fit("em-ppca", digits, valid=digits, latent=2, epochs=1, tokens=tokens, quiet=True)

@@ -367,9 +367,9 @@ def test_advice_is_of_settings_that_exist_here_and_of_models_that_can_be_built(r
 
 def test_remedies_in_force_are_not_advised_and_a_rate_charged_too_often_is_named():
     names = [remedy.name for remedy in remedies(configure("vae"), 1000)]
-    assert {"warm-up", "free bits", "encoder first"} <= set(names)
+    assert {"warm-up", "free bits", "aggressive encoder"} <= set(names)
     assert "warm-up" not in [r.name for r in remedies(configure("vae", tokens=["rate=warm-up"]), 1000)]
-    assert "encoder first" not in [r.name for r in remedies(configure("lagging-vae"), 1000)]
+    assert "aggressive encoder" not in [r.name for r in remedies(configure("lagging-vae"), 1000)]
     assert remedies(configure("beta-vae"), 1000)[0].tokens == ("rate=sum",)
     assert not remedies_module.possible(configure("vae"), Remedy("nonsense", ("decoder.receptive=5",)))
     assert not remedies_module.possible(configure("vae"), Remedy("nonsense", ("posterior=delta", "objective=iwae")))
@@ -421,10 +421,10 @@ def test_the_encoder_that_leads_and_the_panel_measure_once(monkeypatch):
     calls = []
     real = measured.of_posteriors
     monkeypatch.setattr(measured, "of_posteriors", lambda *a: calls.append(1) or real(*a))
-    leading = {"updates": "encoder-first", "window": 1, "inner_steps": 1, "measure_every": 1, "batch_size": 45}
+    leading = {"schedule": "aggressive-encoder", "window": 1, "inner_steps": 1, "measure_every": 1, "batch_size": 45}
     run = trained(epochs=3, log_every=1, monitor_examples=50, **REAL, **leading)
     tries, together = 2, [row for row in rows(run) if row["valid"]["mutual_information"] is not None]
-    outer = [row["updates"] for row in run.history if "updates" in row]
+    outer = [row["schedule"] for row in run.history if "schedule" in row]
     measures = max(phase["generative"] for phase in outer)
     coincide = sum(row["step"] % 2 == 0 and row["step"] / 2 <= measures for row in together)
     assert coincide >= 1
@@ -432,7 +432,7 @@ def test_the_encoder_that_leads_and_the_panel_measure_once(monkeypatch):
     shared = next(row for row in together if row["step"] % 2 == 0 and row["step"] / 2 <= measures)
     view = run.prepare()
     assert shared["valid"]["examples"] == len(view)
-    told = next(r["updates"] for r in run.history if "updates" in r and r["step"] == shared["step"])
+    told = next(r["schedule"] for r in run.history if "schedule" in r and r["step"] == shared["step"])
     assert shared["valid"]["mutual_information"] <= told["information"] + 1e-12
 
 

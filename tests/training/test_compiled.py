@@ -122,7 +122,7 @@ def test_what_torch_cannot_compile_is_refused(monkeypatch):
     [
         ("nvil", "doesn't go with draw=score"),
         ("iwae-dreg", "doesn't go with draw=dreg"),
-        ("em-ppca", "updates=em has no gradient steps"),
+        ("em-ppca", "schedule=em has no gradient steps"),
         ("vq-vae-ema", "train.compile=true"),
     ],
 )

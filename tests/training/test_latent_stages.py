@@ -25,7 +25,7 @@ PRIORS = {
 
 def fitted(out, prior, **settings):
     given = {**SMALL, **PRIORS[prior], **settings}
-    return fit("vae", "digits", out=out, prior=prior, updates="stages", epochs=2, autoencoder_epochs=3, **given)
+    return fit("vae", "digits", out=out, prior=prior, schedule="two-stage", epochs=2, autoencoder_epochs=3, **given)
 
 
 @pytest.fixture(scope="module", params=PRIORS)
@@ -94,7 +94,7 @@ def test_latents_on_a_ring_cost_fewer_nats_under_a_learned_prior(prior, tmp_path
     settings = {**SMALL, "latent": 2, "rate": "beta", "rate__beta": 0.05, "sigma": 0.1, "lr": 5e-3}
     own = {"latent-diffusion": {"prior__width": 32, "prior__blocks": 2}}.get(prior, {"prior__kind": "spline"})
     out, data = tmp_path / "run", {"data__scale": "none", "validate_every": 20, "checkpoint_every": 1000}
-    stages = {"updates": "stages", "autoencoder_epochs": 20, "epochs": 25}
+    stages = {"schedule": "two-stage", "autoencoder_epochs": 20, "epochs": 25}
     second = fit("gaussian-vae", ring(1000, 0), out=out, prior=prior, **{**settings, **own, **data, **stages})
     x = torch.from_numpy(ring(1000, 1))
     elbos = [
@@ -109,7 +109,7 @@ def test_latents_on_a_ring_cost_fewer_nats_under_a_learned_prior(prior, tmp_path
 
 
 def test_a_prior_alone_is_charged_what_it_costs_whatever_the_rate_function():
-    config = configure("vae", tokens=("prior=mixture", "updates=stages", "rate=beta"))
+    config = configure("vae", tokens=("prior=mixture", "schedule=two-stage", "rate=beta"))
     first, second = stages_of(config)
     assert (objective_of(first).rate.beta, type(objective_of(second).rate).__name__) == (4.0, "SumOfRates")
     assert stages_of(second) == (first, second), "what a run records gives its two stages again"
@@ -117,11 +117,13 @@ def test_a_prior_alone_is_charged_what_it_costs_whatever_the_rate_function():
 
 def test_what_the_first_stage_is_trained_under():
     def of(*tokens):
-        return [type(stage.prior).__name__ for stage in stages_of(configure("vae", tokens=("updates=stages", *tokens)))]
+        return [
+            type(stage.prior).__name__ for stage in stages_of(configure("vae", tokens=("schedule=two-stage", *tokens)))
+        ]
 
     assert of("prior=latent-diffusion") == ["NormalPrior", "LatentDiffusion"]
-    assert of("prior=latent-diffusion", "updates.autoencoder_prior=mixture") == ["MixturePrior", "LatentDiffusion"]
-    assert of("prior=mixture", "updates.autoencoder_prior=mixture") == ["MixturePrior"]
+    assert of("prior=latent-diffusion", "schedule.autoencoder_prior=mixture") == ["MixturePrior", "LatentDiffusion"]
+    assert of("prior=mixture", "schedule.autoencoder_prior=mixture") == ["MixturePrior"]
     assert of("prior=normal") == ["NormalPrior"]
     assert of("prior=ar1") == ["AR1PriorSettings"]
 
@@ -130,8 +132,8 @@ def test_what_the_first_stage_is_trained_under():
     ("said", "settings"),
     [
         ("prior=diffusion with posterior=normal: .* use prior=latent-diffusion", {"prior": "diffusion"}),
-        ("prior='nothing' is not known", {"prior": "mixture", "updates__autoencoder_prior": "nothing"}),
-        ("against continuous latents", {"prior": "mixture", "updates__autoencoder_prior": "uniform"}),
+        ("prior='nothing' is not known", {"prior": "mixture", "schedule__autoencoder_prior": "nothing"}),
+        ("against continuous latents", {"prior": "mixture", "schedule__autoencoder_prior": "uniform"}),
         ("objective=iwae with prior=latent-diffusion", {"objective": "iwae", "samples": 2}),
     ],
 )
@@ -142,13 +144,13 @@ def test_what_can_not_be_is_refused_before_the_first_step(said, settings, tmp_pa
             "digits",
             out=tmp_path / "run",
             quiet=True,
-            **{"updates": "stages", "prior": "latent-diffusion", **settings},
+            **{"schedule": "two-stage", "prior": "latent-diffusion", **settings},
         )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_frozen_autoencoder_must_come_from_somewhere_and_fit(run, tmp_path):
-    with pytest.raises(ConfigError, match=r"train\.init=RUN.*or updates=stages"):
+    with pytest.raises(ConfigError, match=r"train\.init=RUN.*or schedule=two-stage"):
         fit("vae", "digits", prior="mixture", freeze="autoencoder", **SMALL)
     init = str(run[1].folder.path / "autoencoder")
     other = fit("vae", "digits", prior="mixture", freeze="autoencoder", init=init, epochs=1, **SMALL)
@@ -169,7 +171,7 @@ def test_a_frozen_autoencoder_must_come_from_somewhere_and_fit(run, tmp_path):
 @pytest.mark.parametrize("model", ["chain", "ladder"])
 def test_the_top_prior_of_several_levels_learns_by_itself_too(model, tmp_path):
     settings = {**SMALL, **PRIORS["mixture"], "model": model, "epochs": 1, "out": tmp_path / "run"}
-    second = fit("vae", "digits", prior="mixture", updates="stages", **settings).model.state_dict()
+    second = fit("vae", "digits", prior="mixture", schedule="two-stage", **settings).model.state_dict()
     first = load(tmp_path / "run" / "autoencoder").model.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert {name for name in second if name not in first} == {"prior.logits", "prior.loc", "prior.raw_scale"}

@@ -19,7 +19,7 @@ from lambent.shapes import Shapes
 from lambent.training import gradients, loop
 from lambent.training.gradients import FEWEST, WINDOW, outlying
 from lambent.training.progress import Progress
-from lambent.training.schedule import Alternate
+from lambent.training.schedule import AlternatingUpdates
 
 STEPS = 240
 
@@ -158,10 +158,10 @@ def test_the_norm_is_that_before_clipping_and_of_all_groups():
 
 def test_sides_that_take_turns_are_judged_each_by_its_own():
     """The generative side's gradient 1000 times as long as the other's, one step in four: no step is left out."""
-    turns = Alternate(generative=1, inference=3)
+    turns = AlternatingUpdates(generative=1, inference=3)
     own = dict.fromkeys(range(0, STEPS, 4), 1000.0)
     run = trainer_of(model(), Faulty(gradients=own), rows(), steps=STEPS, lr=1e-3, grad_spike_factor=10.0)
-    run.updates = turns
+    run.schedule = turns
     run.run()
     assert left_out(run) == []
     assert {side: len(norms) for side, norms in run.progress.norms.items()} == {"inference": 60, "generative": 100}

@@ -92,8 +92,8 @@ def test_codes_found_in_a_step_are_the_nearest_of_its_outputs():
 
 
 def test_equations_that_are_solved_take_no_bfloat16():
-    with pytest.raises(CombinationError, match=r"updates=em with train\.precision=bfloat16.*use train\.precision"):
-        configure("ppca", tokens=("updates=em", "precision=bfloat16"))
+    with pytest.raises(CombinationError, match=r"schedule=em with train\.precision=bfloat16.*use train\.precision"):
+        configure("ppca", tokens=("schedule=em", "precision=bfloat16"))
 
 
 def test_densities_in_16_bits_are_caught(monkeypatch):

@@ -20,7 +20,7 @@ SETTINGS = (
     "latent=3 hidden=[32] train.steps=400 batch_size=50 ema=500 rate=warm-up rate.steps=150 lr_schedule=cosine "
     "warmup_steps=20 grad_clip=5 checkpoint_every=40 log_every=7 validate_every=2 threads=1"
 ).split()
-LEADING = "updates=encoder-first window=2 inner_steps=4 measure_every=8".split()
+LEADING = "schedule=aggressive-encoder window=2 inner_steps=4 measure_every=8".split()
 """The encoder leads for the first 160 of 400 steps."""
 
 
@@ -81,7 +81,7 @@ def test_a_killed_schedule_goes_on_in_the_middle_of_its_window(tmp_path):
     """Its running sums, turn and largest information are in the checkpoint: the same turns, to the same bytes."""
     whole = tmp_path / "whole"
     subprocess.run(command(whole, *LEADING), check=True, capture_output=True, timeout=240)
-    phases = [row["updates"] for row in read_metrics(whole / "metrics.jsonl") if "updates" in row]
+    phases = [row["schedule"] for row in read_metrics(whole / "metrics.jsonl") if "schedule" in row]
     assert phases[0]["leading"]
     assert not phases[-1]["leading"]
     assert len({phase.get("information") for phase in phases}) >= 3

@@ -178,15 +178,15 @@ def test_the_autoencoder_s_epochs_hold_against_steps():
 def test_how_many_stages_there_are():
     assert len(stages_of(configure("vq-vae"))) == 1
     assert len(stages_of(configure("vq-vae", tokens=("prior=pixelcnn",)))) == 2
-    assert len(stages_of(configure("vq-vae", tokens=("prior=pixelcnn", "updates=together")))) == 1
+    assert len(stages_of(configure("vq-vae", tokens=("prior=pixelcnn", "schedule=joint")))) == 1
     first, second = stages_of(configure("vq-vae", tokens=("prior=pixelcnn", "epochs=9", "autoencoder_epochs=4")))
     assert (first.train.epochs, second.train.epochs) == (4, 9)
     assert (first.train.freeze, second.train.freeze) == ("none", "autoencoder")
 
 
 def test_what_has_no_encoder_or_no_prior_to_learn_has_no_stages():
-    with pytest.raises(CombinationError, match="updates=stages with model=mixture"):
-        configure("gmm", tokens=("updates=stages",))
+    with pytest.raises(CombinationError, match="schedule=two-stage with model=mixture"):
+        configure("gmm", tokens=("schedule=two-stage",))
     with pytest.raises(CombinationError, match=r"train\.freeze=autoencoder with prior=normal: nothing would be left"):
         configure("vae", tokens=("train.freeze=autoencoder",))
 

@@ -17,7 +17,14 @@ from lambent.models import Mixture
 from lambent.storage.metrics import read_metrics
 from lambent.training.loop import Trainer
 from lambent.training.progress import Progress
-from lambent.training.schedule import Alternate, ClosedForm, EncoderFirst, Phase, Together, Updates
+from lambent.training.schedule import (
+    AggressiveEncoder,
+    AlternatingUpdates,
+    ClosedFormEM,
+    JointUpdates,
+    Phase,
+    UpdateSchedule,
+)
 
 
 class WholeOptimizer(Trainer):
@@ -63,7 +70,7 @@ def test_weight_decay_on_the_resting_side_would_be_caught(check):
 
 
 def test_an_encoder_first_that_moves_the_decoder_in_inner_steps_would_be_caught():
-    class Eager(EncoderFirst):
+    class Eager(AggressiveEncoder):
         def frozen_group(self, step, phase):
             return "inference" if phase.leading and phase.ready else None
 
@@ -77,7 +84,7 @@ def test_batch_norm_that_keeps_learning_on_the_frozen_side_would_be_caught(monke
         holds("generative")
 
 
-def algorithm_1(updates: EncoderFirst, bounds, informations, epoch):
+def algorithm_1(updates: AggressiveEncoder, bounds, informations, epoch):
     """He et al. 2019, algorithm 1, as nested loops: which side each step trains, "" for both."""
     bounds, informations, best, outer = iter(bounds), iter(informations), None, 0
     try:
@@ -110,7 +117,7 @@ def algorithm_1(updates: EncoderFirst, bounds, informations, epoch):
         return
 
 
-def played(updates: Updates, bounds, informations, epoch):
+def played(updates: UpdateSchedule, bounds, informations, epoch):
     """The turns that the schedule takes on the same numbers."""
     phase, told = Phase(), iter(informations)
     for step, bound in enumerate(bounds):
@@ -123,7 +130,7 @@ def played(updates: Updates, bounds, informations, epoch):
 
 def scripts(seed):
     chance = random.Random(seed)
-    updates = EncoderFirst(chance.randint(1, 4), chance.randint(1, 12), chance.choice([None, 1, 2, 5]))
+    updates = AggressiveEncoder(chance.randint(1, 4), chance.randint(1, 12), chance.choice([None, 1, 2, 5]))
     sizes = [chance.choice([12, 7]) for _ in range(400)]
     bounds = [(n * (chance.choice([0.0, 1.0, i / 40]) - 3.0), n) for i, n in enumerate(sizes)]
     informations = [chance.choice([0.2, 0.5]) + i / 5 for i in range(400)]
@@ -141,24 +148,24 @@ def test_the_state_machine_is_algorithm_1_on_scripted_bounds():
 
 
 def test_a_window_that_is_not_averaged_over_examples_would_be_caught(monkeypatch):
-    real = EncoderFirst.after
+    real = AggressiveEncoder.after
     monkeypatch.setattr(
-        EncoderFirst, "after", lambda self, phase, measured: real(self, phase, lambda: (measured()[0], 1))
+        AggressiveEncoder, "after", lambda self, phase, measured: real(self, phase, lambda: (measured()[0], 1))
     )
     assert any(list(algorithm_1(*script)) != list(played(*script)) for script in map(scripts, range(200)))
 
 
 def test_what_has_nothing_to_train_is_refused():
     with pytest.raises(CombinationError, match="inference side has nothing to train"):
-        trained(Alternate(), 1, freeze="inference")
+        trained(AlternatingUpdates(), 1, freeze="inference")
     still = model_of().requires_grad_(False)
     with pytest.raises(ConfigError, match="nothing is left to train"):
-        trained(Together(), 1, model=still)
+        trained(JointUpdates(), 1, model=still)
 
 
 def test_em_takes_the_whole_set_only():
-    with pytest.raises(CombinationError, match="updates=em"):
-        trained(ClosedForm(), 1)
+    with pytest.raises(CombinationError, match="schedule=em"):
+        trained(ClosedFormEM(), 1)
 
 
 def test_progress_survives_the_checkpoint():

@@ -20,7 +20,7 @@ from lambent.training.engine import Engine
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
-from lambent.training.schedule import Alternate, EncoderFirst, Together
+from lambent.training.schedule import AggressiveEncoder, AlternatingUpdates, JointUpdates
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 SIDES = ("generative", "inference")
@@ -128,7 +128,7 @@ def by_hand(turns, model, **options):
 def alternates(generative=2, inference=3, cls=Trainer):
     """The turns are as asked, exactly, and every value is that of the loop written out."""
     turns = ([("generative",)] * generative + [("inference",)] * inference) * 3
-    trainer, watch = trained(Alternate(generative, inference), len(turns), cls=cls)
+    trainer, watch = trained(AlternatingUpdates(generative, inference), len(turns), cls=cls)
     assert watch.moved == turns, watch.moved
     torch.manual_seed(1)
     expected = by_hand(turns, model_of(), weight_decay=0.1, lr=0.01)
@@ -137,7 +137,7 @@ def alternates(generative=2, inference=3, cls=Trainer):
 
 def together_is_plain(cls=Trainer):
     """Every group at every step, to the last bit."""
-    trainer, watch = trained(Together(), 8, cls=cls)
+    trainer, watch = trained(JointUpdates(), 8, cls=cls)
     assert watch.moved == [SIDES] * 8
     assert_same(by_hand([SIDES] * 8, model_of(), weight_decay=0.1, lr=0.01).state_dict(), trainer.model.state_dict())
 
@@ -145,7 +145,7 @@ def together_is_plain(cls=Trainer):
 def encoder_leads(updates=None):
     """Inner steps leave p as it is; the outer step leaves q as it is; once off, both move for good."""
     told = iter([0.5, 0.9, 0.7])
-    updates = updates or EncoderFirst(window=2, inner_steps=4, measure_every=2)
+    updates = updates or AggressiveEncoder(window=2, inner_steps=4, measure_every=2)
     trainer, watch = trained(updates, 60, information=lambda model: next(told))
     outer = [i for i, moved in enumerate(watch.moved) if moved == ("generative",)]
     assert len(outer) == 6, watch.moved
@@ -157,7 +157,7 @@ def encoder_leads(updates=None):
     assert not trainer.progress.phase.leading
     assert trainer.progress.phase.information == 0.9
     rows = [row for row in watch.rows if "train" in row]
-    assert rows[outer[-1]]["updates"] == {"leading": False, "generative": 6, "information": 0.9}
+    assert rows[outer[-1]]["schedule"] == {"leading": False, "generative": 6, "information": 0.9}
 
 
 def holds(side, cls=Trainer):
@@ -165,7 +165,7 @@ def holds(side, cls=Trainer):
     model = model_of(normalised=True)
     before = copy.deepcopy(model.state_dict())
     asked = [p.requires_grad for p in model.parameters()]
-    trainer, _ = trained(Together(), 7, model=model, cls=cls, freeze=side, ema=100.0)
+    trainer, _ = trained(JointUpdates(), 7, model=model, cls=cls, freeze=side, ema=100.0)
     part = {"generative": "likelihood", "inference": "posterior"}
     held = {n: v for n, v in before.items() if n.startswith(part[side])}
     free = {n for n in before if n not in held}

@@ -92,7 +92,7 @@ def fit(
     config: Annotated[Path | None, Parameter(help="TOML file of settings, such as another run's recipe.toml")] = None,
     valid: Annotated[str | None, Parameter(help="validation source; else a part of the data is held out")] = None,
     latent: Annotated[int | None, Parameter(help="latent dimensions, or states")] = None,
-    prior: Annotated[str | None, Parameter(help="the prior; updates=stages learns it in a second stage")] = None,
+    prior: Annotated[str | None, Parameter(help="the prior; schedule=two-stage learns it in a second stage")] = None,
     epochs: Annotated[int | None, Parameter(help="passes over the training set")] = None,
     batch_size: Annotated[int | None, Parameter(help="examples a step, over all processes")] = None,
     seed: Annotated[int | None, Parameter(help="of weights, batches and noise")] = None,

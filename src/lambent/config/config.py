@@ -23,7 +23,7 @@ from lambent.posteriors import PosteriorSettings
 from lambent.priors import PriorSettings
 from lambent.settings import build, nearest, options_of, registry, to_values
 from lambent.training.options import TrainOptions
-from lambent.training.schedule import Updates
+from lambent.training.schedule import UpdateSchedule
 
 Layer = Mapping[str, Mapping[str, Any]]
 
@@ -39,7 +39,7 @@ DEFAULT_NAMES = {
     "draw": "pathwise",
     "corruption": "none",
     "penalty": "none",
-    "updates": "together",
+    "schedule": "joint",
     "data": "data",
     "train": "train",
 }
@@ -67,7 +67,7 @@ class Config:
     draw: Any
     corruption: Any
     penalty: Any
-    updates: Updates
+    schedule: UpdateSchedule
     data: DataOptions
     train: TrainOptions
 

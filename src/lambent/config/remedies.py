@@ -30,7 +30,7 @@ class Remedy:
 REMEDIES = (
     Remedy("warm-up", ("rate=warm-up",), "Bowman et al. 2016; Sonderby et al. 2016"),
     Remedy("free bits", ("rate=free-bits",), "Kingma et al. 2016"),
-    Remedy("encoder first", ("updates=encoder-first",), "He et al. 2019"),
+    Remedy("aggressive encoder", ("schedule=aggressive-encoder",), "He et al. 2019"),
     Remedy("inputs dropped", ("decoder.input_dropout=0.3",), "Bowman et al. 2016"),
     Remedy("limited receptive field", ("decoder.receptive=5",), "Chen et al. 2017"),
     Remedy("fixed-κ vMF", ("posterior=von-mises-fisher", "prior=sphere"), "Davidson et al. 2018; Xu & Durrett 2018"),

@@ -14,7 +14,7 @@ from typing import Any
 from lambent.errors import ConfigError, RenamedSetting
 from lambent.settings import options_of, registry
 
-SECTIONS: dict[str, str] = {}
+SECTIONS = {"updates": "schedule"}
 
 PARTS = {
     "model": {"draw": "recurrent", "codes": "quantised", "joint": "discrete-continuous"},

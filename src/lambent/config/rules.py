@@ -251,8 +251,8 @@ def _enumerable(config: Config) -> None:
 
 
 def _compilable(config: Config) -> None:
-    if config.train.compile and config.updates.closed_form:
-        raise CombinationError("updates=em has no gradient steps to compile; use train.compile=false")
+    if config.train.compile and config.schedule.closed_form:
+        raise CombinationError("schedule=em has no gradient steps to compile; use train.compile=false")
     if config.train.compile and config.draw.learning not in ("path", "none") and config.model.latents:
         name = registry.name_of("draw", config.draw)
         raise CombinationError(

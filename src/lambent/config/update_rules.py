@@ -10,7 +10,7 @@ from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
 from lambent.training.schedule import GENERATIVE, INFERENCE
 
-TOGETHER = "use updates=together"
+TOGETHER = "use schedule=joint"
 
 
 def updated(config: Config) -> None:
@@ -23,7 +23,7 @@ def updated(config: Config) -> None:
     _sides_to_alternate(config)
     _prior_alone(config)
     _information(config)
-    if config.updates.closed_form:
+    if config.schedule.closed_form:
         _solved(config)
 
 
@@ -55,37 +55,37 @@ def _only_side(config: Config) -> str | None:
 
 
 def _sides_to_alternate(config: Config) -> None:
-    if not config.updates.two_sided:
+    if not config.schedule.two_sided:
         return
     if not config.model.amortised:
-        _refuse(config, "updates model", f"it has no encoder to take turns with; {TOGETHER}")
+        _refuse(config, "schedule model", f"it has no encoder to take turns with; {TOGETHER}")
     if _only_side(config):
-        _refuse(config, "updates objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
+        _refuse(config, "schedule objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
     if config.train.freeze != "none":
-        _refuse(config, "updates freeze", f"a frozen side has no turn; {TOGETHER}")
+        _refuse(config, "schedule freeze", f"a frozen side has no turn; {TOGETHER}")
 
 
 def _prior_alone(config: Config) -> None:
     """Two stages need an encoder to be frozen, and the second one a prior that learns, and from inferred latents."""
-    staged, alone = config.updates.staged, config.train.freeze == AUTOENCODER
+    staged, alone = config.schedule.staged, config.train.freeze == AUTOENCODER
     if staged and not config.model.amortised:
-        _refuse(config, "updates model", f"its stages need an encoder to freeze; {TOGETHER}")
+        _refuse(config, "schedule model", f"its stages need an encoder to freeze; {TOGETHER}")
     if alone and not config.prior.learns:
         _refuse(config, "freeze prior", "nothing would be left to train; use train.freeze=none")
     if (alone or staged) and isinstance(config.objective, Sleep):
-        _refuse(config, "updates objective", "the sleep phase teaches no prior; use objective=elbo")
+        _refuse(config, "schedule objective", "the sleep phase teaches no prior; use objective=elbo")
 
 
 def _information(config: Config) -> None:
-    if not config.updates.informed:
+    if not config.schedule.informed:
         return
     if not config.model.plain:
-        _refuse(config, "updates model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
+        _refuse(config, "schedule model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
     if config.posterior.deterministic:
-        _refuse(config, "updates posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
+        _refuse(config, "schedule posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
     for section in ("prior", "posterior"):
         if not getattr(config, section).normalised:
-            _refuse(config, f"updates {section}", f"no I_q(x;z) without a density; use {section}=normal")
+            _refuse(config, f"schedule {section}", f"no I_q(x;z) without a density; use {section}=normal")
 
 
 def _solved(config: Config) -> None:
@@ -95,13 +95,13 @@ def _solved(config: Config) -> None:
         ("penalty", NoPenalty, "none"),
     ):
         if not isinstance(getattr(config, section), kind):
-            _refuse(config, f"updates {section}", f"EM maximises the plain ELBO; use {section}={use}")
+            _refuse(config, f"schedule {section}", f"EM maximises the plain ELBO; use {section}={use}")
     if config.train.precision != "float32":
         raise CombinationError(
-            f"updates=em with train.precision={config.train.precision}: its equations are solved in full precision; "
+            f"schedule=em with train.precision={config.train.precision}: its equations are solved in full precision; "
             "use train.precision=float32"
         )
     if config.data.binarize == "dynamic":
         raise CombinationError(
-            "updates=em with data.binarize=dynamic: the data would change from step to step; use data.binarize=static"
+            "schedule=em with data.binarize=dynamic: the data would change from step to step; use data.binarize=static"
         )

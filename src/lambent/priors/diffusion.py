@@ -30,7 +30,7 @@ class LatentDiffusion(PriorSettings):
     """A diffusion in the space of latents (Vahdat et al. 2021, NeurIPS; Rombach et al. 2022, CVPR), by v-prediction.
 
     Latents are standardised first. The ELBO stays a bound, with an estimate of a bound on log p(z) in it, and has no
-    importance weights. Learned together with the encoder (updates=together), or for itself (updates=stages).
+    importance weights. Learned together with the encoder (schedule=joint), or for itself (schedule=two-stage).
     """
 
     estimated: ClassVar[bool] = True

@@ -10,7 +10,7 @@ def _by_em(name: str) -> Settings:
     """The model of the recipe ``name``, solved on the whole data at a time instead of descended."""
     (like,) = (recipe.settings for recipe in reparameterised.RECIPES if recipe.name == name)
     whole = {"batch_size": 10**9, "epochs": 100, "log_every": 1, "validate_every": 10}
-    return {**like, "updates": {"name": "em"}, "train": whole}
+    return {**like, "schedule": {"name": "em"}, "train": whole}
 
 
 RECIPES: tuple[Recipe, ...] = (
@@ -27,7 +27,7 @@ RECIPES: tuple[Recipe, ...] = (
         "lagging-vae",
         "VAE whose encoder is trained first at every step, until its information stops rising",
         "He, Spokoyny, Neubig & Berg-Kirkpatrick 2019, ICLR, algorithm 1",
-        {"data": {"binarize": "dynamic"}, "updates": {"name": "encoder-first"}},
+        {"data": {"binarize": "dynamic"}, "schedule": {"name": "aggressive-encoder"}},
     ),
     Recipe(
         "fixed-encoder",

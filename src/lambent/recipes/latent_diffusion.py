@@ -10,7 +10,7 @@ _STAGES: Settings = {
     "encoder": {"name": "conv"},
     "decoder": {"name": "conv"},
     "rate": {"name": "beta", "beta": 0.5},
-    "updates": {"name": "stages"},
+    "schedule": {"name": "two-stage"},
 }
 """An autoencoder that pays half its rate leaves a q(z) that a Normal doesn't fit and a diffusion does."""
 
@@ -25,7 +25,7 @@ RECIPES: tuple[Recipe, ...] = (
             "encoder": {"name": "conv", "channels": [64, 128, 256]},
             "decoder": {"name": "conv", "channels": [64, 128, 256]},
             "prior": {"name": "latent-diffusion", "width": 1024, "blocks": 12, "dropout": 0.1, "steps": 1000},
-            "updates": {"name": "stages", "autoencoder_epochs": 200},
+            "schedule": {"name": "two-stage", "autoencoder_epochs": 200},
             "train": {
                 "epochs": 1000,
                 "batch_size": 128,
@@ -49,7 +49,7 @@ RECIPES: tuple[Recipe, ...] = (
             "encoder": {"name": "conv", "channels": [16, 32]},
             "decoder": {"name": "conv", "channels": [16, 32]},
             "prior": {"name": "latent-diffusion", "width": 128, "blocks": 2},
-            "updates": {"name": "stages", "autoencoder_epochs": 15},
+            "schedule": {"name": "two-stage", "autoencoder_epochs": 15},
             "train": {"epochs": 25, "lr": 2e-3, "lr_schedule": "cosine", "ema": 20_000, "validate_every": 5},
         },
     ),

@@ -12,7 +12,7 @@ _CODES: Settings = {
     "decoder": {"name": "conv", "smallest": 7},
     "likelihood": {"name": "logistic-mixture"},
     "draw": {"name": "straight-through"},
-    "updates": {"name": "stages"},
+    "schedule": {"name": "two-stage"},
     "train": {"epochs": 50},
 }
 

@@ -236,7 +236,7 @@ def _train(
         job.engine,
         _validation(job),
         recorder,
-        job.config.updates,
+        job.config.schedule,
         information_of(job.config, job.run.model, job.valid, job.engine.device),
     )
     recorder.trainer = trainer
@@ -283,7 +283,7 @@ def _start_from_init(job: Job, console: Console, start: Run | None) -> None:
     elif train.freeze == AUTOENCODER:
         raise ConfigError(
             "train.freeze=autoencoder would hold an autoencoder of random weights; give train.init=RUN, a trained run, "
-            "or updates=stages, which trains it first"
+            "or schedule=two-stage, which trains it first"
         )
     elif train.freeze == INFERENCE and job.engine.leader:
         own = isinstance(job.config.encoder, UserEncoder)

@@ -43,7 +43,7 @@ def _panel(
     config: Config, model: LatentModel, valid: View, device: torch.device
 ) -> Callable[[LatentModel, float | None], dict[str, Any]] | None:
     most = config.train.monitor_examples
-    most = EXAMPLES if most and config.updates.informed else most  # so that it is measured once
+    most = EXAMPLES if most and config.schedule.informed else most  # so that it is measured once
     n = min(most, len(valid))
     if n < 2 or config.model.of_codes:  # an index's variance means nothing; the share of codes used says it
         return None
@@ -82,12 +82,12 @@ def _normalised(model: LatentModel, valid: View) -> bool:
 def information_of(
     config: Config, model: LatentModel, valid: View, device: torch.device
 ) -> Callable[[LatentModel], float] | None:
-    """I_q(x;z) on the validation set for updates that ask for it; tried once, to refuse models it isn't known of.
+    """I_q(x;z) on the validation set for schedules that ask for it; tried once, to refuse models it isn't known of.
 
     Raises:
         CombinationError: it isn't known of the model.
     """
-    if not config.updates.informed:
+    if not config.schedule.informed:
         return None
     seed, n = mix(config.train.seed, 7), min(EXAMPLES, len(valid))
     information(model, valid.spread(EXAMPLES), min(2, n), seed=seed, device=device)
@@ -103,7 +103,7 @@ def information(model: LatentModel, batch: Batch, n: int, *, seed: int, device: 
     found = measured(model, batch, min(n, EXAMPLES), seed=seed, device=device)
     if found is None:
         raise CombinationError(
-            "updates=encoder-first measures I_q(x;z), which is known of one level of latents with a density; "
-            "use updates=together"
+            "schedule=aggressive-encoder measures I_q(x;z), which is known of one level of latents with a density; "
+            "use schedule=joint"
         )
     return found.value

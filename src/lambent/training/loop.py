@@ -1,4 +1,4 @@
-"""The training loop: batches in, better weights out; what to do when lives in the objective and the updates.
+"""The training loop: batches in, better weights out; what to do when lives in the objective and the schedule.
 
 Every step's randomness is keyed by (seed, step, rank), so a run continued from a checkpoint needs no generator's state.
 """
@@ -34,7 +34,7 @@ from lambent.training.gradients import clipped, finite, gradients, norm_of, outl
 from lambent.training.learning_rate import learning_rate
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
-from lambent.training.schedule import SIDES, Together, Updates
+from lambent.training.schedule import SIDES, JointUpdates, UpdateSchedule
 
 STRETCH = 1000
 """Examples at a time where a step takes the whole training set."""
@@ -93,7 +93,7 @@ class Trainer:
     engine: Engine
     validate: Callable[[LatentModel], Validation]
     listener: Listener
-    updates: Updates = field(default_factory=Together)
+    schedule: UpdateSchedule = field(default_factory=JointUpdates)
     information: Callable[[LatentModel], float] | None = None
     watch: CollapseMonitor = field(default_factory=CollapseMonitor)
     progress: Progress = field(default_factory=Progress)
@@ -103,7 +103,7 @@ class Trainer:
         groups = {name: [p for p in params if id(p) not in held] for name, params in self.model.groups().items()}
         free = {name: [p for p in params if p.requires_grad] for name, params in groups.items() if params}
         self._require_sides(free)
-        if self.updates.closed_form:
+        if self.schedule.closed_form:
             require_closed_form(self.model, self.batches.steps_per_epoch, self.engine.world)
         self.groups = _grouped(free)
         self.active: dict[str | None, dict[str, list[nn.Parameter]]] = {
@@ -130,11 +130,11 @@ class Trainer:
             raise ConfigError(
                 f"nothing is left to train with train.freeze={self.options.freeze}; use train.freeze=none"
             )
-        for side in SIDES if self.updates.two_sided else ():
+        for side in SIDES if self.schedule.two_sided else ():
             if not free.get(side):
+                name = registry.name_of("schedule", self.schedule)
                 raise CombinationError(
-                    f"updates={registry.name_of('updates', self.updates)} takes turns, and the {side} side has nothing "
-                    "to train; use updates=together"
+                    f"schedule={name} takes turns, and the {side} side has nothing to train; use schedule=joint"
                 )
 
     @property
@@ -180,7 +180,7 @@ class Trainer:
         batch = self.batches.at(step)
         logged = (step + 1) % self.options.log_every == 0
         done = (
-            self._maximise(*batch, logged=logged) if self.updates.closed_form else self._descend(*batch, logged=logged)
+            self._maximise(*batch, logged=logged) if self.schedule.closed_form else self._descend(*batch, logged=logged)
         )
         progress.step = step + 1
         if logged:
@@ -192,7 +192,7 @@ class Trainer:
         with self._precision():
             estimate, trace, x = self._judged(x, condition, logged=logged)
         fraction = self.batches.fraction(step) if self.engine.world > 1 else 1.0
-        frozen_group = self.updates.frozen_group(step, self.progress.phase)
+        frozen_group = self.schedule.frozen_group(step, self.progress.phase)
         total = self._differentiate(estimate, fraction, self.active[frozen_group])
         measured = logged or self.options.grad_spike_factor is not None
         norm = float(norm_of(self.groups["all"])) if measured else math.nan
@@ -274,11 +274,11 @@ class Trainer:
             sums = self.engine.sum(torch.stack([total, total.new_tensor(float(examples))])).tolist()
             return sums[0], int(sums[1])
 
-        phase = self.updates.after(self.progress.phase, measured)
+        phase = self.schedule.after(self.progress.phase, measured)
         self._known = None
-        if self.information is not None and self.updates.due(phase, self.batches.steps_per_epoch):
+        if self.information is not None and self.schedule.due(phase, self.batches.steps_per_epoch):
             self._known = self.information(self.model)
-            phase = self.updates.with_information(phase, self._known)
+            phase = self.schedule.with_information(phase, self._known)
         self.progress.phase = phase
 
     def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
@@ -348,7 +348,7 @@ class Trainer:
             **terms.means(found, done.levels),
         }
         row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": done.norm}
-        row = {**row, **self.updates.report(progress.phase)}
+        row = {**row, **self.schedule.report(progress.phase)}
         outliers = {} if self.options.grad_spike_factor is None else {"outliers": progress.outliers}
         progress.offset = self.listener.record({**row, "skipped": progress.skipped, **outliers})
         progress.examples = 0

@@ -59,7 +59,7 @@ class TrainOptions:
     monitor_examples: int = option(
         500,
         "validation examples of which mutual information and active units are taken, at the cost of their square; 0: "
-        "neither (updates=encoder-first looks at 2,000 anyway)",
+        "neither (schedule=aggressive-encoder looks at 2,000 anyway)",
         minimum=0,
     )
     collapse_threshold: float = option(

@@ -28,7 +28,7 @@ class Phase:
         inner: Encoder steps since the last generative step.
         total: Sum of the bounds in the unfinished window, nats.
         examples: Examples in it.
-        last: Mean bound of the window before, nats (of `ClosedForm`: of the step before).
+        last: Mean bound of the window before, nats (of `ClosedFormEM`: of the step before).
         ready: The encoder has caught up: the next step is the generative side's.
         outer: Generative steps done while leading.
         information: The largest mutual information measured, nats.
@@ -44,7 +44,7 @@ class Phase:
     information: float | None = None
 
 
-class Updates:
+class UpdateSchedule:
     """Settings of a schedule; pure functions of the step and the `Phase`."""
 
     closed_form: ClassVar[bool] = False
@@ -77,21 +77,21 @@ class Updates:
         return {}
 
 
-@part("updates", "together")
+@part("schedule", "joint")
 @dataclass(frozen=True)
-class Together(Updates):
+class JointUpdates(UpdateSchedule):
     """Every group at every step."""
 
 
-@part("updates", "alternate")
+@part("schedule", "alternating")
 @dataclass(frozen=True)
-class Alternate(Updates):
+class AlternatingUpdates(UpdateSchedule):
     """Some steps of the generative side, then some of the inference side, and again.
 
     With an ELBO this is EM by gradients (Neal & Hinton 1998, eq. 11: M step, E step); with wake-sleep it is wake and
     sleep in turn.
 
-    >>> [Alternate(generative=2).frozen_group(step, Phase()) for step in range(4)]
+    >>> [AlternatingUpdates(generative=2).frozen_group(step, Phase()) for step in range(4)]
     ['inference', 'inference', 'generative', 'inference']
     """
 
@@ -104,9 +104,9 @@ class Alternate(Updates):
         return INFERENCE if step % (self.generative + self.inference) < self.generative else GENERATIVE
 
 
-@part("updates", "encoder-first")
+@part("schedule", "aggressive-encoder")
 @dataclass(frozen=True)
-class EncoderFirst(Updates):
+class AggressiveEncoder(UpdateSchedule):
     """The encoder alone until the bound stops rising, then one generative step (He et al. 2019, ICLR, algorithm 1).
 
     The bound is averaged over windows of encoder steps; one that is not above the window before ends the inner loop.
@@ -159,12 +159,12 @@ class EncoderFirst(Updates):
     def report(self, phase: Phase) -> dict[str, Any]:
         """Whether the encoder leads, its generative steps so far, and the mutual information measured last."""
         measured = {} if phase.information is None else {"information": phase.information}
-        return {"updates": {"leading": phase.leading, "generative": phase.outer, **measured}}
+        return {"schedule": {"leading": phase.leading, "generative": phase.outer, **measured}}
 
 
-@part("updates", "em")
+@part("schedule", "em")
 @dataclass(frozen=True)
-class ClosedForm(Updates):
+class ClosedFormEM(UpdateSchedule):
     """One EM iteration on the whole training set a step, both sides in closed form: no gradients, no optimiser.
 
     The mean log p(x) of the training set is held to its theorem: a step that lowers it is an error.
@@ -173,9 +173,9 @@ class ClosedForm(Updates):
     closed_form: ClassVar[bool] = True
 
 
-@part("updates", "stages")
+@part("schedule", "two-stage")
 @dataclass(frozen=True)
-class Stages(Updates):
+class TwoStage(UpdateSchedule):
     """The autoencoder first, under a simple prior; then the prior on draws of q(z|x), the autoencoder frozen.
 
     The first stage is a run of its own, in the folder ``autoencoder`` of the run, and is trained as the second is but

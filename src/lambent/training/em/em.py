@@ -49,7 +49,7 @@ def maximise(model: LatentModel, x: Tensor, condition: Tensor | None = None) -> 
     [-1.4189385332046727, -1.4189385332046727]
     """
     if condition is not None:
-        raise CombinationError("updates=em: closed-form M steps know no condition; use updates=together")
+        raise CombinationError("schedule=em: closed-form M steps know no condition; use schedule=joint")
     with torch.no_grad():
         return maximiser(model)(x)
 
@@ -65,7 +65,7 @@ def maximiser(model: LatentModel) -> Step:
     if isinstance(model, VAE):
         return LinearGaussianStep(model)
     raise CombinationError(
-        f"updates=em with {type(model).__name__}: no closed-form M step is known; use model=mixture, "
+        f"schedule=em with {type(model).__name__}: no closed-form M step is known; use model=mixture, "
         "or model=vae with linear decoder and likelihood=normal"
     )
 
@@ -119,11 +119,11 @@ def require_closed_form(model: LatentModel, steps_per_epoch: int, processes: int
     maximiser(model)
     if steps_per_epoch != 1:
         raise ConfigError(
-            f"updates=em: an epoch has {steps_per_epoch} batches, expected 1, as an EM step takes the whole training "
+            f"schedule=em: an epoch has {steps_per_epoch} batches, expected 1, as an EM step takes the whole training "
             "set; set train.batch_size to its size or more"
         )
     if processes != 1:
-        raise ConfigError(f"updates=em: found {processes} processes, expected 1; start it without torchrun")
+        raise ConfigError(f"schedule=em: found {processes} processes, expected 1; start it without torchrun")
 
 
 def em_step(model: LatentModel, x: Tensor, condition: Tensor | None, phase: Phase) -> tuple[Tensor, Phase]:

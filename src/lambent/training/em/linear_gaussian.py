@@ -111,13 +111,13 @@ def spread(weight: Tensor, covariance: Tensor) -> Tensor:
 def _likelihood(model: VAE) -> Any:
     prior, likelihood = model.prior, model.likelihood
     if not isinstance(prior, StandardNormalPrior):
-        raise CombinationError(f"updates=em with {type(prior).__name__}: no closed form; use prior=normal")
+        raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=normal")
     if not isinstance(likelihood, Likelihood) or not isinstance(likelihood.family, NormalFamily):
         found = type(getattr(likelihood, "family", likelihood)).__name__
-        raise CombinationError(f"updates=em with {found}: no exact posterior; use likelihood=normal, or model=mixture")
+        raise CombinationError(f"schedule=em with {found}: no exact posterior; use likelihood=normal, or model=mixture")
     if likelihood.family.scale == "element":
         raise CombinationError(
-            "updates=em with likelihood.scale=element: no exact posterior; use likelihood.scale=model (PPCA) or "
+            "schedule=em with likelihood.scale=element: no exact posterior; use likelihood.scale=model (PPCA) or "
             "dimension (factor analysis)"
         )
     require_affine(likelihood)
@@ -136,7 +136,7 @@ def _posterior(model: VAE) -> Any:
     )
     if not holds:
         raise CombinationError(
-            "updates=em of a linear-Gaussian model sets the exact posterior, affine in x with one covariance; "
+            "schedule=em of a linear-Gaussian model sets the exact posterior, affine in x with one covariance; "
             "use posterior=full-cov posterior.shared=true encoder=linear"
         )
     return posterior

@@ -92,11 +92,11 @@ class MixtureStep:
 def _parts(model: Mixture) -> tuple[CategoricalPrior, Any]:
     prior, likelihood = model.prior, model.likelihood
     if not isinstance(prior, CategoricalPrior):
-        raise CombinationError(f"updates=em with {type(prior).__name__}: no closed form; use prior=categorical")
+        raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=categorical")
     if not isinstance(likelihood, Likelihood) or type(likelihood.family) not in _FITS:
         found = type(getattr(likelihood, "family", likelihood)).__name__
         raise CombinationError(
-            f"updates=em with {found}: no closed-form M step; use likelihood=normal, bernoulli or poisson"
+            f"schedule=em with {found}: no closed-form M step; use likelihood=normal, bernoulli or poisson"
         )
     require_affine(likelihood)
     return prior, likelihood
@@ -107,7 +107,7 @@ def require_affine(likelihood: Likelihood) -> None:
     affine = getattr(likelihood.decoder, "affine", None)
     if not isinstance(affine, nn.Linear) or affine.bias is None or likelihood.shapes.condition:
         raise CombinationError(
-            f"updates=em with decoder {type(likelihood.decoder).__name__}: a closed form needs one affine map of the "
+            f"schedule=em with decoder {type(likelihood.decoder).__name__}: a closed form needs one affine map of the "
             "latent, without condition; use decoder=linear"
         )
 
@@ -120,7 +120,7 @@ def writable(module: nn.Module, name: str) -> bool:
     """
     free = {parameter.requires_grad for parameter in module.parameters()}
     if len(free) > 1:
-        raise CombinationError(f"updates=em: the {name} is frozen in part; freeze all of it, or none")
+        raise CombinationError(f"schedule=em: the {name} is frozen in part; freeze all of it, or none")
     return True in free
 
 
