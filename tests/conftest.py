@@ -1,4 +1,4 @@
-"""Settings of every test; its place puts this folder on the path, for the tables that several folders share."""
+"""Settings of every test."""
 
 import torch
 

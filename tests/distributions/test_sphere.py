@@ -8,8 +8,6 @@ import scipy.special as sp
 import torch
 from scipy.optimize import brentq
 
-from distribution_cases import generator, numbers
-from distribution_checks import MAX_Z, check_counts, check_uniform
 from lambent.distributions import SphereUniform, VonMisesFisher, closed_kl
 from lambent.distributions import sphere as module
 from lambent.distributions.bessel import log_mean_exp, mean_cosine
@@ -22,6 +20,8 @@ from lambent.posteriors import VonMisesFisherPosterior
 from lambent.priors import SpherePrior, SpherePriorSettings
 from lambent.recipes import configure
 from lambent.shapes import Shapes
+from support.distribution_cases import generator, numbers
+from support.distribution_checks import MAX_Z, check_counts, check_uniform
 
 DIMENSIONS = (2, 3, 4, 7, 10, 33, 34, 35, 50, 101, 200)
 CONCENTRATIONS = (0.0, 1e-3, 0.3, 1.0, 7.0, 30.0, 100.0, 1e3, 1e4)

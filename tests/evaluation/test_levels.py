@@ -18,7 +18,7 @@ from lambent.models import VAE, LatentModel, MarkovChain
 from lambent.trace import Latent, Trace
 from lambent.training import step_metrics as terms
 from lambent.training.collapse_monitor import idle_levels, judged_levels
-from line_levels import Line, Prior
+from support.linear_levels import Line, Prior
 
 UP = ((0.8, 0.5), (-0.6, 0.7), (1.1, 0.4), (0.3, 1.2))
 """Slope and standard deviation of q(z1|x), q(z2|z1), ..."""

@@ -3,9 +3,10 @@
 import itertools
 import math
 
-import linear_chains as truth
 import torch
-from chain_models import (
+
+from exact import linear_chains as truth
+from exact.chain_models import (
     chain_inference,
     chain_model,
     chain_nodes,
@@ -14,10 +15,9 @@ from chain_models import (
     ladder_model,
     ladder_parameters,
 )
-from checks import assert_close, generator
-from tiny import batch_of
-from truths import assert_mean
-
+from exact.checks import assert_close, generator
+from exact.tiny import batch_of
+from exact.truths import assert_mean
 from lambent.draws import Given, Pathwise
 from lambent.evaluation.bounds import bounds
 from lambent.objectives import ELBO, IWAE

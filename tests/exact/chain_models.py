@@ -4,9 +4,9 @@ import dataclasses
 import math
 
 import torch
-from linear_chains import Inference
 from torch import nn
 
+from exact.linear_chains import Inference
 from lambent.distributions import Normal
 from lambent.draws import Draw
 from lambent.likelihoods import Likelihood, NormalFamily

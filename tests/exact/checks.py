@@ -5,7 +5,9 @@ import math
 
 import torch
 from scipy import stats
-from tiny import (
+from torch import nn
+
+from exact.tiny import (
     Nodes,
     TinyPrior,
     batch_of,
@@ -20,9 +22,7 @@ from tiny import (
     quadratic_nodes,
     tiny,
 )
-from torch import nn
-from truths import CASES, LOG_P, MIXTURE, PPCA, assert_mean, bound, gauss_hermite, gradient
-
+from exact.truths import CASES, LOG_P, MIXTURE, PPCA, assert_mean, bound, gauss_hermite, gradient
 from lambent.data import DataOptions, Dataset, Transform
 from lambent.distributions import Normal
 from lambent.draws import DoublyReparameterised, Enumerate, Given, Pathwise, StickingTheLanding

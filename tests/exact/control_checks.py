@@ -1,13 +1,13 @@
 """Control variates and relaxations on the toys of `coins`: means over replicates against the exact gradient."""
 
 import torch
-from checks import assert_close, generator
-from coins import DOUBLE, TOYS, slopes, toy_model, toy_x, truth
 from scipy import stats
-from score_checks import OBJECTIVES, baseline
-from tiny import TinyPrior, ones, tiny
-from truths import CASES, assert_mean, gradient
 
+from exact.checks import assert_close, generator
+from exact.coins import DOUBLE, TOYS, slopes, toy_model, toy_x, truth
+from exact.score_checks import OBJECTIVES, baseline
+from exact.tiny import TinyPrior, ones, tiny
+from exact.truths import CASES, assert_mean, gradient
 from lambent.distributions.relaxed import conditional, harden, noisy
 from lambent.draws import Gumbel, Rebar, Relax, Score, StraightThrough, StraightThroughGumbel
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-import checks
 import torch
 
 import lambent.distributions.discrete as discrete
@@ -17,6 +16,7 @@ import lambent.evaluation.exact as exact
 import lambent.evaluation.summary as summary
 import lambent.objectives.base as base
 import lambent.trace as ledger
+from exact import checks
 from lambent.data import Transform
 from lambent.distributions import DiscretisedLogistic, Normal, OneHotCategorical, StandardNormal
 from lambent.evaluation.summary import Evaluation, MeanEstimate

@@ -9,10 +9,10 @@ import math
 from unittest import mock
 
 import torch
-from checks import assert_close
-from coins import COIN, DOUBLE, OTHER, TOYS, bound, counts_of, log_mass_of, slopes, toy_model, toy_x, truth
 from torch import nn
 
+from exact.checks import assert_close
+from exact.coins import COIN, DOUBLE, OTHER, TOYS, bound, counts_of, log_mass_of, slopes, toy_model, toy_x, truth
 from lambent.distributions import Bernoulli, Normal
 from lambent.draws import Detached, Enumerate, LearnedBaseline, RunningMean, Score
 from lambent.models import MarkovChain

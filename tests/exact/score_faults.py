@@ -2,16 +2,16 @@
 
 import dataclasses
 
-import control_checks
-import score_checks as checks
 import torch
-from coins import COIN
-from faults import replaced
 
 import lambent.distributions.relaxed as relaxed
 import lambent.draws.controlled as controlled
 import lambent.objectives.elbo as elbo
 import lambent.objectives.score_function as credit
+from exact import control_checks
+from exact import score_checks as checks
+from exact.coins import COIN
+from exact.faults import replaced
 from lambent.distributions import Bernoulli, OneHotCategorical
 from lambent.draws import LearnedBaseline, RunningMean
 from lambent.models import MarkovChain

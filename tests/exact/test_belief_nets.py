@@ -2,14 +2,14 @@
 
 import math
 
-import belief_nets
 import numpy as np
 import pytest
 import torch
-from belief_nets import belief_net, pixels, two_layers
-from checks import assert_close, generator
 from scipy.special import logsumexp
 
+from exact import belief_nets
+from exact.belief_nets import belief_net, pixels, two_layers
+from exact.checks import assert_close, generator
 from lambent.draws import Detached, Enumerate, RunningMean, Score
 from lambent.evaluation.exact import exact_log_prob
 from lambent.objectives import ELBO, IWAE, LogLikelihood

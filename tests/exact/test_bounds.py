@@ -2,12 +2,12 @@
 
 import math
 
-import checks
 import pytest
 import torch
-from tiny import batch_of, ones, tiny
-from truths import CASES, DESIGN, LOG_P, MIXTURE, PPCA, bound, bound_by_gauss_hermite
 
+from exact import checks
+from exact.tiny import batch_of, ones, tiny
+from exact.truths import CASES, DESIGN, LOG_P, MIXTURE, PPCA, bound, bound_by_gauss_hermite
 from lambent.evaluation.bounds import bounds
 from lambent.objectives import ELBO
 

@@ -4,12 +4,12 @@ z ~ p(z), x ~ p(x|z), z_1 .. z_L ~ q(z|x): where q is the posterior, the rank of
 x, is uniform on 0 .. L. Functions are each dimension of every level, and log p(x|z).
 """
 
-import chain_checks as checks
 import pytest
 import torch
-from checks import generator
 from scipy import stats
 
+from exact import chain_checks as checks
+from exact.checks import generator
 from lambent.distributions import CholeskyNormal, StandardNormal
 from lambent.distributions.sampling import sample
 from lambent.draws import Ancestral, Given, Pathwise

@@ -1,12 +1,12 @@
 """C11 for control variates and relaxations: the unbiased agree with exact gradients, the biased fail and say so."""
 
-import control_checks
 import pytest
 import torch
-from checks import generator
-from coins import DOUBLE, TOYS
-from control_checks import DRAWS
 
+from exact import control_checks
+from exact.checks import generator
+from exact.coins import DOUBLE, TOYS
+from exact.control_checks import DRAWS
 from lambent.distributions import Bernoulli, OneHotCategorical
 from lambent.distributions.relaxed import conditional, harden, noisy, soften
 from lambent.draws import Detached, DoublyReparameterised, Enumerate, Mixed, Pathwise, StickingTheLanding

@@ -4,7 +4,6 @@ import functools
 import itertools
 import math
 
-import diffusion_truths as truth
 import pytest
 import torch
 from torch.distributions import kl_divergence
@@ -14,6 +13,7 @@ from lambent.distributions.gaussian_diffusion import Noising
 from lambent.distributions.timesteps import spread, stratified
 from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
 from lambent.networks.diffusion.schedules import SCHEDULES, schedule
+from support import diffusion_truths as truth
 
 Y = torch.tensor([[0.4, -0.2, 1.0]], dtype=torch.float64)
 DATA = truth.MEAN + truth.corners(truth.COVARIANCE)

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from checks import assert_close
-from tiny import batch_of, mixture, mixture_x, ones, tiny
-from truths import CASES, LOG_P, MIXTURE, assert_mean, bound
 
 import lambent.evaluation.estimates as module
+from exact.checks import assert_close
+from exact.tiny import batch_of, mixture, mixture_x, ones, tiny
+from exact.truths import CASES, LOG_P, MIXTURE, assert_mean, bound
 from lambent.draws import Ancestral, Pathwise
 from lambent.errors import CombinationError
 from lambent.evaluation.estimates import importance_sampling, prior_sampling

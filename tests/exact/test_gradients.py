@@ -1,11 +1,11 @@
 """C11: the mean gradient of every estimator is the derivative of the bound it claims to raise; the biased one fails."""
 
-import checks
 import pytest
 import torch
-from tiny import Nodes, ones, quadratic_nodes, tiny
-from truths import CASES, gradient
 
+from exact import checks
+from exact.tiny import Nodes, ones, quadratic_nodes, tiny
+from exact.truths import CASES, gradient
 from lambent.objectives import ELBO, Beta
 
 BIASED = {("stl", "iwae")}

@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distribution_cases import CASES, Case, numbers
-from distribution_checks import check_kl
 from lambent.distributions import (
     AR1,
     AutoregressiveBernoulli,
@@ -29,6 +27,8 @@ from lambent.distributions import (
 )
 from lambent.distributions.kl import _ELEMENTS, _SUMMED
 from lambent.distributions.numerics import expm1_less
+from support.distribution_cases import CASES, Case, numbers
+from support.distribution_checks import check_kl
 
 Q_NORMAL = Normal(numbers(0, 2, 2), 0.3 * numbers(1, 2, 2))
 P_NORMAL = Normal(numbers(2, 2), 0.3 * numbers(3, 2))

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 
-import chain_checks as checks
-import linear_chains as truth
 import pytest
 import torch
-from checks import assert_close
 
 import lambent.evaluation.bounds as evaluator
+from exact import chain_checks as checks
+from exact import linear_chains as truth
+from exact.checks import assert_close
 from lambent.distributions import CholeskyNormal, Normal
 from lambent.models import MarkovChain
 from lambent.models.ladder import Ladder

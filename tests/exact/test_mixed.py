@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from checks import assert_close, generator
 from torch import nn
-from truths import gauss_hermite
 
+from exact.checks import assert_close, generator
+from exact.truths import gauss_hermite
 from lambent.distributions import Normal
 from lambent.draws import Enumerate, Mixed, Score
 from lambent.models import Joint

@@ -3,14 +3,16 @@
 ``pytest tests/exact/test_planted_faults.py -s`` lists them.
 """
 
-import checks
 import pytest
-import score_faults  # noqa: F401 - it enters its faults into the list
 import torch
-from faults import FAULTS, _softmax_weighted
-from tiny import ones, tiny
-from truths import LOG_P
 
+from exact import (
+    checks,
+    score_faults,  # noqa: F401 - it enters its faults into the list
+)
+from exact.faults import FAULTS, _softmax_weighted
+from exact.tiny import ones, tiny
+from exact.truths import LOG_P
 from lambent.draws import Pathwise
 
 

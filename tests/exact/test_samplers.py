@@ -6,8 +6,6 @@ import scipy.stats as st
 import torch
 from torch import Tensor
 
-from distribution_cases import CASES, Case, generator, grid, numbers
-from distribution_checks import check_discrete_sampler, check_uniform
 from lambent.distributions import (
     AutoregressiveBernoulli,
     CholeskyNormal,
@@ -21,6 +19,8 @@ from lambent.distributions import (
     Product,
     StandardNormal,
 )
+from support.distribution_cases import CASES, Case, generator, grid, numbers
+from support.distribution_checks import check_discrete_sampler, check_uniform
 
 DRAWS = 20_000
 DISCRETE = [case for case in CASES if case.cells is not None]

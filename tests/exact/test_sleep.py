@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from tiny import TinyLikelihood, ones
 from torch import nn
-from truths import assert_mean
 
 import lambent.objectives.sleep as module
+from exact.tiny import TinyLikelihood, ones
+from exact.truths import assert_mean
 from lambent.distributions import Normal
 from lambent.draws import Given, Pathwise
 from lambent.models import VAE, LatentModel

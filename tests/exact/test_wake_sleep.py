@@ -5,10 +5,10 @@ from unittest import mock
 
 import pytest
 import torch
-from checks import assert_close
 from torch import nn
 from torch.nn.functional import logsigmoid
 
+from exact.checks import assert_close
 from lambent.distributions import Bernoulli
 from lambent.draws import Detached
 from lambent.models import VAE

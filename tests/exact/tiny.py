@@ -8,8 +8,8 @@ import math
 
 import torch
 from torch import nn
-from truths import CASES, MIXTURE, PPCA, X
 
+from exact.truths import CASES, MIXTURE, PPCA, X
 from lambent.distributions import Normal
 from lambent.draws import Draw
 from lambent.likelihoods import Likelihood, NormalFamily

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from density_checks import NETS, SHAPE, density, images, masses, nade_loop
 
 from lambent.distributions.autoregressive import Autoregressive
 from lambent.draws import Ancestral, Mode, NoDraw
@@ -22,6 +21,7 @@ from lambent.networks import MADE, NADE, MADEDecoder, NADEDecoder
 from lambent.networks.autoregressive import made as made_module
 from lambent.networks.autoregressive import nade as nade_module
 from lambent.objectives import ELBO, LogLikelihood
+from support.density_checks import NETS, SHAPE, density, images, masses, nade_loop
 
 
 def total(model, condition=None):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import lambent.distributions.absorbing_diffusion as module
-from distribution_checks import check_counts
 from lambent.config import check, resolve
 from lambent.distributions import Coded, MaskedDiffusion
 from lambent.errors import CombinationError, ConfigError, ShapeError
@@ -17,6 +16,7 @@ from lambent.networks import UnmaskingTransformer
 from lambent.objectives import ELBO, IWAE
 from lambent.priors import CodeDiffusionSettings
 from lambent.trace import Latent, Trace
+from support.distribution_checks import check_counts
 
 S = 3
 

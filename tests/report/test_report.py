@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from page_parser import Page, loads, numbers_in
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
@@ -17,6 +16,7 @@ from lambent.errors import ConfigError, StorageError
 from lambent.report import generated, latents, write_report
 from lambent.report.drawing import with_error
 from lambent.report.material import gather
+from support.page_parser import Page, loads, numbers_in
 
 
 def report(run, folder, **given):

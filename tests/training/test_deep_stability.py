@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from injected import HUGE, INF, NAN, SPIKE, Rows, faults, trainer_of
 from torch import Tensor
 
 from lambent.config import Config, objective_of
@@ -24,6 +23,7 @@ from lambent.recipes import configure
 from lambent.shapes import Shapes
 from lambent.training import loop
 from lambent.training.loop import Trainer
+from support.injected_faults import HUGE, INF, NAN, SPIKE, Rows, faults, trainer_of
 
 KINDS = (NAN, INF, HUGE, SPIKE)
 BATCH = 20
