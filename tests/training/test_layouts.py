@@ -68,7 +68,7 @@ def test_a_training_hands_them_over_so(monkeypatch):
 def test_gradients_as_they_come_are_caught(monkeypatch):
     """The planted fault: it leaves conv models at a fraction of what they learn otherwise."""
     monkeypatch.setattr(loop, "set_gradients", _as_they_come)
-    monkeypatch.setattr(f"{__name__}.set_gradients", _as_they_come)
+    monkeypatch.setitem(globals(), "set_gradients", _as_they_come)
     with pytest.raises(AssertionError, match="another layout"):
         fit_looking_at_layouts(monkeypatch)
     with pytest.raises(AssertionError):

@@ -196,7 +196,7 @@ def test_frozen_parameters_stay_and_the_others_train(draw, frozen, monkeypatch):
     original = model()
     posterior = original.posterior
     (posterior.encoder if frozen == "encoder" else posterior).requires_grad_(False)
-    monkeypatch.setattr(f"{__name__}.model", lambda: original)
+    monkeypatch.setitem(globals(), "model", lambda: original)
     before = copy.deepcopy(original.state_dict())
     trainer(IWAE(), draw, steps=2, log_every=1).run()
     for name, parameter in original.named_parameters():
