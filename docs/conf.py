@@ -11,7 +11,7 @@ project = "lambent"
 author = "the lambent authors"
 html_title = "lambent"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "mathml", "plain_docstrings"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 
@@ -29,5 +29,8 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True
+default_role = "py:obj"
+suppress_warnings = ["ref.python"]  # a name in single backticks that several classes have stays text
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

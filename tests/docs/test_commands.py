@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cyclopts import CycloptsError, MissingArgumentError
 
 import lambent
 from lambent.cli.app import app
+from lambent.errors import RenamedSetting
 from lambent.recipes import configure
 from lambent.settings import options_of, registry
 
@@ -66,8 +68,10 @@ def _verb_fault(words: list[str]) -> str | None:
     settings = [word for word in given.get("settings", ()) if not OPEN.search(word)]
     settings += [f"{key}={given[key]}" for key in ("latent", "prior", "epochs", "batch_size") if key in given]
     try:
-        configure(recipe, tokens=tuple(settings))
-    except lambent.LambentError as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RenamedSetting)
+            configure(recipe, tokens=tuple(settings))
+    except (lambent.LambentError, RenamedSetting) as error:
         return str(error)
     return None
 
@@ -77,7 +81,9 @@ def settings(text: str) -> Iterator[str]:
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for span in re.findall(r"`([^`]*)`", prose):
         words = span.split()
-        if words and span != "key=value" and all(re.fullmatch(r"[a-z_.]+=\S+", word) for word in words):
+        if re.search(r"^key=value$|=(True|False)$", span):  # the pattern itself, and Python's keyword arguments
+            continue
+        if words and all(re.fullmatch(r"[a-z_.]+=\S+", word) for word in words):
             yield from words
 
 
