@@ -40,7 +40,7 @@ KINDS = ("prior", "posterior", "objective", "draw", "model")
 LIKELIHOODS = registry.names("likelihood")
 KNOWN_LEGAL = 800
 """How many combinations there were when this was written; more parts give more."""
-FLAT = ("text", "columns")
+FLAT = ("text", "mixed")
 """Likelihoods of data that are no images."""
 SMALL_DECODERS = {
     "made": {"hidden": (4,)},
@@ -50,7 +50,7 @@ SMALL_DECODERS = {
     "gated-pixelcnn": {"channels": 4, "layers": 2},
     "transformer": {"width": 8, "layers": 1, "heads": 2},
     "denoising-mlp": {"width": 8, "blocks": 1},
-    "canvas": {"units": 4, "patch": 0},
+    "draw-writer": {"units": 4, "patch": 0},
 }
 SMALL = {
     "vq": {"codes": 6, "dim": 2},
@@ -61,7 +61,7 @@ SMALL = {
     "autoregressive-flow": {"hidden": (4,)},
     "latent-diffusion": {"width": 8, "blocks": 1, "levels": 4, "steps": 3},
 }
-SMALL_MODELS = {"image-ladder": {"levels": (1, 1), "spectral": 0.1}, "draw": {"steps": 2}}
+SMALL_MODELS = {"image-ladder": {"levels": (1, 1), "spectral": 0.1}, "recurrent": {"steps": 2}}
 SMALL_PARTS = {"prior": SMALL, "posterior": SMALL, "decoder": SMALL_DECODERS, "model": SMALL_MODELS}
 """Settings that keep a part's networks small."""
 
@@ -77,7 +77,7 @@ def data_of(likelihood):
     """Examples of 4 numbers that the likelihood scores, and the shapes they fix."""
     noise = torch.Generator().manual_seed(1)
     rand = torch.rand(B, 4, generator=noise)
-    if likelihood == "columns":
+    if likelihood == "mixed":
         whole = (3 * rand[:, 2:]).floor()
         return torch.cat([rand[:, :2], whole], 1), Shapes((4,), LATENT, columns=COLUMNS)
     data = {
@@ -108,7 +108,7 @@ def config_of(**names):
     if parts["model"].mapped:
         parts["encoder"] = ConvEncoder(channels=(3,), smallest=1)
     if parts["model"].recurrent:
-        parts = {"encoder": ReaderSettings(units=4, patch=0), "decoder": part_of("decoder", "canvas"), **parts}
+        parts = {"encoder": ReaderSettings(units=4, patch=0), "decoder": part_of("decoder", "draw-writer"), **parts}
     if parts["model"].denoising:
         parts = {"decoder": part_of("decoder", "denoising-mlp"), "encoder": NoEncoder(), **parts}
     elif parts["model"].latents:
@@ -254,18 +254,18 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
             "draw=gumbel with posterior=autoregressive-bernoulli",
             {"prior": "bernoulli", "posterior": "autoregressive-bernoulli", "draw": "gumbel"},
         ),
-        ("model=joint with posterior=bernoulli", {**COINS, "model": "joint"}),
-        ("draw=pathwise with model=joint", {"model": "joint"}),
+        ("model=discrete-continuous with posterior=bernoulli", {**COINS, "model": "discrete-continuous"}),
+        ("draw=pathwise with model=discrete-continuous", {"model": "discrete-continuous"}),
         ("draw=mixed with posterior=normal", {"draw": "mixed"}),
         ("objective=wake-sleep with prior=flat", {"objective": "wake-sleep", "draw": "detached", "prior": "flat"}),
         ("model=chain with penalty=l1", {"model": "chain", "penalty": "l1"}),
-        ("model=vae with decoder=canvas", {"decoder": "canvas"}),
-        ("model=vae with encoder=reader", {"encoder": "reader"}),
-        ("model=draw with decoder=linear", {"model": "draw", "decoder": "linear"}),
-        ("model=draw with encoder=mlp", {"model": "draw", "encoder": "mlp"}),
-        ("model=draw with posterior=bernoulli", {**COINS, "model": "draw", "draw": "score"}),
-        ("model=draw with likelihood=columns", {"model": "draw", "likelihood": "columns"}),
-        ("model=draw with likelihood=text", {"model": "draw", "likelihood": "text"}),
+        ("model=vae with decoder=draw-writer", {"decoder": "draw-writer"}),
+        ("model=vae with encoder=draw-reader", {"encoder": "draw-reader"}),
+        ("model=recurrent with decoder=linear", {"model": "recurrent", "decoder": "linear"}),
+        ("model=recurrent with encoder=mlp", {"model": "recurrent", "encoder": "mlp"}),
+        ("model=recurrent with posterior=bernoulli", {**COINS, "model": "recurrent", "draw": "score"}),
+        ("model=recurrent with likelihood=mixed", {"model": "recurrent", "likelihood": "mixed"}),
+        ("model=recurrent with likelihood=text", {"model": "recurrent", "likelihood": "text"}),
         ("model=vae with prior=none", {"prior": "none"}),
         ("model=mixture with posterior=none", {**COINS, "posterior": "none", "model": "mixture"}),
         ("model=vae with draw=none", {"draw": "none"}),
@@ -284,24 +284,27 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=diffusion with draw=detached", {**NOISE, "draw": "detached"}),
         ("model=diffusion with objective=iwae", {**NOISE, "objective": "iwae"}),
         ("model=diffusion with likelihood=text", {**NOISE, "likelihood": "text"}),
-        ("model=diffusion with likelihood=columns", {**NOISE, "likelihood": "columns"}),
-        ("model=diffusion with rate=split", {**NOISE, "rate": "split"}),
-        ("model=vae with rate=noise-weighted", {"rate": "noise-weighted"}),
+        ("model=diffusion with likelihood=mixed", {**NOISE, "likelihood": "mixed"}),
+        ("model=diffusion with rate=tc", {**NOISE, "rate": "tc"}),
+        ("model=vae with rate=snr-weighted", {"rate": "snr-weighted"}),
         ("model=diffusion with penalty=l1", {**NOISE, "penalty": "l1"}),
         ("schedule=alternating with model=diffusion", {**NOISE, "schedule": "alternating"}),
         ("model=vae with posterior=vq", {"prior": "uniform", "posterior": "vq", "draw": "straight-through"}),
-        ("model=codes with posterior=normal", {"model": "codes"}),
-        ("prior=normal with posterior=vq", {"posterior": "vq", "draw": "straight-through", "model": "codes"}),
+        ("model=quantised with posterior=normal", {"model": "quantised"}),
+        ("prior=normal with posterior=vq", {"posterior": "vq", "draw": "straight-through", "model": "quantised"}),
         ("prior=normal with posterior=von-mises-fisher", {"posterior": "von-mises-fisher"}),
         ("schedule=two-stage with model=density", {**NOTHING, "schedule": "two-stage"}),
-        ("decoder=made with likelihood=columns", {**NOTHING, "likelihood": "columns"}),
+        ("decoder=made with likelihood=mixed", {**NOTHING, "likelihood": "mixed"}),
         ("model=density with penalty=l1", {**NOTHING, "penalty": "l1"}),
         ("model=density with corruption=gaussian", {**NOTHING, "corruption": "gaussian"}),
         ("objective=log-likelihood with rate=beta", {**NOTHING, "rate": "beta"}),
         ("schedule=alternating with model=density", {**NOTHING, "schedule": "alternating"}),
         ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
         ("rate=level-warm-up with model=vae", {"rate": "level-warm-up"}),
-        ("rate=balanced with model=joint", {"rate": "balanced", "model": "joint", "draw": "mixed"}),
+        (
+            "rate=kl-balancing with model=discrete-continuous",
+            {"rate": "kl-balancing", "model": "discrete-continuous", "draw": "mixed"},
+        ),
         (
             "model=mixture with penalty=l1",
             {"model": "mixture", "posterior": "exact", "prior": "categorical", "penalty": "l1"},
@@ -343,7 +346,7 @@ def test_every_legal_combination_trains_and_its_bounds_are_ordered(place):
             continue
         names = {**names, "likelihood": likelihood}
         if refusal(**names) is not None:
-            assert names["model"] in ("density", "diffusion", "draw")
+            assert names["model"] in ("density", "diffusion", "recurrent")
             continue
         if likelihood in FLAT and names["prior"] == "pixelcnn":  # codes come in a row then
             continue

@@ -135,7 +135,7 @@ CASES = [
     Case("pickle as .npz", file("x.npz", pickle.dumps([1, 2])), 3, "x.npz"),
     Case("torch file", file("x.pt", pickle.dumps([1, 2])), 3, "x.pt"),
     Case("ragged table", file("t.csv", b"a,b\n1,2\n3\n"), 3, "t.csv"),
-    Case("missing cell", file("t.csv", b"a,b\n1,2\n3,\n5,6\n", "likelihood=columns", "binarize=none"), 3, "b"),
+    Case("missing cell", file("t.csv", b"a,b\n1,2\n3,\n5,6\n", "likelihood=mixed", "binarize=none"), 3, "b"),
     Case("empty folder", folder(), 3, "images"),
     Case("corrupt image", folder(("a.png", picture), ("b.png", b"\x89PNG\r\n\x1a\nrest")), 3, "b.png"),
     Case("text as .png", folder(("a.png", picture), ("b.png", b"hello")), 3, "b.png"),

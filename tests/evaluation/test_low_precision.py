@@ -290,7 +290,7 @@ REFUSED = {
     ),
     "no weights": ("ae", {"hidden": [8]}, "bfloat16", "importance samples: found none"),
     "all summed": ("gmm", {}, "bfloat16", "importance samples: found none"),
-    "some summed": ("vae", {"model": "joint", "draw": "mixed", "hidden": [8]}, "bfloat16", "found none"),
+    "some summed": ("vae", {"model": "discrete-continuous", "draw": "mixed", "hidden": [8]}, "bfloat16", "found none"),
     "no latents": ("made", {"hidden": [8]}, "bfloat16", "importance samples: found none"),
 }
 

@@ -174,13 +174,13 @@ def test_a_table_as_the_encoder_sees_it():
 
 
 def test_columns_without_a_table_are_refused():
-    with pytest.raises(ConfigError, match=r"likelihood=columns needs a table \(\.csv or \.parquet\)"):
+    with pytest.raises(ConfigError, match=r"likelihood=mixed needs a table \(\.csv or \.parquet\)"):
         ColumnsFamily().out_shape(Shapes((6,), 2))
 
 
 def example(name):
     """Data the likelihood scores, each element with a distribution of its own."""
-    if name == "columns":
+    if name == "mixed":
         return table(), Shapes((6,), 2, columns=COLUMNS)
     if name == "text":
         symbols = (5 * torch.rand(N, 6, generator=noise()).square()).floor()
@@ -217,7 +217,7 @@ def test_training_starts_from_the_best_fit_without_the_latent(name):
     likelihood.initialise(x)
     slope = torch.autograd.grad(score(), decoder.output.bias)[0].view(family.out_shape(shapes))
     assert score().item() > before
-    means = slope if name in ("categorical", "columns", "text") else slope[0]
+    means = slope if name in ("categorical", "mixed", "text") else slope[0]
     if name != "discretised-logistic":  # the best location is not the mean where levels pile up at an edge
         assert float(means.abs().max()) < 0.05
 
@@ -290,7 +290,7 @@ def test_samples_lie_in_the_support_and_inputs_are_about_one(name):
     seen = likelihood.as_input(x)
     assert seen.shape[1:] == family.input_shape(shapes)
     assert seen.is_floating_point()
-    if name != "columns":
+    if name != "mixed":
         assert float(seen.abs().max()) <= 8
     MLPEncoder((4,)).build(family.input_shape(shapes))(seen)
 

@@ -245,7 +245,7 @@ def test_what_is_refused_and_what_is_said():
         },
         "objective=sleep with posterior=bytes": {"objective": {"name": "sleep"}},
         "draw=straight-through with objective=wake-sleep": {"objective": {"name": "wake-sleep"}},
-        "rate=split with posterior=bytes": {"rate": {"name": "split"}},
+        "rate=tc with posterior=bytes": {"rate": {"name": "tc"}},
         **{f"penalty={p} with posterior=bytes": {"penalty": {"name": p}} for p in ("l1", "l2", "mmd", "dip")},
     }
     for message, layer in said.items():

@@ -17,7 +17,7 @@ from lambent.objectives import ELBO
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 
-SETTINGS = ("model=draw", "encoder=reader", "decoder=canvas", "units=5")
+SETTINGS = ("model=recurrent", "encoder=draw-reader", "decoder=draw-writer", "units=5")
 
 
 def model_of(*tokens, event=(1, 4, 4), seed=0, spread=0.5, steps=3, latent=2):

@@ -215,7 +215,7 @@ def test_each_level_has_its_own_floor():
     assert FreeBits(1.0, "level")(trace_of()).tolist() == [[1 + 1.5 + 4] * 2]
 
 
-@pytest.mark.parametrize("rate", ["level-warm-up", "balanced"])
+@pytest.mark.parametrize("rate", ["level-warm-up", "kl-balancing"])
 def test_models_without_levels_refuse_them_by_name(rate):
     for recipe in ("vae", "vq-vae"):
         with pytest.raises(CombinationError, match=f"rate={rate} with model=.*; use rate=warm-up"):

@@ -136,5 +136,5 @@ def test_what_is_reported_is_the_bound_all_the_same():
 
 def test_ddpm_is_trained_by_it_and_a_learned_schedule_is_not():
     assert rate_of(configure("ddpm")) == NoiseWeighted("simple")
-    with pytest.raises(CombinationError, match="rate=noise-weighted with posterior=noising: a schedule learns"):
-        configure("vdm", tokens=("rate=noise-weighted",))
+    with pytest.raises(CombinationError, match="rate=snr-weighted with posterior=noising: a schedule learns"):
+        configure("vdm", tokens=("rate=snr-weighted",))

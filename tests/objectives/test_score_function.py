@@ -144,7 +144,7 @@ def test_settings_that_would_do_nothing_are_refused_before_anything_is_built(set
     [
         ("nvil objective=iwae draw=enumerate latent=6", "the encoder"),
         ("nvil objective=log-likelihood draw=enumerate latent=6", "the encoder"),
-        ("vae model=joint draw=mixed objective=iwae", "the posterior of the summed latent"),
+        ("vae model=discrete-continuous draw=mixed objective=iwae", "the posterior of the summed latent"),
     ],
 )
 def test_a_posterior_that_a_sum_leaves_out_is_named(settings, who):
@@ -164,7 +164,7 @@ def test_a_posterior_that_a_sum_leaves_out_is_named(settings, who):
 )
 def test_a_joint_model_learns_without_a_path_through_either_latent(settings):
     """A discrete and a continuous latent, both scored or dreamt: every parameter of p and q has a gradient."""
-    config = configure("vae", tokens=["model=joint", "model.states=3", "latent=2", *settings.split()])
+    config = configure("vae", tokens=["model=discrete-continuous", "model.states=3", "latent=2", *settings.split()])
     torch.manual_seed(0)
     model = config.model.build(config, Shapes((4,), 2))
     x = torch.bernoulli(torch.full((6, 4), 0.5))

@@ -197,7 +197,7 @@ def test_samples_of_each_example_have_its_context():
         found().log_prob(x)
     with pytest.raises(ConfigError, match="draw samples instead"):
         _ = prior()().mean
-    with pytest.raises(CombinationError, match="use model=codes"):
+    with pytest.raises(CombinationError, match="use model=quantised"):
         CodeDiffusionSettings().build(None)
 
 
@@ -237,7 +237,7 @@ def test_an_estimate_enters_an_elbo_and_no_weights_of_several_samples():
         IWAE()(trace_of(Coded(found.train()(), _Table()), 3), x)
     assert IWAE()(trace_of(found.eval()(), 3), x).kind == "lower bound"
     settings = {
-        "model": {"name": "codes"},
+        "model": {"name": "quantised"},
         "prior": {"name": "diffusion"},
         "posterior": {"name": "vq"},
         "draw": {"name": "straight-through", "samples": 2},

@@ -87,7 +87,7 @@ PRIORS = [name for name in registry.names("prior") if name not in ("none", *OF_C
 
 @pytest.mark.parametrize("name", OF_CODES)
 def test_a_prior_over_codes_is_of_a_model_of_codes_only(name):
-    with pytest.raises(CombinationError, match="use model=codes"):
+    with pytest.raises(CombinationError, match="use model=quantised"):
         built(name)
 
 

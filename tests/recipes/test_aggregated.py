@@ -99,17 +99,17 @@ def estimates(log_weights, batch, repeats=10):
 def test_estimates_of_q_against_the_exact_aggregated_posterior():
     """Stratified: unbiased for q(z), and log q(z) comes up to its truth with B. Weighted: far off, even at B = N."""
     bias = {}
-    for name, weigh in (("stratified", stratified_log_weights), ("weighted", weighted_log_weights)):
+    for name, weigh in (("mss", stratified_log_weights), ("mws", weighted_log_weights)):
         for batch in (10, 100, 500, 1437):
             log_ratio = estimates(weigh, batch)
             ratio, se = log_ratio.exp().mean().item(), log_ratio.exp().std().item() / math.sqrt(len(log_ratio))
             bias[name, batch] = log_ratio.mean().item()
             print(f"{name} B={batch}: q {ratio:.4f} ± {se:.4f}, log q {bias[name, batch]:+.3f} nats")
-            if name == "stratified":
+            if name == "mss":
                 assert abs(ratio - 1) < 5 * se + 1e-6
             else:
                 assert ratio < 0.5
-    falling = [bias["stratified", batch] for batch in (10, 100, 500, 1437)]
+    falling = [bias["mss", batch] for batch in (10, 100, 500, 1437)]
     assert falling == sorted(falling)
     assert abs(falling[-1]) < 1e-6
 
@@ -156,8 +156,8 @@ def test_the_training_sets_size_reaches_the_rate(monkeypatch):
 @pytest.mark.parametrize(
     ("named", "tokens"),
     [
-        ("rate=split with posterior=delta", ("rate=split", "posterior=delta")),
-        ("rate=split with model=chain", ("rate=split", "model=chain")),
+        ("rate=tc with posterior=delta", ("rate=tc", "posterior=delta")),
+        ("rate=tc with model=chain", ("rate=tc", "model=chain")),
         ("penalty=mmd with draw=score", ("penalty=mmd", "draw=score", "baseline=none")),
         ("penalty=mmd with prior=flat", ("penalty=mmd", "prior=flat")),
         ("penalty=adversarial with prior=flat", ("penalty=adversarial", "prior=flat")),

@@ -78,7 +78,7 @@ def test_a_table_with_categories_is_reconstructed_from_its_codes(tmp_path):
     rng = np.random.default_rng(2)
     rows = [f"{rng.normal():.4f},{'abc'[rng.integers(3)]}" for _ in range(80)]
     path.write_text("\n".join(["size,kind", *rows]) + "\n")
-    settings = {**SMALL, **MLP, "likelihood": "columns", "prior": "uniform"}
+    settings = {**SMALL, **MLP, "likelihood": "mixed", "prior": "uniform"}
     run = fit("vq-vae-ema", path, quiet=True, **settings)
     write_reconstructions(run, path, tmp_path / "r.npz")
     with np.load(tmp_path / "r.npz") as file:

@@ -169,7 +169,7 @@ def test_the_collapse_section_names_idle_levels(chain):
     )
     text = collapse.section(dataclasses.replace(chain, history=rows)).text
     assert "Level z2 of 2 carries under 0.10 nats at step" in text
-    assert "rate=balanced" in text
+    assert "rate=kl-balancing" in text
     healthy = tuple(
         {**row, "valid": {**row["valid"], "rates": {"z1": 5.0, "z2": 2.0}}} if "valid" in row else row
         for row in chain.history

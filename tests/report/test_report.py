@@ -42,7 +42,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def hostile(train, table, tmp_path_factory):
-    run = train("vae", table, name=HOSTILE, likelihood="columns", latent=2, data__binarize="none")
+    run = train("vae", table, name=HOSTILE, likelihood="mixed", latent=2, data__binarize="none")
     return report(run, tmp_path_factory.mktemp("report"))
 
 
@@ -216,7 +216,7 @@ def test_the_manifold_lies_at_the_priors_quantiles_right_and_up(plane):
 
 
 def test_columns_words_are_the_tables_and_the_samples(train, table, hostile):
-    run = train("vae", table, name=HOSTILE, likelihood="columns", latent=2, data__binarize="none")
+    run = train("vae", table, name=HOSTILE, likelihood="mixed", latent=2, data__binarize="none")
     held = gather(run)
     rows = held.run.transform.invert(held.x)
     drawn = run.transform.invert(run.sample(5000, seed=0))

@@ -69,7 +69,7 @@ def table(tmp_path_factory):
         "vae",
         str(path),
         latent=2,
-        likelihood="columns",
+        likelihood="mixed",
         data__binarize="none",
         data__counts=("children",),
         data__categorical=("kind",),

@@ -180,7 +180,7 @@ KNOWN = {
     "probabilistic-ae": ({"data__binarize": "none"}, {"mutual_information", "active_units"}),
     "linear-ae": ({}, {"active_units"}),
     "gmm": ({}, {"mutual_information", "active_units"}),
-    "joint": ({"model": "joint", "draw": "mixed", **REAL}, {"active_units", "alarms"}),
+    "joint": ({"model": "discrete-continuous", "draw": "mixed", **REAL}, {"active_units", "alarms"}),
     "made": ({"likelihood": "normal", "data__binarize": "none"}, set()),
 }
 
@@ -320,7 +320,7 @@ def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     (line,) = heard.warnings
     assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
     advised = level_remedies(run.config, run.history[-1]["step"])
-    assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=balanced", "rate=free-bits"]
+    assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=kl-balancing", "rate=free-bits"]
     for remedy in advised:
         assert " ".join(remedy.tokens) in line
         check(with_tokens(run.config, remedy.tokens))

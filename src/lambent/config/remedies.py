@@ -39,11 +39,11 @@ REMEDIES = (
 
 LEVEL_REMEDIES = (
     Remedy("warm-up level by level", ("rate=level-warm-up",), "Sonderby et al. 2016"),
-    Remedy("balanced rates", ("rate=balanced",), "Vahdat & Kautz 2020"),
+    Remedy("KL balancing", ("rate=kl-balancing",), "Vahdat & Kautz 2020"),
     Remedy("free bits", ("rate=free-bits",), "Kingma et al. 2016"),
 )
 """Against a level that falls idle while others are in use."""
-TIMED = ("rate=warm-up", "rate=level-warm-up", "rate=balanced")
+TIMED = ("rate=warm-up", "rate=level-warm-up", "rate=kl-balancing")
 
 
 def with_tokens(config: Config, tokens: tuple[str, ...]) -> Config:

@@ -90,7 +90,7 @@ KEYS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """The new names of an old one, by section: the part in force has one of them at most."""
 
-VALUES: dict[str, dict[str, dict[str, str]]] = {}
+VALUES = {"rate": {"estimator": {"weighted": "mws", "stratified": "mss"}}}
 """New names of values, by section and the key's new name."""
 
 BARE = {"schedule": ("train", "lr_schedule")}

@@ -324,7 +324,7 @@ def _codes(config: Config) -> None:
     if config.model.of_codes and not of_codes:
         _refuse(config, "model posterior", "its latents are grids of codes; use posterior=vq")
     if of_codes and not config.model.of_codes and config.model.latents:
-        _refuse(config, "model posterior", "codes come in a grid that only a model of codes knows; use model=codes")
+        _refuse(config, "model posterior", "codes come in a grid that only a model of codes knows; use model=quantised")
 
 
 def _denoising(config: Config) -> None:
@@ -343,9 +343,9 @@ def _recurrent(config: Config) -> None:
     for section, own in (("encoder", ReaderSettings), ("decoder", CanvasSettings)):
         found = isinstance(getattr(config, section), own)
         if found and not config.model.recurrent:
-            _refuse(config, f"model {section}", f"it goes step by step; use model=draw, or {section}=mlp")
+            _refuse(config, f"model {section}", f"it goes step by step; use model=recurrent, or {section}=mlp")
         if config.model.recurrent and not found:
-            use = "reader" if section == "encoder" else "canvas"
+            use = "draw-reader" if section == "encoder" else "draw-writer"
             _refuse(config, f"model {section}", f"it needs a network that goes step by step; use {section}={use}")
     if not config.model.recurrent:
         return

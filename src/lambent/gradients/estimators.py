@@ -120,7 +120,7 @@ def trusted(
     unbiased = [e for e in found if not e.states and (few or not isinstance(e.draw, Enumerate))]
     if not unbiased and config.model.of_codes:
         raise CombinationError(
-            "model=codes: the gradient past its codes is straight-through, which is biased, and no other exists to "
+            "model=quantised: the gradient past its codes is straight-through, which is biased, and no other exists to "
             "compare it with; use a recipe such as st-vae"
         )
     if not unbiased:

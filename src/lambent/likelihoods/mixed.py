@@ -42,7 +42,7 @@ def blocks_of(columns: tuple[Column, ...]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-@part("likelihood", "columns")
+@part("likelihood", "mixed")
 @dataclass(frozen=True)
 class ColumnsFamily(Family):
     """Numeric columns Normal with a learned scale each, counts Poisson, categorical columns by a softmax."""
@@ -108,5 +108,5 @@ def _bias(block: Block, x: Tensor) -> Tensor:
 
 def _columns(shapes: Shapes) -> tuple[Column, ...]:
     if not shapes.columns:
-        raise ConfigError("likelihood=columns needs a table (.csv or .parquet); use another likelihood for arrays")
+        raise ConfigError("likelihood=mixed needs a table (.csv or .parquet); use another likelihood for arrays")
     return shapes.columns

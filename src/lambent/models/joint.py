@@ -89,7 +89,7 @@ def _beside(first: Tensor | None, second: Tensor | None) -> Tensor:
     return torch.cat([t.expand(samples, *t.shape[1:]) for t in (first, second)], -1)
 
 
-@part("model", "joint")
+@part("model", "discrete-continuous")
 @dataclass(frozen=True)
 class JointStructure(Structure):
     """A categorical latent y beside the continuous one z, which is inferred given y."""

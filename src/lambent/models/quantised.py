@@ -260,7 +260,7 @@ def _stacked(maps: list[Tensor]) -> Tensor | None:
     return torch.cat(parts, 2)
 
 
-@part("model", "codes")
+@part("model", "quantised")
 @dataclass(frozen=True)
 class CodeStructure(Structure):
     """Grids of codes: VQ-VAE and its like with one level, VQ-VAE-2 with more.

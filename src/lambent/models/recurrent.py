@@ -123,7 +123,7 @@ class Recurrent(LatentModel):
         return {"generative": generative, "inference": inference, **self.control_group()}
 
 
-@part("model", "draw")
+@part("model", "recurrent")
 @dataclass(frozen=True)
 class RecurrentStructure(Structure):
     """A latent a step, read and written by recurrent networks that all steps share (DRAW, Gregor et al. 2015)."""

@@ -81,7 +81,7 @@ class LevelWarmUp(RatesByLevel):
         return dataclasses.replace(self, levels=levels)
 
 
-@part("rate", "balanced")
+@part("rate", "kl-balancing")
 @dataclass(frozen=True)
 class Balanced(RatesByLevel):
     """KL balancing (Vahdat & Kautz 2020, appendix A): for ``steps`` steps factors gamma_l, then 1.

@@ -16,7 +16,7 @@ from lambent.trace import Latent, Trace
 WEIGHTS = ("simple", "min-snr")
 
 
-@part("rate", "noise-weighted")
+@part("rate", "snr-weighted")
 @dataclass(frozen=True)
 class NoiseWeighted(RateFunction):
     """1/2 E_t[w |eps - eps_hat|^2] in place of the noise levels' rate: better samples, for a worse bound.

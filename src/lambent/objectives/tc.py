@@ -18,7 +18,7 @@ from lambent.settings import option, part
 from lambent.trace import Latent, Trace
 
 
-@part("rate", "split")
+@part("rate", "tc")
 @dataclass(frozen=True)
 class Split(RateFunction):
     """alpha I_q(x; z) + beta KL(q(z)||prod_i q(z_i)) + gamma KL(prod_i q(z_i)||p(z)) (Chen et al. 2018, eq. 2).
@@ -28,7 +28,7 @@ class Split(RateFunction):
 
     log q(z) and log q(z_i) are logarithms of estimates from the batch, so they are biased, and the less so the larger
     the batch. Both estimators need the size N of the training set, which `sized` gives; without it the batch counts as
-    the whole data set, and "stratified" is exact then.
+    the whole data set, and "mss" is exact then.
     """
 
     one_level: ClassVar[bool] = True
@@ -36,9 +36,10 @@ class Split(RateFunction):
     beta: float = option(6.0, "factor of the total correlation", minimum=0)
     gamma: float = option(1.0, "factor of the dimension-wise KL from the prior", minimum=0)
     estimator: str = option(
-        "stratified",
-        "of q(z): unbiased (stratified) or as if the draw's own example were like any other (weighted)",
-        choices=("stratified", "weighted"),
+        "mss",
+        "of q(z): minibatch stratified sampling (mss), unbiased, or minibatch weighted sampling (mws), which treats "
+        "the example that z was drawn from like any other",
+        choices=("mss", "mws"),
     )
     n: int | None = None
 
@@ -67,7 +68,7 @@ class Split(RateFunction):
         assert latent.value is not None
         assert latent.q is not None
         size = latent.value.shape[1]
-        weigh = stratified_log_weights if self.estimator == "stratified" else weighted_log_weights
+        weigh = stratified_log_weights if self.estimator == "mss" else weighted_log_weights
         log_weights = weigh(size, size if self.n is None else self.n).to(latent.value)
         return log_mixtures(latent.q, latent.value, log_weights)
 
@@ -79,7 +80,7 @@ class Split(RateFunction):
 def _only(trace: Trace) -> Latent:
     if len(trace.latents) != 1 or trace.latents[0].q is None or len(trace.latents[0].q.batch_shape) != 1:
         raise CombinationError(
-            f"rate=split takes apart the rate of one level of latents inferred from x, found {len(trace.latents)} "
+            f"rate=tc takes apart the rate of one level of latents inferred from x, found {len(trace.latents)} "
             "levels; use model=vae, or rate=sum"
         )
     return trace.latents[0]
@@ -121,9 +122,7 @@ def weighted_log_weights(batch: int, n: int) -> Tensor:
 
 def _require(batch: int, n: int) -> None:
     if batch > n:
-        raise ConfigError(
-            f"rate=split: a batch of {batch} examples, expected at most N = {n}; give sized() the right N"
-        )
+        raise ConfigError(f"rate=tc: a batch of {batch} examples, expected at most N = {n}; give sized() the right N")
 
 
 def log_mixtures(q: Distribution, z: Tensor, log_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,7 +140,7 @@ def log_mixtures(q: Distribution, z: Tensor, log_weights: Tensor) -> tuple[Tenso
     marginals = log_marginals(q, pairs)
     if marginals is None:
         raise CombinationError(
-            f"rate=split needs log q(z_i|x) of each dimension, and {type(q).__name__} has none known; "
+            f"rate=tc needs log q(z_i|x) of each dimension, and {type(q).__name__} has none known; "
             "use posterior=normal, or lambent.distributions.register_marginals"
         )
     joint = torch.logsumexp(q.log_prob(pairs) + log_weights, -1)

@@ -38,7 +38,7 @@ class CodePosterior(PosteriorSettings):
 
 
 def _refusal() -> CombinationError:
-    return CombinationError("a posterior over codes needs a model of codes; use model=codes")
+    return CombinationError("a posterior over codes needs a model of codes; use model=quantised")
 
 
 @part("posterior", "vq")

@@ -56,4 +56,4 @@ class CodePriorSettings(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Refused: codes come in a grid that only a model of codes knows."""
-        raise CombinationError("a prior over codes needs a model of codes; use model=codes")
+        raise CombinationError("a prior over codes needs a model of codes; use model=quantised")

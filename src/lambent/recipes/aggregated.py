@@ -20,7 +20,7 @@ RECIPES: tuple[Recipe, ...] = (
         "tc-vae",
         "VAE whose loss charges the total correlation of q(z) more than the rest of the rate",
         "Chen, Li, Grosse & Duvenaud 2018, NeurIPS",
-        {**_BINARY, "rate": {"name": "split", "beta": 6.0}},
+        {**_BINARY, "rate": {"name": "tc", "beta": 6.0}},
     ),
     Recipe(
         "factor-vae",

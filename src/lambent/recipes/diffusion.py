@@ -38,7 +38,7 @@ _DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 1
 _SIMPLE: Settings = {
     "model": {"name": "diffusion", "steps": 1000, "predict": "eps"},
     "posterior": _DDPM,
-    "rate": {"name": "noise-weighted"},
+    "rate": {"name": "snr-weighted"},
 }
 _COSINE = {"name": "noising", "schedule": "cosine", "minimum": -11.526, "maximum": 15.0}
 """Noise of the first of 4,000 levels; where the published rule caps beta, signal is gone all the same."""

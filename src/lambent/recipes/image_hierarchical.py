@@ -35,7 +35,7 @@ RECIPES: tuple[Recipe, ...] = (
             "posterior": {"name": "residual-normal"},
             "encoder": {"name": "conv", "channels": [64, 128, 256], "blocks": 3, "activation": "silu"},
             "decoder": {"name": "conv", "channels": [64, 128], "blocks": 3, "activation": "silu"},
-            "rate": {"name": "balanced", "steps": 15_000},
+            "rate": {"name": "kl-balancing", "steps": 15_000},
             "train": {
                 "epochs": 400,
                 "batch_size": 400,

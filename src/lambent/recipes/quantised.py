@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambent.recipes.recipe import Recipe, Settings
 
 _CODES: Settings = {
-    "model": {"name": "codes"},
+    "model": {"name": "quantised"},
     "prior": {"name": "uniform"},
     "posterior": {"name": "vq"},
     "encoder": {"name": "conv", "smallest": 7},
@@ -33,7 +33,7 @@ RECIPES: tuple[Recipe, ...] = (
         "vq-vae-2",
         "two levels of codes, the upper one for what is global",
         "Razavi, van den Oord & Vinyals 2019, NeurIPS",
-        {**_CODES, "model": {"name": "codes", "above": [1]}, "posterior": {"name": "vq", "learning": "ema"}},
+        {**_CODES, "model": {"name": "quantised", "above": [1]}, "posterior": {"name": "vq", "learning": "ema"}},
     ),
     Recipe(
         "fsq-vae",

@@ -259,7 +259,7 @@ def test_settings_make_their_quantisers():
     with pytest.raises(ConfigError, match="rule='emma' of a codebook, expected ema or gradient"):
         Learning(rule="emma")
     assert FiniteScalarQuantised(levels=(4, 5)).quantiser().size == 20
-    with pytest.raises(CombinationError, match="model=codes"):
+    with pytest.raises(CombinationError, match="model=quantised"):
         VectorQuantised().width(3)
-    with pytest.raises(CombinationError, match="model=codes"):
+    with pytest.raises(CombinationError, match="model=quantised"):
         FiniteScalarQuantised().distribution(torch.zeros(1), 3)

@@ -118,7 +118,7 @@ class Shown(Decoder):
         return self.bias
 
 
-@part("encoder", "reader")
+@part("encoder", "draw-reader")
 @dataclass(frozen=True)
 class ReaderSettings:
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
@@ -135,7 +135,7 @@ class ReaderSettings:
         return Reader(event, self, writer, condition)
 
 
-@part("decoder", "canvas")
+@part("decoder", "draw-writer")
 @dataclass(frozen=True)
 class CanvasSettings:
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
