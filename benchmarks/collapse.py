@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lambent
-from lambent.config import check
+from lambent.config import check, settings_of_tokens
 from lambent.errors import ConfigError
 from lambent.recipes import configure
 from lambent.report.runs.file import write_comparison
@@ -67,7 +67,7 @@ def trained(contender: Contender, data: str, out: Path, common: tuple[str, ...],
     print(f"== {contender.name} {' '.join(contender.settings(steps))}", flush=True)
     folder = out / contender.name
     tokens = (*common, *contender.settings(steps))
-    run = lambent.fit(RECIPE, data, out=folder, tokens=tokens, resume=True)
+    run = lambent.fit(RECIPE, data, out=folder, resume=True, **settings_of_tokens(tokens))
     known = run.folder.read_json(run.folder.evaluation) if run.folder.evaluation.is_file() else {}
     if known.get("samples") != samples or known.get("step") != run.step:
         run.record(run.evaluate(samples=samples))

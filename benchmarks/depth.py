@@ -62,7 +62,6 @@ class Nobody:
 
 def stepper(system: str, levels: int) -> Callable[[], None]:
     """One training step of the system at every call."""
-    from lambent.config import objective_of
     from lambent.data import Dataset
     from lambent.recipes import configure
     from lambent.runs import fit as fitting
@@ -76,8 +75,8 @@ def stepper(system: str, levels: int) -> Callable[[], None]:
     job = fitting._prepare(config, data, data.head(BATCH), start_engine("cpu"))
     trainer = Trainer(
         job.run.model,
-        objective_of(config),
-        config.draw,
+        config.objective,
+        config.drawing,
         fitting.TrainingData(job),
         config.train,
         job.engine,

@@ -146,7 +146,7 @@ class Nobody:
 
 
 def lambent_step(images: Tensor, batch: int, steps: int, *, compiled: bool = False) -> Contender:
-    from lambent.config import objective_of
+
     from lambent.data import Dataset
     from lambent.recipes import configure
     from lambent.runs import fit as fitting
@@ -164,8 +164,8 @@ def lambent_step(images: Tensor, batch: int, steps: int, *, compiled: bool = Fal
     batches = fitting.TrainingData(job)
     trainer = Trainer(
         job.run.model,
-        objective_of(config),
-        config.draw,
+        config.objective,
+        config.drawing,
         batches,
         config.train,
         job.engine,

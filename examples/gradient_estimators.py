@@ -24,7 +24,7 @@ def closed_form(distance: float) -> float:
 
 
 def main(repetitions: int = 1000) -> dict[float, dict[str, float]]:
-    run = lambent.fit("toy-gradients", tokens=("train.steps=0",), quiet=True)
+    run = lambent.fit("toy-gradients", train__steps=0, quiet=True)
     found = {}
     print(f"{'|mu - c|':>8}  {'pathwise':>8} {'exact':>8}  {'score':>8} {'exact':>8}  {'score, running mean':>19}")
     for distance in DISTANCES:

@@ -8,7 +8,7 @@ import functools
 import pytest
 import torch
 
-from lambent.config import check, objective_of
+from lambent.config import check
 from lambent.errors import CombinationError
 from lambent.runs.monitors import information
 from lambent.settings import registry
@@ -89,8 +89,8 @@ def moves(config):
     watch.follow(model)
     trainer = Trainer(
         model,
-        objective_of(config),
-        config.draw,
+        config.objective,
+        config.drawing,
         Whole(x, condition),
         TrainOptions(steps=STEPS, lr=1e-2, log_every=1),
         engine,

@@ -11,34 +11,176 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lambent.config.config import Config
+    from lambent.data.dataset import Dataset
+    from lambent.draws import (
+        Ancestral,
+        Detached,
+        DoublyReparameterised,
+        Draw,
+        Enumerate,
+        Given,
+        Gumbel,
+        Mixed,
+        Mode,
+        Pathwise,
+        Rebar,
+        Relax,
+        Score,
+        StickingTheLanding,
+        StraightThrough,
+        StraightThroughGumbel,
+    )
     from lambent.errors import LambentError
     from lambent.gradients.compare import compare_gradients
+    from lambent.models import VAE, Density, Diffusion, Joint, Ladder, LatentModel, MarkovChain, Mixture, Recurrent
+    from lambent.objectives import (
+        CIWAE,
+        ELBO,
+        IWAE,
+        MIWAE,
+        PIWAE,
+        Beta,
+        Capacity,
+        FreeBits,
+        LogLikelihood,
+        Objective,
+        ReweightedWakeSleep,
+        Sleep,
+        SumOfRates,
+        WakeSleep,
+        WarmUp,
+    )
     from lambent.recipes.table import names as recipe_names
     from lambent.runs.compare import compare_runs
     from lambent.runs.fit import fit
     from lambent.runs.run import Run, load
+    from lambent.trace import Estimate, Latent, Trace
 
-__all__ = ["LambentError", "Run", "compare_gradients", "compare_runs", "fit", "load", "recipe_names"]
+__all__ = [
+    "CIWAE",
+    "ELBO",
+    "IWAE",
+    "MIWAE",
+    "PIWAE",
+    "VAE",
+    "Ancestral",
+    "Beta",
+    "Capacity",
+    "Config",
+    "Dataset",
+    "Density",
+    "Detached",
+    "Diffusion",
+    "DoublyReparameterised",
+    "Draw",
+    "Enumerate",
+    "Estimate",
+    "FreeBits",
+    "Given",
+    "Gumbel",
+    "Joint",
+    "Ladder",
+    "LambentError",
+    "Latent",
+    "LatentModel",
+    "LogLikelihood",
+    "MarkovChain",
+    "Mixed",
+    "Mixture",
+    "Mode",
+    "Objective",
+    "Pathwise",
+    "Rebar",
+    "Recurrent",
+    "Relax",
+    "ReweightedWakeSleep",
+    "Run",
+    "Score",
+    "Sleep",
+    "StickingTheLanding",
+    "StraightThrough",
+    "StraightThroughGumbel",
+    "SumOfRates",
+    "Trace",
+    "WakeSleep",
+    "WarmUp",
+    "compare_gradients",
+    "compare_runs",
+    "fit",
+    "load",
+    "recipe_names",
+]
 
 _HOMES = {
-    "LambentError": ("lambent.errors", "LambentError"),
-    "Run": ("lambent.runs.run", "Run"),
-    "compare_gradients": ("lambent.gradients.compare", "compare_gradients"),
-    "compare_runs": ("lambent.runs.compare", "compare_runs"),
-    "fit": ("lambent.runs.fit", "fit"),
-    "load": ("lambent.runs.run", "load"),
-    "recipe_names": ("lambent.recipes.table", "names"),
+    "lambent.config": ("Config",),
+    "lambent.data": ("Dataset",),
+    "lambent.draws": (
+        "Ancestral",
+        "Detached",
+        "DoublyReparameterised",
+        "Draw",
+        "Enumerate",
+        "Given",
+        "Gumbel",
+        "Mixed",
+        "Mode",
+        "Pathwise",
+        "Rebar",
+        "Relax",
+        "Score",
+        "StickingTheLanding",
+        "StraightThrough",
+        "StraightThroughGumbel",
+    ),
+    "lambent.errors": ("LambentError",),
+    "lambent.gradients.compare": ("compare_gradients",),
+    "lambent.models": (
+        "VAE",
+        "Density",
+        "Diffusion",
+        "Joint",
+        "Ladder",
+        "LatentModel",
+        "MarkovChain",
+        "Mixture",
+        "Recurrent",
+    ),
+    "lambent.objectives": (
+        "CIWAE",
+        "ELBO",
+        "IWAE",
+        "MIWAE",
+        "PIWAE",
+        "Beta",
+        "Capacity",
+        "FreeBits",
+        "LogLikelihood",
+        "Objective",
+        "ReweightedWakeSleep",
+        "Sleep",
+        "SumOfRates",
+        "WakeSleep",
+        "WarmUp",
+    ),
+    "lambent.runs.compare": ("compare_runs",),
+    "lambent.runs.fit": ("fit",),
+    "lambent.runs.run": ("Run", "load"),
+    "lambent.trace": ("Estimate", "Latent", "Trace"),
 }
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
     """The public names, imported when first used: torch is heavy."""
-    if name not in _HOMES:
+    if name == "recipe_names":
+        value: Any = import_module("lambent.recipes.table").names
+    elif name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    else:
         raise AttributeError(f"module 'lambent' has no attribute {name!r}")
-    module, attribute = _HOMES[name]
-    found = getattr(import_module(module), attribute)
-    globals()[name] = found
-    return found
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lambent.errors import ConfigError
 
@@ -36,6 +36,38 @@ def option(
     limits = {"minimum": minimum, "maximum": maximum, "above": above}
     metadata = {"help": help, "choices": tuple(choices) if choices else None, **limits}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Why parts of a configuration are incompatible.
+
+    Attributes:
+        sections: The sections in conflict, for example ("prior", "posterior").
+        why: The reason and what would do: "why; use ...".
+    """
+
+    sections: tuple[str, ...]
+    why: str
+
+
+class Part:
+    """What every part of a configuration may say of itself; its settings are a frozen dataclass.
+
+    Attributes:
+        reserved: Why only structures that ask for this part by name can use it, and what would do; empty for the
+            others.
+    """
+
+    reserved: ClassVar[str] = ""
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """What this part is incompatible with among the other ``parts`` of a configuration; None for nothing.
+
+        Args:
+            parts: Has each section's settings as an attribute, None where the structure has no such section.
+        """
+        return None
 
 
 @dataclass(frozen=True)

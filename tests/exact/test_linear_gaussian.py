@@ -10,6 +10,7 @@ from scipy.linalg import subspace_angles
 from torch import Tensor
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.data import DataOptions, Dataset, load
 
 LATENT = 5
@@ -35,7 +36,7 @@ def evidence_at_the_maximum(x: Tensor) -> float:
 
 
 def train(recipe: str, digits: Dataset, *tokens: str) -> lambent.Run:
-    return lambent.fit(recipe, digits, valid=digits, latent=LATENT, tokens=tokens, quiet=True)
+    return lambent.fit(recipe, digits, valid=digits, latent=LATENT, quiet=True, **settings_of_tokens(tokens))
 
 
 def scaled(digits: Dataset) -> Tensor:

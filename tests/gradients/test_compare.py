@@ -8,6 +8,7 @@ import torch
 
 import lambent
 from lambent.cli.app import run
+from lambent.config import settings_of_tokens
 from lambent.errors import ConfigError
 from lambent.gradients.compare import compare_gradients
 from lambent.gradients.moments import Bias, MeanVector, Moments
@@ -140,7 +141,7 @@ def test_a_variance_over_n_is_caught(monkeypatch):
 @pytest.fixture(scope="module")
 def enumerated():
     tokens = ("latent=3", "encoder=linear", "decoder=linear", "draw=score", "prior=bernoulli", "posterior=bernoulli")
-    return compare_gradients("vae", tokens=tokens, batch_size=8, repetitions=300, warm_up=100)
+    return compare_gradients("vae", settings=settings_of_tokens(tokens), batch_size=8, repetitions=300, warm_up=100)
 
 
 def test_biased_draws_are_seen_against_the_exact_gradient_and_unbiased_ones_are_not(enumerated):
@@ -160,7 +161,9 @@ def test_controls_lower_the_variance_once_fitted(enumerated):
 
 def test_a_bound_of_several_samples_is_held_to_a_long_run_and_not_to_another_bound():
     tokens = ("latent=2", "encoder=linear", "decoder=linear", "objective=iwae")
-    found = compare_gradients("vae", tokens=tokens, samples=5, batch_size=8, repetitions=200, warm_up=50)
+    found = compare_gradients(
+        "vae", settings=settings_of_tokens(tokens), samples=5, batch_size=8, repetitions=200, warm_up=50
+    )
     rows = {row.name: row for row in found.side("inference")}
     assert not found.exact
     assert found.reference_repetitions == 800
@@ -188,7 +191,7 @@ def test_the_model_is_left_as_it_was_and_the_same_seed_gives_the_same_figures():
 
 @pytest.mark.parametrize("draw", ["pathwise", "score"])
 def test_the_toy_learns_its_point(draw):
-    run = lambent.fit("toy-gradients", tokens=(f"draw={draw}",), quiet=True)
+    run = lambent.fit("toy-gradients", quiet=True, **settings_of_tokens((f"draw={draw}",)))
     mean = run.encode("point:5,5")[0].double()
     assert float((mean - TARGET).abs().max()) < 0.25
 
@@ -234,10 +237,10 @@ def test_what_the_command_refuses(capsys, arguments, says):
 
 
 def test_of_a_run_only_the_gradient_can_be_changed(tmp_path):
-    run = lambent.fit("toy-gradients", out=tmp_path / "run", tokens=("train.steps=2",), quiet=True)
-    found = compare_gradients(run.folder.path, tokens=("draw=score",), repetitions=8, warm_up=0)
+    run = lambent.fit("toy-gradients", out=tmp_path / "run", quiet=True, **settings_of_tokens(("train.steps=2",)))
+    found = compare_gradients(run.folder.path, settings=settings_of_tokens(("draw=score",)), repetitions=8, warm_up=0)
     assert found.title.endswith("draw=score (step 2) on point:5,5")
     with pytest.raises(ConfigError, match="model is fixed by the run"):
-        compare_gradients(run.folder.path, tokens=("model.latent=3",))
+        compare_gradients(run.folder.path, settings=settings_of_tokens(("model.latent=3",)))
     with pytest.raises(ConfigError, match="a run is measured as it is"):
         compare_gradients(run, epochs=2)

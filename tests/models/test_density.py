@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from lambent.distributions.autoregressive import Autoregressive
-from lambent.draws import Ancestral, Mode, NoDraw
+from lambent.draws import Ancestral, Enumerate, Mode
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
 from lambent.likelihoods import (
@@ -124,7 +124,7 @@ def test_nades_gradient_by_hand_is_the_true_one():
 
 def test_a_mixture_of_orderings_averages_probabilities():
     model = density(NETS["made, 4 orders"])
-    px = model(images(), NoDraw()).px
+    px = model(images(), Enumerate()).px
     with torch.no_grad():
         each = torch.stack([px.only(m).log_prob(images())[0] for m in range(4)])
         assert torch.allclose(px.log_prob(images())[0].exp(), each.exp().mean(0), atol=1e-14)
@@ -248,11 +248,11 @@ def test_a_density_of_one_number_is_its_bias():
 def test_measured_exactly_and_trained_by_a_bound_where_orderings_are_mixed():
     model = density(NETS["made, 4 orders"])
     x = images()
-    found = bounds(model, lambda a, b: (x[a:b], None), len(x), samples=7, draw=NoDraw())
+    found = bounds(model, lambda a, b: (x[a:b], None), len(x), samples=7, draw=Enumerate())
     assert (found.elbo_kind, found.iwae, found.rate.abs().max().item()) == ("exact", None, 0.0)
     assert torch.allclose(found.elbo, masses(model), atol=1e-12)
     model.train()
-    traces = [model(x, NoDraw(generator=torch.Generator().manual_seed(s))) for s in range(40)]
+    traces = [model(x, Enumerate(generator=torch.Generator().manual_seed(s))) for s in range(40)]
     values = torch.stack([LogLikelihood()(trace, x).value for trace in traces])
     assert {LogLikelihood()(trace, x).kind for trace in traces} == {"lower bound"}
     assert all(trace.rate.abs().max() == 0 for trace in traces)
@@ -263,7 +263,7 @@ def test_measured_exactly_and_trained_by_a_bound_where_orderings_are_mixed():
 
 def test_one_ordering_is_trained_on_what_it_is_measured_by():
     model = density(NETS["made"]).train()
-    estimate = LogLikelihood()(model(images(), NoDraw()), images())
+    estimate = LogLikelihood()(model(images(), Enumerate()), images())
     assert estimate.kind == "exact"
     assert torch.allclose(estimate.value, masses(model), atol=1e-12)
 
@@ -277,7 +277,7 @@ def test_what_a_density_lacks_is_refused_by_name():
     with pytest.raises(CombinationError, match="Mode does not; use Ancestral"):
         model(None, Mode())
     with pytest.raises(ConfigError, match="draw samples instead"):
-        _ = model(images(), NoDraw()).px.mean
+        _ = model(images(), Enumerate()).px.mean
     with pytest.raises(ShapeError, match=r"x has shape \(512, 3, 3\)"):
         model.log_prob(images().squeeze(1))
     with pytest.raises(ShapeError, match="found none, expected"):

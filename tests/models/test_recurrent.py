@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.distributions import Normal
 from lambent.draws import Ancestral, Given, Pathwise
 from lambent.evaluation.bounds import bounds
@@ -188,7 +189,7 @@ def test_groups_hold_every_parameter_once():
 
 def test_training_on_digits_raises_the_bound_and_its_rate():
     tokens = ("patch=0", "model.steps=3", "units=64", "epochs=4", "lr=0.01", "lr_schedule=constant")
-    run = lambent.fit("draw-small", "digits", tokens=tokens, quiet=True)
+    run = lambent.fit("draw-small", "digits", quiet=True, **settings_of_tokens(tokens))
     assert isinstance(run.model, Recurrent)
     first, *_, last = [line["valid"] for line in run.history if "valid" in line]
     found = run.evaluate(samples=20)

@@ -60,7 +60,7 @@ def test_schedules_of_rates():
     assert IWAE().at(5) == IWAE()
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names("rate") if not registry.find("rate", n).by_noise])
+@pytest.mark.parametrize("name", [n for n in registry.names("rate") if not registry.find("rate", n).reserved])
 def test_a_loss_said_to_be_a_bound_is_one_and_the_others_are_not(name):
     """Minus the loss is never above the batch's mean ELBO, whatever the rates, exactly where ``is_bound`` says so."""
     above, noise, x = set(), torch.Generator().manual_seed(0), torch.zeros(4, 2)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import lambent.objectives.rates_by_level as by_level
-from lambent.config import objective_of, rate_of
 from lambent.distributions import Bernoulli, Normal, OneHotCategorical, StandardNormal
 from lambent.draws import Enumerate, Score
 from lambent.errors import CombinationError
@@ -122,10 +121,10 @@ def test_the_number_of_levels_decides_when_a_warm_up_is_over():
     assert [WARM.over(1).at(step).is_bound for step in (9, 10)] == [False, True]
     assert [WARM.over(40).at(step).is_bound for step in (165, 166)] == [False, True]
     config = configure("iwae-2layer", tokens=("objective=elbo", "rate=level-warm-up", "above=[6,5,4]"))
-    rate = rate_of(config)
+    rate = config.charged
     assert rate.levels == 4
     assert [rate.at(step).settled for step in (12_999, 13_000)] == [False, True]
-    assert objective_of(config).rate == rate
+    assert config.objective.rate == rate
 
 
 @pytest.mark.parametrize("rate", [LevelWarmUp(steps=10, stagger=0).over(3).at(5), Balanced(steps=10).at(5)], ids=str)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from lambent.config import rate_of
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError
 from lambent.likelihoods import NoisyLikelihood, NormalFamily
@@ -135,6 +134,6 @@ def test_what_is_reported_is_the_bound_all_the_same():
 
 
 def test_ddpm_is_trained_by_it_and_a_learned_schedule_is_not():
-    assert rate_of(configure("ddpm")) == NoiseWeighted("simple")
+    assert configure("ddpm").charged == NoiseWeighted("simple")
     with pytest.raises(CombinationError, match="rate=snr-weighted with posterior=noising: a schedule learns"):
         configure("vdm", tokens=("rate=snr-weighted",))

@@ -7,8 +7,7 @@ import torch
 from torch import distributions as td
 from torch import nn
 
-from lambent.errors import CombinationError
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal, ExactPosterior, FullCovariance, LowRank
+from lambent.posteriors import AmortisedPosterior, DiagonalNormal, FullCovariance, LowRank
 from lambent.settings import registry
 
 LATENT = 3
@@ -89,13 +88,7 @@ def test_delta_is_a_point_whose_gradient_flows():
     assert q.normalised is False
 
 
-def test_the_exact_posterior_has_no_head():
-    for ask in (lambda p: p.width(2), lambda p: p.distribution(torch.zeros(1, 2), 2)):
-        with pytest.raises(CombinationError, match="posterior=exact has no encoder; use model=mixture"):
-            ask(ExactPosterior())
-
-
-AMORTISED = [n for n in registry.names("posterior") if registry.find("posterior", n).amortised]
+AMORTISED = [n for n in registry.names("posterior") if n != "noising"]
 HEADED = [n for n in AMORTISED if registry.find("posterior", n).latent_kind != "codes"]
 """A model of codes has a head for every position, and tests of its own."""
 

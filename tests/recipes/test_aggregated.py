@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.data import DataOptions, training_sets
 from lambent.errors import CombinationError
 from lambent.evaluation.aggregated import AggregatedPosterior, surgery
@@ -19,7 +20,7 @@ from lambent.recipes import configure
 def trained(recipe, *tokens):
     epochs = 60 if recipe in ("wae", "aae") else 20
     tokens = ("hidden=[100]", f"epochs={epochs}", "batch_size=50", *tokens)
-    return lambent.fit(recipe, "digits", tokens=tokens, quiet=True)
+    return lambent.fit(recipe, "digits", quiet=True, **settings_of_tokens(tokens))
 
 
 @functools.cache
@@ -128,7 +129,9 @@ def _bound(row):
 
 def test_the_critic_is_saved_with_the_model(tmp_path):
     tokens = ("latent=2", "hidden=[16]", "critic_hidden=[16]", "batch_size=200")
-    whole = lambent.fit("factor-vae", "digits", out=tmp_path / "a", tokens=(*tokens, "epochs=3"), quiet=True)
+    whole = lambent.fit(
+        "factor-vae", "digits", out=tmp_path / "a", quiet=True, **settings_of_tokens((*tokens, "epochs=3"))
+    )
     state = whole.model.state_dict()
     assert any(name.startswith("critics.factor.critic.") for name in state)
     fresh = configure("factor-vae", tokens=tokens).model.build(whole.config, whole.shapes).state_dict()

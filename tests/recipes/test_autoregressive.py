@@ -111,7 +111,7 @@ def test_what_needs_latents_is_refused(labelled, tmp_path):
 
 
 def test_modules_of_the_user_are_refused_where_they_would_do_nothing():
-    with pytest.raises(CombinationError, match="model=density with encoder=user: it has no latents; use encoder=none"):
+    with pytest.raises(CombinationError, match="model=density with encoder=user: it has no latents; leave encoder out"):
         fit("made", "digits", encoder=nn.Linear(64, 3), quiet=True)
     with pytest.raises(CombinationError, match=r"model=density with decoder=user: .*; use decoder=made"):
         fit("made", "digits", decoder=nn.Linear(0, 64), quiet=True)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.data import DataOptions, load
 from lambent.errors import CombinationError, ConfigError
 from support.em_checks import ppca_evidence
@@ -42,4 +43,4 @@ def test_ppca_ends_at_the_closed_form(digits):
 def test_what_em_cannot_do_is_refused(digits):
     for tokens, error in ((("decoder=mlp",), CombinationError), (("batch_size=100",), ConfigError)):
         with pytest.raises(error, match="schedule=em"):
-            lambent.fit("em-ppca", digits, valid=digits, latent=2, epochs=1, tokens=tokens, quiet=True)
+            lambent.fit("em-ppca", digits, valid=digits, latent=2, epochs=1, quiet=True, **settings_of_tokens(tokens))

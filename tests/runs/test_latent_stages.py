@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from lambent import fit, load
-from lambent.config import objective_of
 from lambent.errors import CheckpointError, CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
 from lambent.recipes import configure
@@ -111,7 +110,7 @@ def test_latents_on_a_ring_cost_fewer_nats_under_a_learned_prior(prior, tmp_path
 def test_a_prior_alone_is_charged_what_it_costs_whatever_the_rate_function():
     config = configure("vae", tokens=("prior=mixture", "schedule=two-stage", "rate=beta"))
     first, second = stages_of(config)
-    assert (objective_of(first).rate.beta, type(objective_of(second).rate).__name__) == (4.0, "SumOfRates")
+    assert (first.objective.rate.beta, type(second.objective.rate).__name__) == (4.0, "SumOfRates")
     assert stages_of(second) == (first, second), "what a run records gives its two stages again"
 
 

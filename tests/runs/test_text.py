@@ -240,7 +240,7 @@ def test_the_report_shows_texts_as_text_and_runs_none_of_it(run, tmp_path):
     assert seen.blocks[0] == "\n".join(drawn)
     assert "bits/symbol" in page
     assert "bits/dim" not in page
-    if run.config.model.latents:
+    if run.config.has_latents:
         view = run.prepare()
         originals = [escaped(text) for text in run.transform.alphabet.decode(view.dataset.x[:10])]
         assert seen.blocks[1].split("\n")[0::3] == originals

@@ -13,8 +13,8 @@ import lambent.config.remedies as remedies_module
 import lambent.evaluation.mutual_information as measured
 import lambent.training.collapse_monitor as collapse
 from lambent import fit
-from lambent.config import check
-from lambent.config.remedies import REMEDIES, Remedy, level_remedies, remedies, with_tokens
+from lambent.config import check, settings_of_tokens
+from lambent.config.remedies import REMEDIES, Remedy, level_remedies, remedies
 from lambent.data import View
 from lambent.data.view import spread_out
 from lambent.distributions import Normal, OneHotCategorical
@@ -323,7 +323,7 @@ def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=kl-balancing", "rate=free-bits"]
     for remedy in advised:
         assert " ".join(remedy.tokens) in line
-        check(with_tokens(run.config, remedy.tokens))
+        check(run.config.with_(**settings_of_tokens(remedy.tokens)))
 
 
 def test_it_speaks_once_a_fall_and_never_at_the_first_of_several_validations():
@@ -359,7 +359,7 @@ def shapes_of(config):
 def test_advice_is_of_settings_that_exist_here_and_of_models_that_can_be_built(recipe):
     config = configure(recipe)
     for remedy in remedies(config, 1000):
-        changed = with_tokens(config, remedy.tokens)
+        changed = config.with_(**settings_of_tokens(remedy.tokens))
         check(changed)
         assert changed != config, remedy
         build_model(changed, shapes_of(config))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.errors import CombinationError, NumericsError
 from lambent.training import compiled
 
@@ -21,7 +22,7 @@ SMALL = {
 
 def train(*tokens: str, recipe: str = "vae", epochs: int = 3, **settings):
     settings = {**SMALL, **settings}
-    return lambent.fit(recipe, epochs=epochs, quiet=True, tokens=tokens, **settings)
+    return lambent.fit(recipe, epochs=epochs, quiet=True, **settings_of_tokens(tokens), **settings)
 
 
 def rows(run) -> list[tuple[int, float]]:
@@ -128,7 +129,7 @@ def test_what_torch_cannot_compile_is_refused(monkeypatch):
 )
 def test_what_cannot_be_compiled_is_refused_by_name(interpreted, recipe: str, message: str):
     with pytest.raises(CombinationError, match=message):
-        lambent.fit(recipe, "digits", epochs=1, quiet=True, tokens=("train.compile=true",))
+        lambent.fit(recipe, "digits", epochs=1, quiet=True, **settings_of_tokens(("train.compile=true",)))
     assert not interpreted
 
 

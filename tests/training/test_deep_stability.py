@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lambent.config import Config, objective_of
+from lambent.config import Config
 from lambent.data.readers.digits import load_digits
 from lambent.models import LatentModel
 from lambent.recipes import configure
@@ -80,7 +80,7 @@ def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], *
     config, built, x = system(model, levels)
     huge = frozenset(step for step, kind in kinds.items() if kind == HUGE)
     settings = {"lr": 1e-3, "grad_clip": 100.0, "grad_spike_factor": 10.0, "log_every": course.stretch, **options}
-    objective = faults(kinds, objective_of(config))
+    objective = faults(kinds, config.objective)
     run = trainer_of(built, objective, Rows(x, BATCH, huge), course.stretch, steps=course.steps, **settings)
     run.run()
     return run

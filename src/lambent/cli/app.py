@@ -104,13 +104,14 @@ def fit(
 
     Settings are key=value, any that `lambent show RECIPE` lists.
     """
-    from lambent.runs.fit import fit as fit_run
+    from lambent.config import settings_of_tokens
+    from lambent.runs.fit import fit_settings
 
     flags: dict[str, Any] = {"latent": latent, "prior": prior, "epochs": epochs, "batch_size": batch_size}
     flags |= {"seed": seed, "threads": threads, "device": device}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    tokens = (*settings, *given)
-    fit_run(recipe, data, out=out, valid=valid, config=config, tokens=tokens, resume=resume)
+    chosen = settings_of_tokens((*settings, *given))
+    fit_settings(recipe, chosen, data, out=out, valid=valid, config=config, resume=resume)
 
 
 @app.command
@@ -237,6 +238,7 @@ def gradients(
     Settings are key=value: any of a recipe; of a run those of draw, objective and rate.
     """
     from lambent.cli.gradients_text import comparison_text
+    from lambent.config import settings_of_tokens
     from lambent.gradients.compare import compare_gradients
     from lambent.report.gradients import check_picture, write_picture
     from lambent.training.console import Console
@@ -246,7 +248,7 @@ def gradients(
     found = compare_gradients(
         source,
         data,
-        tokens=settings,
+        settings=settings_of_tokens(settings),
         samples=samples,
         batch_size=batch_size,
         repetitions=repetitions,

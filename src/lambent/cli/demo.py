@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from lambent.errors import ConfigError
+from lambent.likelihoods import DiscretisedLogisticFamily
 from lambent.runs.export import write_samples
 from lambent.runs.fit import fit
 from lambent.runs.run import Run
 
-SETTINGS = (
-    "latent=2",
-    "likelihood=discretised-logistic",
-    "likelihood.scale=model",
-    "data.binarize=none",
-    "hidden=200,200",
-    "epochs=250",
-    "lr=2e-3",
-    "lr_schedule=cosine",
-    "weight_decay=0.2",
-    "validate_every=10",
-    "log_every=26",
-    "threads=1",
-)
+SETTINGS: dict[str, Any] = {
+    "latent": 2,
+    "likelihood": DiscretisedLogisticFamily(scale="model"),
+    "binarize": "none",
+    "hidden": (200, 200),
+    "epochs": 250,
+    "lr": 2e-3,
+    "lr_schedule": "cosine",
+    "weight_decay": 0.2,
+    "validate_every": 10,
+    "log_every": 26,
+    "threads": 1,
+}
 """Grey levels rather than binarised pixels, so that the plane sorts the digits; one thread, which such small steps like
 best, above all where other work shares the processors."""
 SAMPLES = 1000
@@ -37,7 +38,7 @@ def demo(out: Path) -> None:
     """
     folder = free_folder(out)
     print("A VAE with 2 latent dimensions on the UCI handwritten digits: 1437 images of 8 x 8 pixels, 17 grey levels.")
-    run = fit("vae", "digits", out=folder, tokens=SETTINGS)
+    run = fit("vae", "digits", out=folder, **SETTINGS)
     print(f"Measuring on the 360 test images with K = {SAMPLES} importance samples each.")
     found = run.evaluate(samples=SAMPLES)
     run.record(found)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lambent.config.config import Config, fields_of
+from lambent.config.layers import ONE_OF_A_KIND
 from lambent.recipes.table import RECIPES, configure, find_recipe
-from lambent.settings import options_of, registry, type_of
+from lambent.settings import options_of, type_of
 
 
 def recipe_rows() -> list[dict[str, Any]]:
@@ -35,9 +36,9 @@ def settings_text(recipe: str, tokens: tuple[str, ...]) -> str:
 
 
 def _section(config: Config, section: str, settings: Any) -> list[str]:
-    names = registry.names(section)
-    title = f"[{section}]" if len(names) == 1 else f"[{section}] = {registry.name_of(section, settings)}"
-    choice = [] if len(names) == 1 else [f"  one of {', '.join(names)}"]
+    names = [] if section in ONE_OF_A_KIND else config.choices(section)
+    title = f"[{section}] = {config.name_of(section)}" if names else f"[{section}]"
+    choice = [f"  one of {', '.join(names)}"] if len(names) > 1 else []
     return ["", title, *choice, *(_setting(settings, name) for name in options_of(type(settings)))]
 
 

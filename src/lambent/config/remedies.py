@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass, replace
 
-from lambent.config.config import Config, layer_of_tokens, layer_of_values, resolve
+from lambent.config.config import Config
 from lambent.config.rules import check
+from lambent.config.tokens import settings_of_tokens
 from lambent.errors import ConfigError
-from lambent.networks import UserDecoder, UserEncoder
 from lambent.objectives.rates import Beta
 from lambent.settings import registry
 
@@ -44,19 +44,6 @@ LEVEL_REMEDIES = (
 )
 """Against a level that falls idle while others are in use."""
 TIMED = ("rate=warm-up", "rate=level-warm-up", "rate=kl-balancing")
-
-
-def with_tokens(config: Config, tokens: tuple[str, ...]) -> Config:
-    """``config`` with ``key=value`` settings laid over it, a user's own networks kept.
-
-    Raises:
-        ConfigError: a setting that doesn't exist here.
-    """
-    below = layer_of_values(config.values())
-    changed = resolve(config.recipe, below, layer_of_tokens(tokens, [below]))
-    encoder = config.encoder if isinstance(config.encoder, UserEncoder) else changed.encoder
-    decoder = config.decoder if isinstance(config.decoder, UserDecoder) else changed.decoder
-    return replace(changed, encoder=encoder, decoder=decoder)
 
 
 def remedies(config: Config, steps: int) -> list[Remedy]:
@@ -108,7 +95,7 @@ def in_force(config: Config, remedy: Remedy) -> bool:
 def possible(config: Config, remedy: Remedy) -> bool:
     """Whether the configuration with the remedy is one that `check` passes."""
     try:
-        check(with_tokens(config, remedy.tokens))
+        check(config.with_(**settings_of_tokens(remedy.tokens)))
     except ConfigError:
         return False
     return True

@@ -5,8 +5,7 @@ from __future__ import annotations
 from lambent.config.config import Config
 from lambent.draws import Enumerate
 from lambent.errors import CombinationError
-from lambent.objectives import ELBO, IWAE, LogLikelihood, NoPenalty, Sleep, SumOfRates
-from lambent.settings import registry
+from lambent.objectives import ELBO, IWAE, LogLikelihood, Sleep, SumOfRates
 from lambent.training.freeze import AUTOENCODER
 from lambent.training.schedule import GENERATIVE, INFERENCE
 
@@ -28,7 +27,7 @@ def updated(config: Config) -> None:
 
 
 def _name(config: Config, section: str) -> str:
-    return f"{section}={registry.name_of(section, getattr(config, section))}"
+    return f"{section}={config.name_of(section)}"
 
 
 def _refuse(config: Config, sections: str, why: str) -> None:
@@ -37,10 +36,10 @@ def _refuse(config: Config, sections: str, why: str) -> None:
 
 
 def _encoder_to_train(config: Config) -> None:
-    if not config.model.amortised and config.train.freeze != "none":
+    if not config.amortised and config.train.freeze != "none":
         _refuse(config, "model freeze", "it has one side only; use train.freeze=none")
     side = _only_side(config)
-    if side == INFERENCE and not config.model.amortised:
+    if side == INFERENCE and not config.amortised:
         _refuse(config, "objective model", "it trains an encoder, and there is none; use objective=elbo")
     if side and config.train.freeze == side:
         _refuse(config, "objective freeze", f"it trains the {side} side alone; use train.freeze=none")
@@ -57,7 +56,7 @@ def _only_side(config: Config) -> str | None:
 def _sides_to_alternate(config: Config) -> None:
     if not config.schedule.two_sided:
         return
-    if not config.model.amortised:
+    if not config.amortised:
         _refuse(config, "schedule model", f"it has no encoder to take turns with; {TOGETHER}")
     if _only_side(config):
         _refuse(config, "schedule objective", f"it trains the {_only_side(config)} side alone; {TOGETHER}")
@@ -68,9 +67,9 @@ def _sides_to_alternate(config: Config) -> None:
 def _prior_alone(config: Config) -> None:
     """Two stages need an encoder to be frozen, and the second one a prior that learns, and from inferred latents."""
     staged, alone = config.schedule.staged, config.train.freeze == AUTOENCODER
-    if staged and not config.model.amortised:
+    if staged and not config.amortised:
         _refuse(config, "schedule model", f"its stages need an encoder to freeze; {TOGETHER}")
-    if alone and not config.prior.learns:
+    if alone and (config.prior is None or not config.prior.learns):
         _refuse(config, "freeze prior", "nothing would be left to train; use train.freeze=none")
     if (alone or staged) and isinstance(config.objective, Sleep):
         _refuse(config, "schedule objective", "the sleep phase teaches no prior; use objective=elbo")
@@ -79,9 +78,9 @@ def _prior_alone(config: Config) -> None:
 def _information(config: Config) -> None:
     if not config.schedule.informed:
         return
-    if not config.model.plain:
+    if "penalty" not in config.model.sections:
         _refuse(config, "schedule model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
-    if config.posterior.deterministic:
+    if config.deterministic:
         _refuse(config, "schedule posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
     for section in ("prior", "posterior"):
         if not getattr(config, section).normalised:
@@ -92,7 +91,7 @@ def _solved(config: Config) -> None:
     for section, kind, use in (
         ("objective", ELBO, "elbo"),
         ("rate", SumOfRates, "sum"),
-        ("penalty", NoPenalty, "none"),
+        ("penalty", type(None), "none"),
     ):
         if not isinstance(getattr(config, section), kind):
             _refuse(config, f"schedule {section}", f"EM maximises the plain ELBO; use {section}={use}")

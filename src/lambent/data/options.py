@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 BINARIZE = ("none", "threshold", "static", "dynamic")
 EXAMPLES = ("lines", "blocks")
@@ -26,7 +26,7 @@ LIMITS = Sizes()
 
 @part("data", "data")
 @dataclass(frozen=True)
-class DataOptions:
+class DataOptions(Part):
     """Where data come from and what the likelihood is given of them."""
 
     source: str = option(

@@ -69,6 +69,10 @@ class Distribution(torch.distributions.Distribution):
         """
         return self
 
+    def visiting(self, steps: int | None, noise: float = 1.0) -> Self:
+        """The same; a diffusion is sampled by visiting ``steps`` of its levels with ``noise`` times its own noise."""
+        return self
+
     @property
     def mode(self) -> Tensor:
         """The most probable value (the mean, for symmetric families)."""

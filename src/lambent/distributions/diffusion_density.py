@@ -143,7 +143,7 @@ class Diffused(Distribution):
         """Numbers of the condition."""
         return 0 if self.condition is None else self.condition.shape[-1]
 
-    def visiting(self, steps: int | None, noise: float) -> Self:
+    def visiting(self, steps: int | None, noise: float = 1.0) -> Self:
         """The same, its samples visiting so many levels (none: as many as before), with so much noise at each."""
         visits = dataclasses.replace(self.visits, steps=steps or self.visits.steps, noise=noise)
         return type(self)(self.chain, self.loc, self.log_scale, self.condition, visits, self.place)

@@ -10,7 +10,6 @@ from lambent.draws.controlled import ControlVariate, Rebar, Relax
 from lambent.draws.discrete import Detached, Enumerate, Score
 from lambent.draws.generation import Ancestral, Given, Held, Mode
 from lambent.draws.mixed import Mixed
-from lambent.draws.none import NoDraw
 from lambent.draws.pathwise import DoublyReparameterised, Pathwise, StickingTheLanding
 from lambent.draws.relaxed import Gumbel, StraightThrough, StraightThroughGumbel
 
@@ -27,7 +26,6 @@ __all__ = [
     "LearnedBaseline",
     "Mixed",
     "Mode",
-    "NoDraw",
     "Pathwise",
     "Rebar",
     "Relax",

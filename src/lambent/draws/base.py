@@ -14,12 +14,12 @@ from torch.distributions import Distribution
 
 from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.errors import CombinationError, ShapeError
-from lambent.settings import option
+from lambent.settings import Part, option
 from lambent.trace import Latent
 
 
 @dataclass(frozen=True)
-class Draw(ABC):
+class Draw(Part, ABC):
     """Base of all draws; ``samples`` is K, fixed before the first level and never multiplied twice.
 
     Where samples come in parts, these are numbers ``start`` to ``start + samples - 1`` of ``total`` (none: they are all

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.distributions import Distribution
 
-from lambent.distributions.diffusion_density import Diffused
+from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
 from lambent.errors import ConfigError, ShapeError
@@ -32,7 +32,7 @@ class Ancestral(Draw):
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """A draw of p, outside the graph."""
         shape = (self.samples, self.batch)[: 2 - len(prior.batch_shape)]
-        visited = prior.visiting(self.steps, self.noise) if isinstance(prior, Diffused) else prior
+        visited = prior.visiting(self.steps, self.noise) if isinstance(prior, OwnDistribution) else prior
         return Latent(name, sample(visited, shape, self.generator), prior, posterior)
 
 

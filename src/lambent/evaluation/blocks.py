@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from lambent.draws import Draw, Enumerate, NoDraw
+from lambent.draws import Draw, Enumerate
 from lambent.models import LatentModel
 
 ROWS = 1024
@@ -29,7 +29,7 @@ def blocks_of(n: int, samples: int, most: int = EXAMPLES) -> Iterator[tuple[int,
 
 def chunks_of(samples: int, examples: int, draw: Draw, rows: int = ROWS) -> Iterator[tuple[int, int]]:
     """The first sample and the number of each."""
-    if isinstance(draw, Enumerate | NoDraw):  # every value once
+    if isinstance(draw, Enumerate):  # every value once
         yield 0, 1
         return
     size = max(1, rows // examples)

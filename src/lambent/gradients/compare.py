@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from lambent.config import Config, check
-from lambent.config.config import layer_of_tokens, layer_of_values, resolve
+from lambent.config import Config, check, layer_of_settings, layer_of_values
 from lambent.data import View
 from lambent.data.sources import ARRAYS, Source
 from lambent.errors import ConfigError
 from lambent.gradients.estimators import estimators, trusted
 from lambent.gradients.measure import Batches, Comparison, Examples, compare
-from lambent.runs.fit import fit
+from lambent.runs.fit import fit_settings
 from lambent.runs.run import Run, load
 from lambent.seeds import mix
 
@@ -28,7 +28,7 @@ def compare_gradients(
     source: str | Path | Run,
     data: Source | None = None,
     *,
-    tokens: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
     samples: int | None = None,
     batch_size: int | None = None,
     repetitions: int = 500,
@@ -45,7 +45,7 @@ def compare_gradients(
     Args:
         source: A run, its folder, or a recipe's name: a fresh model of that, on its own data.
         data: Whose training split to take the batch from; by default what the model was or would be trained on.
-        tokens: ``key=value`` settings: any of a recipe, and of a run those of draw, objective and rate.
+        settings: Settings by name as in `lambent.fit`: any of a recipe, and of a run those of draw, objective and rate.
         samples: K; by default the draw's own.
         batch_size: Examples in the batch; by default as in training.
         repetitions: Gradients of each estimator.
@@ -62,11 +62,12 @@ def compare_gradients(
     >>> {row.name for row in found.rows} >= {"pathwise", "score baseline=none"}
     True
     """
-    run = _run(source, data, tokens, epochs, seed)
+    settings = settings or {}
+    run = _run(source, data, settings, epochs, seed)
     config = run.config
     if samples is not None and samples < 1:
         raise ConfigError(f"samples={samples}: expected at least 1")
-    samples = config.draw.samples if samples is None else samples
+    samples = config.drawing.samples if samples is None else samples
     view = run.prepare(data if data is not None or config.data.source == ARRAYS else config.data.source, "train")
     batches = _batches(view, config.train.batch_size if batch_size is None else batch_size, seed)
     n = len(view)
@@ -87,29 +88,27 @@ def compare_gradients(
         seed=mix(seed, 9),
         say=say,
     )
-    return replace(result, title=_title(run, source, tokens, view), refused=refused)
+    return replace(result, title=_title(run, source, settings, view), refused=refused)
 
 
-def _run(source: str | Path | Run, data: Source | None, tokens: Sequence[str], epochs: int, seed: int) -> Run:
+def _run(source: str | Path | Run, data: Source | None, settings: Mapping[str, Any], epochs: int, seed: int) -> Run:
     opened = source if isinstance(source, Run) else load(source) if Path(source).is_dir() else None
     if opened is None:
-        length = (f"train.epochs={epochs}", "train.steps=none") if epochs else ("train.steps=0",)
-        return fit(str(source), data, tokens=(*tokens, *length, f"train.seed={seed}"), quiet=True)
+        length = {"train.epochs": epochs, "train.steps": None} if epochs else {"train.steps": 0}
+        return fit_settings(str(source), {**settings, **length, "train.seed": seed}, data, quiet=True)
     if epochs:
         raise ConfigError(f"epochs={epochs}: a run is measured as it is; give a recipe to be trained first")
-    return replace(opened, config=_changed(opened.config, tokens)) if tokens else opened
+    return replace(opened, config=_changed(opened.config, settings)) if settings else opened
 
 
-def _changed(config: Config, tokens: Sequence[str]) -> Config:
+def _changed(config: Config, settings: Mapping[str, Any]) -> Config:
     """A run's configuration with another draw, objective or rate."""
-    below = layer_of_values(config.values())
-    layer = layer_of_tokens(tokens, [below])
+    layer = layer_of_settings(settings, [layer_of_values(config.values())])
     fixed = [section for section in layer if section not in OF_THE_GRADIENT]
     if fixed:
         allowed = ", ".join(OF_THE_GRADIENT)
         raise ConfigError(f"{fixed[0]} is fixed by the run; of a run only {allowed} can be set, or give a recipe")
-    other = resolve(config.recipe, below, layer)
-    changed = replace(config, **{section: getattr(other, section) for section in OF_THE_GRADIENT})
+    changed = config.with_(**settings)
     check(changed)
     return changed
 
@@ -127,7 +126,12 @@ def _batch(view: View, size: int, seed: int, number: int) -> Examples:
     return view.batch(indices), view.condition(indices)
 
 
-def _title(run: Run, source: str | Path | Run, tokens: Sequence[str], view: View) -> str:
-    name = " ".join([run.config.recipe if isinstance(source, Run) else str(source), *tokens])
+def _shown(settings: Mapping[str, Any]) -> list[str]:
+    """The settings as the command line takes them."""
+    return [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+
+
+def _title(run: Run, source: str | Path | Run, settings: Mapping[str, Any], view: View) -> str:
+    name = " ".join([run.config.recipe if isinstance(source, Run) else str(source), *_shown(settings)])
     trained = f"step {run.step:,}" if run.step else "as initialised"
     return f"{name} ({trained}) on {view.dataset.name}"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lambent.config.config import Config
-from lambent.config.rules import check, objective_of
+from lambent.config.rules import check
 from lambent.draws import Draw, Enumerate
 from lambent.errors import CombinationError
 from lambent.gradients.measure import Estimator
@@ -59,7 +59,7 @@ def _variants(config: Config, samples: int) -> Iterator[tuple[str, Draw]]:
     """Each registered draw by each of its choices; the configuration's own settings where it is its own draw."""
     for name in registry.names("draw"):
         cls: Any = registry.find("draw", name)
-        base = config.draw if type(config.draw) is cls else cls()
+        base: Any = config.draw if type(config.draw) is cls else cls()
         base = replace(base, samples=1 if cls is Enumerate else samples)
         choices = {k: field.metadata["choices"] for k, field in options_of(cls).items() if field.metadata["choices"]}
         for values in itertools.product(*choices.values()):
@@ -68,18 +68,18 @@ def _variants(config: Config, samples: int) -> Iterator[tuple[str, Draw]]:
 
 
 def _estimator(name: str, config: Config, shapes: Shapes, step: int, control: Any, n: int) -> Estimator:
-    objective = objective_of(config).sized(n).at(step)
-    several = objective.multi_sample and config.draw.samples > 1
-    states = "; ".join(line for line in (config.draw.bias(multi_sample=several), objective.bias) if line)
+    objective = config.objective.sized(n).at(step)
+    several = objective.multi_sample and config.drawing.samples > 1
+    states = "; ".join(line for line in (config.drawing.bias(multi_sample=several), objective.bias) if line)
     own = copy.deepcopy(control) if control is not None else _fresh_control(config, shapes)
-    return Estimator(name, config.draw.at(step), objective, states, own)
+    return Estimator(name, config.drawing.at(step), objective, states, own)
 
 
 def _fresh_control(config: Config, shapes: Shapes) -> Any:
     """As the model would be given it, from ``train.seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.train.seed, 8))
-        return config.draw.parameters_for(shapes.latent, math.prod(config.likelihood.input_shape(shapes)))
+        return config.drawing.parameters_for(shapes.latent, math.prod(config.likelihood.input_shape(shapes)))
 
 
 def target(config: Config, samples: int) -> Objective:
@@ -87,7 +87,7 @@ def target(config: Config, samples: int) -> Objective:
 
     An objective that follows no bound's gradient itself (wake-sleep) is held to the bound that it reports.
     """
-    own = objective_of(config)
+    own = config.objective
     if own.multi_sample and samples == 1:
         return ELBO()
     if own.bias:
@@ -113,12 +113,12 @@ def trusted(
         CombinationError: no unbiased estimator goes with this configuration.
     """
     bound, states = target(config, samples), config.model.state_count(config)
-    if bound != objective_of(config):
+    if bound != config.objective:
         aimed = replace(config, objective=bound, rate=registry.find("rate", "sum")())
         found, _ = estimators(aimed, shapes, samples=samples, step=step, n=n)
     few = states is not None and states * examples <= MOST_ROWS
     unbiased = [e for e in found if not e.states and (few or not isinstance(e.draw, Enumerate))]
-    if not unbiased and config.model.of_codes:
+    if not unbiased and config.latent_kind == "codes":
         raise CombinationError(
             "model=quantised: the gradient past its codes is straight-through, which is biased, and no other exists to "
             "compare it with; use a recipe such as st-vae"

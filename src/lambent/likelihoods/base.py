@@ -12,10 +12,11 @@ from torch.distributions import Distribution
 
 from lambent.data.support import Support
 from lambent.networks.fold import fold
+from lambent.settings import Part
 from lambent.shapes import Shapes
 
 
-class Family(ABC):
+class Family(Part, ABC):
     """Settings of a family p(x|z): what it scores, the numbers it needs, and the distribution they make.
 
     ``parameters`` tensors are (K, B, *out_shape); ``own`` is what the family learns without the decoder.

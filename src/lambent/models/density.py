@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -14,7 +15,9 @@ from lambent.distributions.autoregressive import Autoregressive
 from lambent.draws import Ancestral, Draw
 from lambent.errors import CombinationError, ConfigError
 from lambent.models.base import LatentModel
-from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.models.structure import NOT_ONE_LATENT, Absent, Parts, Slot, Structure, likelihood_of
+from lambent.networks import AutoregressiveSettings
+from lambent.priors.base import LatentKind
 from lambent.settings import part
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
@@ -87,9 +90,22 @@ def _one_ordering(px: Autoregressive, generator: torch.Generator | None) -> Trac
 class DensityStructure(Structure):
     """No latents: log p(x) is exact, from an autoregressive network in the decoder's place."""
 
-    latents: ClassVar[bool] = False
-    amortised: ClassVar[bool] = False
+    sections: ClassVar[Mapping[str, Slot]] = {
+        "likelihood": Slot("bernoulli"),
+        "decoder": Slot("made", (AutoregressiveSettings,), why="its elements would not look at each other"),
+        "objective": Slot("log-likelihood", names=("log-likelihood",), why="log p(x) is exact, not to be bounded"),
+        "schedule": Slot("joint"),
+    }
+    absent: ClassVar[Mapping[str, Absent]] = {
+        **NOT_ONE_LATENT,
+        **dict.fromkeys(("prior", "posterior", "encoder", "draw"), Absent("it has no latents")),
+        "rate": Absent("it has no latents", ("none", "sum")),
+    }
     latent: int = field(default=0, init=False)
+
+    def latent_kind(self, parts: Parts) -> LatentKind:
+        """None."""
+        return "none"
 
     def assemble(self, config: Parts, shapes: Shapes) -> Density:
         """The likelihood alone."""

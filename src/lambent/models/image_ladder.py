@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lambent.errors import ConfigError
 from lambent.likelihoods import Likelihood
 from lambent.models.ladder import Ladder
-from lambent.models.structure import Parts, Structure, likelihood_given
+from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_given
 from lambent.networks import ConvDecoder, ConvEncoder
 from lambent.networks.autoregressive.base import context_size
 from lambent.networks.conv import image_shape, size_ladder
 from lambent.networks.ladder.blocks import BLOCKS, Style
 from lambent.networks.ladder.bottom_up import BottomUp, Place
 from lambent.networks.ladder.image import MapLevels
-from lambent.settings import option, part
+from lambent.posteriors import DiagonalNormal, RelativeNormal
+from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 
 
@@ -29,8 +31,13 @@ class ImageLadderStructure(Structure):
     that has levels, from which decoder=conv starts.
     """
 
-    laddered: ClassVar[bool] = True
-    mapped: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **INFERRED,
+        "posterior": Slot(
+            "normal", (DiagonalNormal, RelativeNormal), why="its numbers come as maps, a few for each of z"
+        ),
+        "encoder": Slot("conv", (ConvEncoder,), why="its levels are maps at the resolutions of convolutions"),
+    }
     latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
     levels: tuple[int, ...] = option(
         (2, 3, 4),
@@ -55,6 +62,17 @@ class ImageLadderStructure(Structure):
     def state_count(self, config: Parts) -> int | None:
         """None: its latents are continuous."""
         return None
+
+    def conflicts(self, parts: Parts) -> Conflict | None:
+        """A level takes what the family needs from its head alone."""
+        if not parts.posterior.own_size(self.latent):
+            return None
+        why = "a level has no numbers alike for all examples; use posterior=normal"
+        return Conflict(("model", "posterior"), why)
+
+    def reads(self, parts: Parts) -> None:
+        """None: the decoder sees the state after the lowest level."""
+        return
 
     def assemble(self, config: Parts, shapes: Shapes) -> Ladder:
         """A network upwards, levels downwards, and a decoder that sees the last map."""

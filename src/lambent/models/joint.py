@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw
 from lambent.models.base import LatentModel
-from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_of
 from lambent.priors import CategoricalPrior
-from lambent.settings import option, part
+from lambent.priors.base import SMOOTH, LatentKind
+from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 from lambent.trace import Trace
 
@@ -94,9 +96,20 @@ def _beside(first: Tensor | None, second: Tensor | None) -> Tensor:
 class JointStructure(Structure):
     """A categorical latent y beside the continuous one z, which is inferred given y."""
 
-    mixed: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {**INFERRED, "draw": Slot("mixed")}
     latent: int = option(10, "dimensions of the continuous latent", minimum=1)
     states: int = option(10, "states of the discrete latent", minimum=2)
+
+    def latent_kind(self, parts: Parts) -> LatentKind:
+        """Both kinds at once."""
+        return "mixed"
+
+    def conflicts(self, parts: Parts) -> Conflict | None:
+        """Beside the discrete latent stands a continuous one."""
+        if parts.posterior.latent_kind in SMOOTH:
+            return None
+        why = "its discrete latent comes beside a continuous one; use posterior=normal"
+        return Conflict(("model", "posterior"), why)
 
     def assemble(self, config: Parts, shapes: Shapes) -> Joint:
         """One encoder for both; the decoder sees both."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,11 +16,11 @@ from torch.distributions import Distribution
 from lambent.draws import Draw, Enumerate, Given
 from lambent.errors import ConfigError
 from lambent.models.base import LatentModel, split_code
-from lambent.models.structure import Parts, VectorLevels, likelihood_given
+from lambent.models.structure import INFERRED, Parts, Slot, VectorLevels, likelihood_given
 from lambent.networks.fold import fold, fold_together
 from lambent.networks.ladder.base import Climb, LadderLevel, VectorLevel, VectorSizes, VectorStyle
 from lambent.posteriors import MergedNormal, PosteriorSettings
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
@@ -156,7 +156,10 @@ class LadderStructure(VectorLevels):
     encoder's activation. With posterior=merged-normal and no skip it is the ladder of Sonderby et al. (2016).
     """
 
-    laddered: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **INFERRED,
+        "posterior": Slot("normal", also=("residual-normal", "merged-normal")),
+    }
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
     above: tuple[int, ...] = option((5,), "latent dimensions of the levels above it, lowest first", minimum=1)
     widths: tuple[int, ...] = option(
@@ -164,6 +167,17 @@ class LadderStructure(VectorLevels):
     )
     layers: int = option(1, "layers of each network between levels", minimum=1)
     skip: bool = option(True, "whether a level sees all levels above it, not the next alone")  # noqa: FBT003
+
+    def conflicts(self, parts: Parts) -> Conflict | None:
+        """A level takes what the family needs from its head alone."""
+        if any(parts.posterior.own_size(latent) for latent in self.sizes):
+            why = "a level has no numbers alike for all examples; use posterior=normal"
+            return Conflict(("model", "posterior"), why)
+        return super().conflicts(parts)
+
+    def reads(self, parts: Parts) -> None:
+        """None: the decoder sees the state after the lowest level."""
+        return
 
     def assemble(self, config: Parts, shapes: Shapes) -> Ladder:
         """Networks upwards and downwards between levels of the same widths."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.distributions import OneHotCategorical
-from lambent.draws import Draw
+from lambent.draws import Draw, Enumerate
 from lambent.models.base import LatentModel
-from lambent.models.structure import Parts, Structure, likelihood_of
+from lambent.models.structure import LIKELIHOOD, NOT_ONE_LATENT, Absent, Parts, Slot, Structure, likelihood_of
 from lambent.networks.quantisers.kmeans import clusters
+from lambent.priors import CategoricalPriorSettings
+from lambent.priors.base import LatentKind
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 from lambent.trace import Trace
@@ -84,8 +87,22 @@ class Mixture(LatentModel):
 class MixtureStructure(Structure):
     """One discrete latent of few states, enumerated exactly."""
 
-    amortised: ClassVar[bool] = False
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **LIKELIHOOD,
+        "prior": Slot("categorical", (CategoricalPriorSettings,), why="its latent is one of a few states"),
+        "draw": Slot("enumerate", (Enumerate,), why="its posterior is the exact one, summed"),
+    }
+    absent: ClassVar[Mapping[str, Absent]] = {
+        **NOT_ONE_LATENT,
+        "posterior": Absent("its posterior is the exact one, by Bayes' rule", ("none", "exact")),
+        "encoder": Absent("its posterior is the exact one, by Bayes' rule"),
+    }
     latent: int = option(10, "number of states", minimum=1)
+
+    def latent_kind(self, parts: Parts) -> LatentKind:
+        """The prior's."""
+        kind: LatentKind = parts.prior.latent_kind
+        return kind
 
     def assemble(self, config: Parts, shapes: Shapes) -> Mixture:
         """Prior and likelihood; the posterior follows from them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from lambent.distributions.codes import Code, Coded
 from lambent.draws import Draw
 from lambent.errors import ConfigError, DataError
 from lambent.models.base import LatentModel, split_code
-from lambent.models.structure import Parts, Structure, likelihood_given
+from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_given
 from lambent.networks import ConvEncoder, affine
 from lambent.networks.autoregressive.base import ContextShape, context_size
 from lambent.networks.fold import fold
@@ -273,7 +273,12 @@ class CodeStructure(Structure):
     above: tuple[int, ...] = option(
         (), "levels above the lowest: how often the grid is halved from each to the next, lowest first", minimum=1
     )
-    of_codes: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **INFERRED,
+        "prior": Slot("uniform", (CodePriorSettings,), why="its latents are grids of codes"),
+        "posterior": Slot("vq", (CodePosterior,), why="its latents are grids of codes"),
+        "draw": Slot("straight-through"),
+    }
 
     @property
     def level_count(self) -> int:

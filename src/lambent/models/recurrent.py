@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,14 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.draws import Draw, Given
-from lambent.likelihoods import Likelihood
+from lambent.likelihoods import Likelihood, TextFamily
 from lambent.models.base import LatentModel
-from lambent.models.structure import Parts, Structure
+from lambent.models.structure import INFERRED, Parts, Slot, Structure
 from lambent.networks import LinearEncoder
 from lambent.networks.fold import fold_together
 from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings, Shown
 from lambent.posteriors import AmortisedPosterior
-from lambent.settings import option, part
+from lambent.priors.base import SMOOTH
+from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
@@ -128,7 +130,11 @@ class Recurrent(LatentModel):
 class RecurrentStructure(Structure):
     """A latent a step, read and written by recurrent networks that all steps share (DRAW, Gregor et al. 2015)."""
 
-    recurrent: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **INFERRED,
+        "encoder": Slot("draw-reader", (ReaderSettings,), why="it needs a network that goes step by step"),
+        "decoder": Slot("draw-writer", (CanvasSettings,), why="it needs a network that goes step by step"),
+    }
     latent: int = option(10, "latent dimensions of a step", minimum=1)
     steps: int = option(10, "steps", minimum=1)
 
@@ -136,6 +142,15 @@ class RecurrentStructure(Structure):
     def level_count(self) -> int:
         """A level a step."""
         return self.steps
+
+    def conflicts(self, parts: Parts) -> Conflict | None:
+        """Its latents are continuous, and its canvas is compared with x."""
+        if parts.posterior.latent_kind not in SMOOTH:
+            return Conflict(("model", "posterior"), "its steps have continuous latents; use posterior=normal")
+        if isinstance(parts.likelihood, TextFamily) or not parts.likelihood.elementwise:
+            why = "its canvas is compared with an example, element by element; use likelihood=bernoulli"
+            return Conflict(("model", "likelihood"), why)
+        return None
 
     def assemble(self, config: Parts, shapes: Shapes) -> Recurrent:
         """A reader, a writer, and the canvas as p(x|z)."""

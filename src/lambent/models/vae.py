@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lambent.draws import Draw
 from lambent.models.base import LatentModel, Penalty
-from lambent.models.structure import Parts, Structure, likelihood_of, posterior_of
+from lambent.models.structure import INFERRED, Absent, Parts, Slot, Structure, likelihood_of, posterior_of
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 from lambent.trace import Trace
@@ -64,10 +64,17 @@ class VAE(LatentModel):
 class VAEStructure(Structure):
     """One level of latents with an encoder: every autoencoder and VAE."""
 
-    plain: ClassVar[bool] = True
+    sections: ClassVar[Mapping[str, Slot]] = {
+        **INFERRED,
+        "corruption": Slot("none", optional=True),
+        "penalty": Slot("none", optional=True),
+    }
+    absent: ClassVar[Mapping[str, Absent]] = {}
     latent: int = option(10, "latent dimensions", minimum=1)
 
     def assemble(self, config: Parts, shapes: Shapes) -> VAE:
         """Prior, posterior and likelihood around one latent."""
         prior = config.prior.build(shapes)
-        return VAE(prior, posterior_of(config, shapes), likelihood_of(config, shapes), config.penalty.named(shapes))
+        posterior, likelihood = posterior_of(config, shapes), likelihood_of(config, shapes)
+        penalties = {} if config.penalty is None else config.penalty.named(shapes)
+        return VAE(prior, posterior, likelihood, penalties)

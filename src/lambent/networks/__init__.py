@@ -19,7 +19,7 @@ from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.diffusion.denoiser import DenoiserSettings, MLPDenoiser
 from lambent.networks.diffusion.unet import UNet
 from lambent.networks.fold import fold
-from lambent.networks.identity import ConstantEncoder, IdentityDecoder, NoEncoder
+from lambent.networks.identity import ConstantEncoder, IdentityDecoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
 from lambent.networks.quantisers.codebook import Codebook, Learning, Quantiser
 from lambent.networks.quantisers.finite_scalar import FiniteScalar
@@ -56,7 +56,6 @@ __all__ = [
     "MLPDenoiser",
     "MLPEncoder",
     "NADEDecoder",
-    "NoEncoder",
     "PixelCNN",
     "PixelCNNDecoder",
     "Quantiser",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import prod
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from lambent.errors import ShapeError
+from lambent.settings import Part
 
 
 class Encoder(nn.Module):
@@ -38,22 +39,20 @@ class Decoder(nn.Module):
         return None
 
 
-@runtime_checkable
-class EncoderSettings(Protocol):
-    """Whatever builds an encoder: the dataclasses registered as part("encoder", ...), or a wrapped module."""
+class EncoderSettings(Part, ABC):
+    """Settings that build an encoder: the dataclasses registered as part("encoder", ...), or a wrapped module."""
 
+    @abstractmethod
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
         """An encoder for items of shape ``in_shape``, with a condition vector of width ``condition`` (0: none)."""
-        ...
 
 
-@runtime_checkable
-class DecoderSettings(Protocol):
-    """Whatever builds a decoder: the dataclasses registered as part("decoder", ...), or a wrapped module."""
+class DecoderSettings(Part, ABC):
+    """Settings that build a decoder: the dataclasses registered as part("decoder", ...), or a wrapped module."""
 
+    @abstractmethod
     def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
         """A decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
-        ...
 
 
 def join(flat: Tensor, condition: Tensor | None, width: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lambent.errors import ConfigError
 from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
-from lambent.networks.base import Decoder, Encoder, checked, flat_items, join
+from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked, flat_items, join
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
 
@@ -213,7 +213,7 @@ def _entry(latent: int | tuple[int, int, int], start: tuple[int, ...], condition
 
 @part("encoder", "conv")
 @dataclass(frozen=True)
-class ConvEncoder:
+class ConvEncoder(EncoderSettings):
     """A residual convolutional encoder for images of any size; a condition shifts and scales the channels.
 
     The condition enters as in Perez et al. 2018 (FiLM), eq. 2, at each level.
@@ -236,7 +236,7 @@ class ConvEncoder:
 
 @part("decoder", "conv")
 @dataclass(frozen=True)
-class ConvDecoder:
+class ConvDecoder(DecoderSettings):
     """A residual convolutional decoder that mirrors the encoder's sizes exactly.
 
     >>> net = ConvDecoder(channels=(8, 16), blocks=1).build(4, (2, 3, 33, 17))

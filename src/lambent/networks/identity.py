@@ -7,8 +7,8 @@ from math import prod
 
 from torch import Tensor
 
-from lambent.errors import CombinationError, ConfigError
-from lambent.networks.base import Decoder, Encoder, checked, flat_items
+from lambent.errors import ConfigError
+from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked, flat_items
 from lambent.settings import part
 
 
@@ -47,7 +47,7 @@ class Identity(Decoder):
 
 @part("encoder", "constant")
 @dataclass(frozen=True)
-class ConstantEncoder:
+class ConstantEncoder(EncoderSettings):
     """No features, so that q(z|x) is one distribution for every x: its affine head is a bias alone, which starts at 0.
 
     >>> import torch
@@ -60,19 +60,9 @@ class ConstantEncoder:
         return NoFeatures(condition)
 
 
-@part("encoder", "none")
-@dataclass(frozen=True)
-class NoEncoder:
-    """No encoder, where there is nothing to infer or inference is exact."""
-
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
-        """Refused."""
-        raise CombinationError("encoder=none encodes nothing; use encoder=mlp")
-
-
 @part("decoder", "identity")
 @dataclass(frozen=True)
-class IdentityDecoder:
+class IdentityDecoder(DecoderSettings):
     """The latent is the mean: needs as many latents as an example has numbers, and learns nothing.
 
     Raises:

@@ -9,7 +9,7 @@ from math import prod
 from torch import Tensor, nn
 
 from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
-from lambent.networks.base import Decoder, Encoder, flat_items, join
+from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, flat_items, join
 from lambent.settings import option, part
 
 
@@ -71,7 +71,7 @@ class MLPDecoderNet(Decoder):
 
 @part("encoder", "mlp")
 @dataclass(frozen=True)
-class MLPEncoder:
+class MLPEncoder(EncoderSettings):
     """A fully connected encoder; a condition enters beside the flat input.
 
     >>> net = MLPEncoder(hidden=(200, 200), activation="tanh").build((1, 28, 28))
@@ -89,7 +89,7 @@ class MLPEncoder:
 
 @part("decoder", "mlp")
 @dataclass(frozen=True)
-class MLPDecoder:
+class MLPDecoder(DecoderSettings):
     """A fully connected decoder; a condition enters beside the latent.
 
     >>> net = MLPDecoder(hidden=(200, 200), activation="tanh").build(50, (1, 1, 28, 28))
@@ -107,7 +107,7 @@ class MLPDecoder:
 
 @part("encoder", "linear")
 @dataclass(frozen=True)
-class LinearEncoder:
+class LinearEncoder(EncoderSettings):
     """No hidden layer: the features are the flat input itself, so the posterior's affine head is the only map."""
 
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
@@ -117,7 +117,7 @@ class LinearEncoder:
 
 @part("decoder", "linear")
 @dataclass(frozen=True)
-class LinearDecoder:
+class LinearDecoder(DecoderSettings):
     """One affine map from the latent (and condition) to the parameters."""
 
     def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:

@@ -122,7 +122,7 @@ class UserDecoderNet(Decoder):
 
 
 @dataclass(frozen=True, eq=False)
-class UserEncoder:
+class UserEncoder(EncoderSettings):
     """A user's own module as encoder: ``module(x)`` or, in a model with a condition, ``module(x, condition)``.
 
     Its output may have any trailing shape; flattened, it is the features. The module itself is used, not a copy, so
@@ -146,7 +146,7 @@ class UserEncoder:
 
 
 @dataclass(frozen=True, eq=False)
-class UserDecoder:
+class UserDecoder(DecoderSettings):
     """A user's own module as decoder: ``module(z)`` or, in a model with a condition, ``module(z, condition)``.
 
     Its output may have any shape with P numbers for each element of an event, parameter by parameter: it is reshaped

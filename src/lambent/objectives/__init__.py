@@ -7,7 +7,7 @@ from lambent.objectives.grouped import CIWAE, MIWAE, PIWAE
 from lambent.objectives.iwae import IWAE, effective_samples
 from lambent.objectives.penalties.critics import Adversarial, Factor
 from lambent.objectives.penalties.dip import DIP
-from lambent.objectives.penalties.l1l2 import L1, L2, NoPenalty, PenaltySettings
+from lambent.objectives.penalties.l1l2 import L1, L2, PenaltySettings
 from lambent.objectives.penalties.mmd import MMD
 from lambent.objectives.rates import Beta, Capacity, FreeBits, RateFunction, SumOfRates, WarmUp
 from lambent.objectives.rates_by_level import Balanced, LevelWarmUp
@@ -34,7 +34,6 @@ __all__ = [
     "FreeBits",
     "LevelWarmUp",
     "LogLikelihood",
-    "NoPenalty",
     "NoiseWeighted",
     "Objective",
     "PenaltySettings",

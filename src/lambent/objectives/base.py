@@ -13,10 +13,11 @@ from lambent.errors import CombinationError
 from lambent.models import LatentModel
 from lambent.objectives.rates import RateFunction, SumOfRates
 from lambent.objectives.score_function import Losses
+from lambent.settings import Part
 from lambent.trace import Estimate, Trace
 
 
-class Objective(ABC):
+class Objective(Part, ABC):
     """``objective(trace, x) -> Estimate``; frozen, without state.
 
     Attributes:

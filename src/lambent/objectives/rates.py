@@ -14,19 +14,17 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 from lambent.trace import Latent, Trace
 
 
-class RateFunction(ABC):
+class RateFunction(Part, ABC):
     """Trace -> (K, B), nats."""
 
     one_level: ClassVar[bool] = False
     """It compares the posteriors of a batch, which must have densities and one level of latents."""
     by_level: ClassVar[bool] = False
     """It treats the levels of a hierarchy differently."""
-    by_noise: ClassVar[bool] = False
-    """It treats the noise levels of a diffusion differently."""
 
     @property
     @abstractmethod

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lambent.models.diffusion.model import DrawnLevels
 from lambent.objectives.rates import RateFunction
-from lambent.settings import option, part
+from lambent.posteriors import NoisingPosterior
+from lambent.settings import Conflict, option, part
 from lambent.trace import Latent, Trace
 
 WEIGHTS = ("simple", "min-snr")
@@ -29,11 +30,18 @@ class NoiseWeighted(RateFunction):
     tensor([0.5000, 1.0000])
     """
 
-    by_noise: ClassVar[bool] = True
+    reserved: ClassVar[str] = "only a diffusion has noise levels to weigh; use rate=sum"
     weight: str = option("simple", "how much the squared error counts at each noise level", choices=WEIGHTS)
     limit: float = option(
         5.0, "with min-snr, the signal-to-noise ratio up to which every level counts in full", above=0
     )
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """A learned schedule learns from the bound itself."""
+        if not isinstance(parts.posterior, NoisingPosterior) or parts.posterior.schedule != "learned":
+            return None
+        why = "a schedule learns from the bound itself; use posterior.schedule=linear"
+        return Conflict(("rate", "posterior"), why)
 
     @property
     def is_bound(self) -> bool:

@@ -4,12 +4,10 @@ from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
 from lambent.posteriors.bounded import BoundedNormal
 from lambent.posteriors.bytes import ByteConditional, BytePosterior
 from lambent.posteriors.codes import CodePosterior, FiniteScalarQuantised, VectorQuantised
-from lambent.posteriors.corrupted import CorruptedPosterior, GaussianCorruption, MaskingCorruption, NoCorruption
+from lambent.posteriors.corrupted import CorruptedPosterior, Corruption, GaussianCorruption, MaskingCorruption
 from lambent.posteriors.delta import DeltaPosterior
 from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
-from lambent.posteriors.exact import ExactPosterior
 from lambent.posteriors.noising import NoisingPosterior
-from lambent.posteriors.none import NoPosterior
 from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
 from lambent.posteriors.relative import MergedNormal, RelativeNormal, ResidualNormal
 from lambent.posteriors.sphere import VonMisesFisherPosterior
@@ -24,17 +22,15 @@ __all__ = [
     "CategoricalPosterior",
     "CodePosterior",
     "CorruptedPosterior",
+    "Corruption",
     "DeltaPosterior",
     "DiagonalNormal",
-    "ExactPosterior",
     "FiniteScalarQuantised",
     "FullCovariance",
     "GaussianCorruption",
     "LowRank",
     "MaskingCorruption",
     "MergedNormal",
-    "NoCorruption",
-    "NoPosterior",
     "NoisingPosterior",
     "PosteriorSettings",
     "RelativeNormal",

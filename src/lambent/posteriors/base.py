@@ -11,23 +11,22 @@ from torch.distributions import Distribution
 
 from lambent.networks.fold import fold
 from lambent.priors.base import LatentKind
+from lambent.settings import Part
 
 
-class PosteriorSettings(ABC):
+class PosteriorSettings(Part, ABC):
     """Settings of a family q(z|x): how many numbers a head must give, and the distribution they make."""
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
+    classes: int | None = None
+    """States of each variable, where they are one-hot; None makes all dimensions one variable."""
     relaxable: ClassVar[bool] = False
     """Whether it is discrete with a continuous relaxation."""
     marginals: ClassVar[bool] = True
     """Whether mean and density of each dimension by itself are known."""
     deterministic: ClassVar[bool] = False
     """Whether it is a point among discrete values, so that every sample is the same, and no log q teaches q."""
-    relative: ClassVar[bool] = False
-    """Whether it is relative to the prior of its level, which only a ladder knows in time."""
-    amortised: ClassVar[bool] = True
-    """Whether an encoder computes it (the exact posterior of a mixture needs none)."""
 
     @abstractmethod
     def width(self, latent: int) -> int:

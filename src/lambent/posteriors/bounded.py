@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from torch import Tensor
 from lambent.distributions import AR1, Normal
 from lambent.distributions.numerics import full_precision
 from lambent.posteriors.base import PosteriorSettings
-from lambent.priors.ar1 import SequenceSettings
-from lambent.settings import option, part
+from lambent.priors.ar1 import AR1PriorSettings, SequenceSettings
+from lambent.settings import Conflict, option, part
 
 _DEPTH, _START = 7.0, 2.0
 
@@ -30,6 +31,17 @@ class BoundedNormal(SequenceSettings, PosteriorSettings):
     """
 
     rate: float = option(1.0, "the committed rate delta, in nats", minimum=0)
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """Its rate is committed against the AR(1) process that is the prior."""
+        prior = parts.prior
+        if not isinstance(prior, AR1PriorSettings):
+            why = "its rate is committed against an AR(1) process; use prior=ar1"
+            return Conflict(("prior", "posterior"), why)
+        if (prior.steps, prior.alpha) == (self.steps, self.alpha):
+            return None
+        found = f"steps {prior.steps} against {self.steps}, alpha {prior.alpha} against {self.alpha}"
+        return Conflict(("prior", "posterior"), f"{found}; use the same for both")
 
     def width(self, latent: int) -> int:
         """Means and log scales."""

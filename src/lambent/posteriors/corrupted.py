@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 
-@part("corruption", "none")
-@dataclass(frozen=True)
-class NoCorruption:
-    """The encoder sees x as it is."""
+class Corruption(Part, ABC):
+    """Settings of what is done to x before the encoder, in training only."""
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """The corrupted x, (N, *event)."""
 
     def wrap(self, posterior: nn.Module) -> nn.Module:
-        """The posterior, unchanged."""
-        return posterior
+        """The posterior q(z|x) with x corrupted in training mode."""
+        return CorruptedPosterior(posterior, self)
 
 
 @part("corruption", "gaussian")
 @dataclass(frozen=True)
-class GaussianCorruption:
+class GaussianCorruption(Corruption):
     """The encoder sees x + noise during training, x itself otherwise."""
 
     noise: float = option(0.3, "standard deviation of the noise, in the encoder's input units", above=0)
-
-    def wrap(self, posterior: nn.Module) -> nn.Module:
-        """The posterior behind the noise."""
-        return CorruptedPosterior(posterior, self)
 
     def apply(self, x: Tensor) -> Tensor:
         """X + noise * N(0, I)."""
@@ -39,24 +38,20 @@ class GaussianCorruption:
 
 @part("corruption", "masking")
 @dataclass(frozen=True)
-class MaskingCorruption:
+class MaskingCorruption(Corruption):
     """The encoder sees x with a part of its elements set to 0 during training, x itself otherwise."""
 
     rate: float = option(0.25, "probability of an element to be set to 0", above=0, maximum=1)
 
-    def wrap(self, posterior: nn.Module) -> nn.Module:
-        """The posterior behind the mask."""
-        return CorruptedPosterior(posterior, self)
-
     def apply(self, x: Tensor) -> Tensor:
-        """X where a coin of probability 1 - rate falls heads, else 0."""
+        """Each element kept with probability 1 - rate, else 0."""
         return torch.where(torch.rand_like(x) < self.rate, torch.zeros_like(x), x)
 
 
 class CorruptedPosterior(nn.Module):
     """q(z|x + noise) in training mode, q(z|x) in evaluation."""
 
-    def __init__(self, posterior: nn.Module, corruption: GaussianCorruption | MaskingCorruption) -> None:
+    def __init__(self, posterior: nn.Module, corruption: Corruption) -> None:
         super().__init__()
         self.posterior, self.corruption = posterior, corruption
 

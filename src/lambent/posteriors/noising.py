@@ -21,8 +21,8 @@ class NoisingPosterior(PosteriorSettings):
     Nothing of it is inferred; only the schedule can learn (VDM: Kingma et al. 2021).
     """
 
+    reserved: ClassVar[str] = "it adds noise that only a diffusion takes away; use model=diffusion"
     marginals: ClassVar[bool] = False
-    amortised: ClassVar[bool] = False
     schedule: str = option("linear", "gamma(t): linear, cosine, ddpm (linear beta) or learned", choices=SCHEDULES)
     minimum: float = option(-13.3, "gamma at t=0, log noise to signal; where a learned one starts")
     maximum: float = option(5.0, "gamma at t=1, log noise to signal; where a learned one starts")

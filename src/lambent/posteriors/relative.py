@@ -22,7 +22,7 @@ MOST_LOG_RATIO = 5.0
 class RelativeNormal(PosteriorSettings):
     """q of a level that knows p there; at the top, where p is the model's prior, an ordinary diagonal Normal."""
 
-    relative: ClassVar[bool] = True
+    reserved: ClassVar[str] = "only a ladder knows the prior of a level in time; use posterior=normal"
 
     def width(self, latent: int) -> int:
         """A mean and a log scale each."""

@@ -11,7 +11,6 @@ from lambent.priors.diffusion import DiffusionPrior, LatentDiffusion
 from lambent.priors.flat import FlatPrior, FlatPriorSettings
 from lambent.priors.flow import AutoregressiveFlowPrior, FlowPrior
 from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
-from lambent.priors.none import NoPrior
 from lambent.priors.normal import ConditionalNormal, ConditionalNormalPrior, NormalPrior, StandardNormalPrior
 from lambent.priors.sphere import SpherePrior, SpherePriorSettings
 from lambent.priors.uniform import UniformCodes, UniformPriorSettings
@@ -40,7 +39,6 @@ __all__ = [
     "LatentKind",
     "LearnedMixturePrior",
     "MixturePrior",
-    "NoPrior",
     "NormalPrior",
     "OrderedCodes",
     "OrderedCoinPrior",

@@ -3,23 +3,57 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
 from lambent.errors import CombinationError
+from lambent.settings import Conflict, Part
 from lambent.shapes import Shapes
 
 LatentKind = Literal["continuous", "sphere", "one-hot", "binary", "bytes", "codes", "mixed", "none"]
+SMOOTH = ("continuous", "sphere")
+"""Kinds of latents whose values a gradient can move."""
 
 
-class PriorSettings(ABC):
+PRIOR_FOR = {"one-hot": "categorical", "binary": "bernoulli", "codes": "uniform", "bytes": "bytes", "sphere": "sphere"}
+"""The usual prior of each kind of latents; "normal" for the others."""
+
+
+DIFFUSION_FOR = {**PRIOR_FOR, "codes": "diffusion", "continuous": "latent-diffusion"}
+"""The same where a diffusion is wanted."""
+
+
+class PriorSettings(Part, ABC):
     """Settings that build a module whose ``forward(condition=None)`` returns p(z), or p(z|c)."""
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
+    classes: int | None = None
+    """States of each variable, where they are one-hot; None makes all dimensions one variable."""
     estimated: ClassVar[bool] = False
     """Whether training sees an unbiased estimate of a bound on log p(z) in its place."""
+
+    instead: ClassVar[Mapping[str, str]] = PRIOR_FOR
+    """The prior to use in its place for latents of another kind; "normal" where none is named."""
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """Prior and posterior speak of the same latents."""
+        if parts.posterior is None:
+            return None
+        sections, found = ("prior", "posterior"), parts.posterior.latent_kind
+        if self.latent_kind != found:
+            use = self.instead.get(found, "normal")
+            return Conflict(sections, f"{self.latent_kind} against {found} latents; use prior={use}")
+        if self.classes != parts.posterior.classes:
+            found = f"{self.classes} against {parts.posterior.classes} classes a variable"
+            return Conflict(sections, f"{found}; use the same for both")
+        for latent in parts.model.sizes if self.classes is not None else ():
+            if latent % self.classes:
+                why = f"latent={latent} is no multiple of classes={self.classes}; use one that is"
+                return Conflict(sections, why)
+        return None
 
     @property
     def learns(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from lambent.distributions.absorbing_diffusion import MaskedDiffusion
 from lambent.networks.autoregressive.base import ContextShape, orders
 from lambent.networks.autoregressive.unmasking import UnmaskingTransformer
-from lambent.priors.base import CodePriorSettings
+from lambent.priors.base import DIFFUSION_FOR, CodePriorSettings
 from lambent.settings import option, part
 
 
@@ -24,6 +25,7 @@ class CodeDiffusionSettings(CodePriorSettings):
     orderings. Measured exactly under the given ones, which takes as many passes as there are codes for each.
     """
 
+    instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
     estimated: ClassVar[bool] = True
     width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
     layers: int = option(4, "transformer blocks", minimum=1)

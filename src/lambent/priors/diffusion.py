@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from lambent.distributions.gaussian_diffusion import Noising
 from lambent.errors import ConfigError
 from lambent.networks.diffusion.denoiser import MLPDenoiser
 from lambent.networks.diffusion.schedules import Schedule, schedule
-from lambent.priors.base import PriorSettings
+from lambent.priors.base import DIFFUSION_FOR, PriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
@@ -33,6 +33,7 @@ class LatentDiffusion(PriorSettings):
     importance weights. Learned together with the encoder (schedule=joint), or for itself (schedule=two-stage).
     """
 
+    instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
     estimated: ClassVar[bool] = True
     width: int = option(256, "units of each layer of the denoiser", minimum=1)
     blocks: int = option(3, "residual blocks of the denoiser", minimum=0)

@@ -8,10 +8,6 @@ from lambent.recipes.vae import BINARY
 _DENSITY: Settings = {
     **BINARY,
     "model": {"name": "density"},
-    "prior": {"name": "none"},
-    "posterior": {"name": "none"},
-    "encoder": {"name": "none"},
-    "draw": {"name": "none"},
     "objective": {"name": "log-likelihood"},
 }
 _IMAGES = {"batch_size": 50, "lr": 2e-3, "lr_schedule": "cosine"}

@@ -7,7 +7,6 @@ from lambent.recipes.recipe import Recipe, Settings
 _DIFFUSION: Settings = {
     "model": {"name": "diffusion"},
     "posterior": {"name": "noising"},
-    "encoder": {"name": "none"},
     "likelihood": {"name": "categorical"},
 }
 _PUBLISHED = {

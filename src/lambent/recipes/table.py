@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from lambent.config.config import Config, Layer, layer_of_tokens, resolve
+from collections.abc import Mapping
+from typing import Any
+
+from lambent.config.config import Config, resolve
+from lambent.config.layers import Layer, layer_of_settings
 from lambent.config.rules import check
+from lambent.config.tokens import settings_of_tokens
 from lambent.errors import ConfigError
 from lambent.recipes import (
     aggregated,
@@ -48,18 +53,21 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def configure(recipe: str, *layers: Layer, tokens: tuple[str, ...] = ()) -> Config:
-    """The checked configuration of a recipe under further layers and ``key=value`` tokens.
+def configure(
+    recipe: str, *layers: Layer, tokens: tuple[str, ...] = (), settings: Mapping[str, Any] | None = None
+) -> Config:
+    """The checked configuration of a recipe under further layers, ``key=value`` tokens and settings by name.
 
-    >>> configure("beta-vae", tokens=("beta=2", "latent=6")).rate
+    >>> configure("beta-vae", settings={"beta": 2, "latent": 6}).rate
     Beta(beta=2.0)
 
     Raises:
         ConfigError: unknown recipe, key or value.
-        CombinationError: parts that don't go together.
+        CombinationError: parts that are incompatible.
     """
     below = (find_recipe(recipe).settings, *layers)
-    config = resolve(recipe, *below, layer_of_tokens(tokens, below))
+    given = {**settings_of_tokens(tokens), **(settings or {})}
+    config = resolve(recipe, *below, layer_of_settings(given, below))
     check(config)
     return config
 

@@ -17,10 +17,6 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_TEXT,
             "model": {"name": "density"},
-            "prior": {"name": "none"},
-            "posterior": {"name": "none"},
-            "encoder": {"name": "none"},
-            "draw": {"name": "none"},
             "objective": {"name": "log-likelihood"},
             "decoder": {"name": "lstm", "hidden": 256, "embedding": 64},
             "data": {"examples": "blocks", "length": 128},

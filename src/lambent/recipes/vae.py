@@ -78,11 +78,10 @@ RECIPES: tuple[Recipe, ...] = (
         "mixture of diagonal Normals, enumerated exactly",
         "Dempster, Laird & Rubin 1977, JRSS B 39(1)",
         {
-            **_LINEAR,
             **_REAL,
+            "decoder": {"name": "linear"},
             "model": {"name": "mixture", "latent": 10},
             "prior": {"name": "categorical"},
-            "posterior": {"name": "exact"},
             "likelihood": {"name": "normal", "scale": "element", "sigma": 0.3},
             "draw": {"name": "enumerate"},
             "train": {**_ANNEALED, "epochs": 100},

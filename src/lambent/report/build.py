@@ -56,14 +56,14 @@ def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
 
 def _has_code(run: Run) -> bool:
     """Whether encodings are there to be shown: those of a diffusion are noise, and dear to find."""
-    return run.config.model.latents and not noise_levels.is_diffusion(run)
+    return run.config.has_latents and not noise_levels.is_diffusion(run)
 
 
 def _made(run: Run, held: Held | None) -> list[Section]:
     """Samples and reconstructions, as the kind of data wants to be seen."""
     if run.transform.alphabet is not None:
         return texts.sections(run, held)
-    sampled = run.config.prior.normalised
+    sampled = run.config.samplable
     if is_picture(run.transform):
         if noise_levels.is_diffusion(run):  # shown by number of steps
             return []
@@ -71,7 +71,7 @@ def _made(run: Run, held: Held | None) -> list[Section]:
         made = [Section("Samples", panels)] if panels else [_no_samples()]
         return (
             made
-            if held is None or not run.config.model.latents
+            if held is None or not run.config.has_latents
             else [*made, Section("Reconstructions", [generated.reconstructions(held)])]
         )
     if held is None:
@@ -82,10 +82,10 @@ def _made(run: Run, held: Held | None) -> list[Section]:
 
 
 def _latent_space(held: Held) -> Section:
-    if held.run.config.model.of_codes:
+    if held.run.config.latent_kind == "codes":
         return codes.section(held)
     found = latents.latent_space(held)
-    if held.run.config.model.amortised or not is_picture(held.run.transform):
+    if held.run.config.amortised or not is_picture(held.run.transform):
         return found
     return replace(found, panels=[generated.state_means(held.run), *found.panels])
 

@@ -56,9 +56,9 @@ def bound_name(run: Run, kind: str) -> str:
     """What the bound is called, with what it is."""
     if kind == "not a bound":
         return "log p(x|z) − rate (not a bound)" if _has_rate(run) else "log p(x|z) (not a bound)"
-    if not run.config.model.latents:
+    if not run.config.has_latents:
         return f"log p(x) ({kind})"
-    name = f"IWAE-{run.config.draw.samples}" if run.config.objective.needs_weights else "ELBO"
+    name = f"IWAE-{run.config.drawing.samples}" if run.config.objective.needs_weights else "ELBO"
     return f"{name} ({kind})"
 
 
@@ -87,7 +87,7 @@ def _course(run: Run) -> str:
     outliers = max((row.get("outliers", 0) for row in run.history), default=0)
     lost = f" {skipped} steps were skipped because their gradient was not finite." if skipped else ""
     lost += f" {outliers} were left out because theirs was far longer than usual." if outliers else ""
-    noisy = run.config.values()["corruption"]["name"] != "none"
+    noisy = run.config.corruption is not None
     seen = f" Training values are of the batches just seen{', corrupted' if noisy else ''}." if _has_train(run) else ""
     return (
         f"{last['step']:,} steps, {number(last['epoch'], 1)} passes over the training set. The weights in use are of "

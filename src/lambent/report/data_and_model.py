@@ -13,7 +13,7 @@ MOST = 5000
 def model_rows(held: Held) -> Tensor:
     """Rows of the model in the data's own unit, (N, D): `MOST`, or one for each example it depends on."""
     run, n = held.run, min(MOST, len(held.view))
-    if not run.config.prior.normalised:
+    if not run.config.samplable:
         return run.transform.invert(held.decode(held.z[:n], torch.arange(n)))
     condition = held.condition
     if condition is None:
@@ -28,15 +28,15 @@ def data_rows(held: Held) -> Tensor:
 
 def what(held: Held) -> str:
     """What the model's rows are."""
-    return "samples" if held.run.config.prior.normalised else "reconstructions"
+    return "samples" if held.run.config.samplable else "reconstructions"
 
 
 def lead(held: Held) -> str:
     """What is compared, in a sentence."""
-    n, sampled = min(MOST, len(held.view)), held.run.config.prior.normalised
+    n, sampled = min(MOST, len(held.view)), held.run.config.samplable
     drawn = MOST if sampled and not held.run.shapes.condition else n
     made = f"{drawn:,} {'draws from the model' if sampled else 'reconstructions'}"
-    why = "" if held.run.config.prior.normalised else " (the prior is flat, so that there is nothing to sample from)"
+    why = "" if held.run.config.samplable else " (the prior is flat, so that there is nothing to sample from)"
     given = "; conditions are those of the examples" if held.run.shapes.condition else ""
     return f"{n:,} examples of {held.dataset.name} against {made}{why}{given}, in the data's own unit."
 

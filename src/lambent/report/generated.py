@@ -32,7 +32,7 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
     """Draws of z from the prior: means of p(x|z), and x drawn from it."""
     condition, columns, order = _classes_in_columns(run, held)
     n = SAMPLES if condition is None else len(condition)
-    if not run.config.model.latents:
+    if not run.config.has_latents:
         return [_drawn(run, condition, columns, n, order)]
     if not has_mean(run):
         return [_drawn(run, condition, columns, n, order), *_by_latent(run, condition)]
@@ -74,7 +74,7 @@ def _drawn(run: Run, condition: Tensor | None, columns: int, n: int, order: str)
     """Draws of a model whose elements are drawn one by one."""
     x = run.sample(n, seed=SEED, condition=condition)
     spread = number(float(x.double().var(0).mean().sqrt())) + unit_scored(run)
-    latents = run.config.model.latents
+    latents = run.config.has_latents
     return Panel(
         "Samples: x drawn from p(x|z), z from the prior" if latents else "Samples: x drawn from p(x)",
         f"{n} draws, element by element{order}. From one to another a pixel varies by {spread} (standard deviation, "

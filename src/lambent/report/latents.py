@@ -27,7 +27,7 @@ VECTOR_POINTS = 1500
 
 def latent_space(held: Held) -> Section:
     """The plane and the dimensions of a continuous latent; the states of a discrete one."""
-    if not held.run.config.model.amortised:
+    if not held.run.config.amortised:
         return Section("Latent states", states(held))
     return Section(
         "Latent space", [plane(held), units(held)], text=f"Encodings (the posterior's modes) of {held.about}."

@@ -43,7 +43,7 @@ def section(run: Run, held: Held | None, found: Mapping[str, Any] | None) -> Sec
     panels += [course] if (course := rates_over_training(run)) is not None else []
     if is_picture(run.transform):
         panels += [] if held is None else [reconstructions(held, names)]
-        panels += samples(run, held, names) if run.config.prior.normalised else []
+        panels += samples(run, held, names) if run.config.samplable else []
     text = f"{len(names)} levels of latents, {names[0]} the lowest, next to x, and {names[-1]} the top."
     return Section("Levels", panels, text=text)
 

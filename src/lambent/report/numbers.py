@@ -7,12 +7,14 @@ from importlib.metadata import version
 from math import log, prod
 from typing import Any
 
-from lambent.config.config import ONE_OF_A_KIND, RECORDED, SECTIONS, USER, resolve
+from lambent.config import resolve
+from lambent.config.layers import ONE_OF_A_KIND, RECORDED, SECTIONS, USER
 from lambent.evaluation.active_units import COUNTED
 from lambent.recipes.table import RECIPES
 from lambent.report import codes
 from lambent.report.drawing import number, with_error
 from lambent.report.material import Held
+from lambent.report.noise_levels import is_diffusion
 from lambent.report.page import Section, details, table
 from lambent.runs.run import Run
 from lambent.storage.metrics import numbers
@@ -31,9 +33,8 @@ BUDGET = 20_000
 def facts(run: Run, held: Held | None) -> str:
     """The table under the title."""
     recipe, values, shapes = RECIPES[run.config.recipe], run.config.values(), run.shapes
-    parts = "; ".join(f"{s} {values[s]['name']}" for s in _shown(run))
-    sides = ("encoder", "decoder") if run.config.model.latents else ("decoder",)
-    networks = ", ".join(f"{side} {values[side]['name']}" for side in sides)
+    parts = "; ".join(f"{s} {run.config.name_of(s)}" for s in _shown(run))
+    networks = ", ".join(f"{side} {values[side]['name']}" for side in ("encoder", "decoder") if side in values)
     sizes = f"{_event(shapes.event)}, {_latent(run)}; {_parameters(run)}"
     rows = [
         ("Recipe", f"{recipe.name} ({recipe.title})"),
@@ -41,7 +42,7 @@ def facts(run: Run, held: Held | None) -> str:
         *([("Published", recipe.expected)] if recipe.expected and not _other_parts(run) else []),
         *([("Changed", "; ".join(changes))] if (changes := changed(run)) else []),
         ("Data", _data(run, held)),
-        ("Parts", parts + ("" if values["model"]["name"] == "mixture" else f"; {networks}")),
+        ("Parts", f"{parts}; {networks}"),
         ("Sizes", sizes),
         ("Weights", f"step {run.step:,}" + (", averaged" if run.config.train.ema else "") + f"; {_machine(run)}"),
     ]
@@ -50,9 +51,8 @@ def facts(run: Run, held: Held | None) -> str:
 
 def _shown(run: Run) -> tuple[str, ...]:
     """The parts named at the head of the page: those that there are."""
-    return (
-        ("prior", "posterior", "likelihood", "objective") if run.config.model.latents else ("likelihood", "objective")
-    )
+    named = ("prior", "posterior", "likelihood", "objective")
+    return tuple(section for section in named if getattr(run.config, section) is not None)
 
 
 def headline(run: Run, found: Mapping[str, Any] | None) -> str:
@@ -77,9 +77,9 @@ def _title(run: Run) -> str:
 
 def _other_parts(run: Run) -> list[str]:
     """The parts that differ from the recipe's, by name."""
-    own, now = resolve(run.config.recipe, RECIPES[run.config.recipe].settings).values(), run.config.values()
+    own, now = resolve(run.config.recipe, RECIPES[run.config.recipe].settings), run.config
     chosen = [section for section in SECTIONS if section not in ONE_OF_A_KIND]
-    return [f"{s} {now[s]['name']}" for s in chosen if own[s]["name"] != now[s]["name"]]
+    return [f"{s} {now.name_of(s)}" for s in chosen if own.name_of(s) != now.name_of(s)]
 
 
 def changed(run: Run) -> list[str]:
@@ -117,15 +117,15 @@ def _event(event: tuple[int, ...]) -> str:
 
 
 def _latent(run: Run) -> str:
-    if not run.config.model.latents:
+    if not run.config.has_latents:
         return "no latents"
-    if run.config.model.of_codes:
+    if run.config.latent_kind == "codes":
         return codes.sizes(run)
-    if run.config.model.denoising:
+    if is_diffusion(run):
         return f"{prod(run.shapes.event):,} latent dimensions on each noise level"
     if run.config.model.level_count > 1:
         return f"{run.config.model.level_count} levels of latents"
-    what = "states" if not run.config.model.amortised else "latent dimensions"
+    what = "states" if not run.config.amortised else "latent dimensions"
     return f"{run.shapes.latent} {what}"
 
 

@@ -22,11 +22,11 @@ SEED = 0
 
 def sections(run: Run, held: Held | None) -> list[Section]:
     """Samples, and for models with latents reconstructions and walks."""
-    found = [Section("Samples", [samples(run, held)])] if run.config.prior.normalised else []
-    if held is None or not run.config.model.latents:
+    found = [Section("Samples", [samples(run, held)])] if run.config.samplable else []
+    if held is None or not run.config.has_latents:
         return found
     found.append(Section("Reconstructions", [reconstructions(held)]))
-    walks = run.config.continuous and run.config.model.amortised and len(held.view) > 1
+    walks = run.config.continuous and run.config.amortised and len(held.view) > 1
     return [*found, Section("Walks through the latent space", [interpolations(held)])] if walks else found
 
 
@@ -36,7 +36,7 @@ def samples(run: Run, held: Held | None) -> Panel:
     own = "" if held is None else f"; the examples {number(_length(held.x, run))}"
     given = f"; the classes {', '.join(run.classes)} in turn" if run.transform.condition == "labels" else ""
     return Panel(
-        "Samples: x drawn from p(x|z), z from the prior" if run.config.model.latents else "Samples: x drawn from p(x)",
+        "Samples: x drawn from p(x|z), z from the prior" if run.config.has_latents else "Samples: x drawn from p(x)",
         f"{SAMPLES} draws, one a line{given}. They have {number(_length(drawn, run))} symbols on average{own}.",
         texts=_read(run, drawn),
         wide=True,

@@ -28,7 +28,7 @@ def panels(held: Held) -> list[Panel]:
     if dims == 2:
         found = [_planes(held), _density(held), _arrows(held)]
         return [panel for panel in found if panel is not None]
-    return [_principal(held), *([_explained(held)] if held.run.config.model.latents else [])]
+    return [_principal(held), *([_explained(held)] if held.run.config.has_latents else [])]
 
 
 def _line(held: Held) -> Panel:

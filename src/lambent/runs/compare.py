@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lambent.config.config import ONE_OF_A_KIND, SECTIONS, USER, Config
+from lambent.config import Config
+from lambent.config.layers import ONE_OF_A_KIND, SECTIONS, USER
 from lambent.data import View
 from lambent.data.sources import Source
 from lambent.errors import CombinationError, ConfigError, StorageError
@@ -245,7 +246,7 @@ def _stored(run: Run, view: View, samples: int, seed: int) -> tuple[dict[str, An
     except StorageError:
         return None
     step = found.pop("step", None)
-    samples = 1 if run.config.posterior.deterministic else samples
+    samples = 1 if run.config.deterministic else samples
     asked = {"samples": samples, "seed": seed, "n": len(view), "fingerprint": view.dataset.fingerprint()}
     current = run.folder.evaluation.stat().st_mtime >= run.folder.metrics.stat().st_mtime
     same = step == run.step and all(found.get(key) == value for key, value in asked.items())
@@ -270,12 +271,12 @@ def differing(first: Config, other: Config) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for section in SECTIONS:
-        one, two = first.values()[section], other.values()[section]
-        exchanged = section not in ONE_OF_A_KIND and one["name"] != two["name"]
-        found |= {section: two["name"]} if exchanged else {}
-        if two.get("name") == USER:
-            continue
         settings = getattr(other, section)
+        name = "" if section in ONE_OF_A_KIND else other.name_of(section)
+        exchanged = bool(name) and first.name_of(section) != name
+        found |= {section: name} if exchanged else {}
+        if settings is None or name == USER:
+            continue
         before = _defaults(settings) if exchanged else to_values(getattr(first, section))
         now = to_values(settings)
         found |= {

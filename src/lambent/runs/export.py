@@ -312,7 +312,7 @@ def _own_unit(run: Run, x: Tensor, *, whole: bool) -> np.ndarray:
 
 def _latents(run: Run, z: Tensor) -> np.ndarray:
     """Latents as they are, and indices of codes as integers."""
-    return z.long().numpy() if run.config.model.of_codes else z.numpy()
+    return z.long().numpy() if run.config.latent_kind == "codes" else z.numpy()
 
 
 def _is_text(run: Run) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lambent.config import Config, biases, check, completed, layer_of_file, objective_of
+from lambent.config import Config, biases, check, completed, layer_of_file
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.data.sources import ARRAYS, Source, dataset_of
 from lambent.errors import ConfigError, RenamedSetting
@@ -51,10 +51,7 @@ def fit(
     out: str | Path | None = None,
     valid: Source | None = None,
     config: str | Path | None = None,
-    tokens: Sequence[str] = (),
     resume: bool = False,
-    encoder: nn.Module | str | None = None,
-    decoder: nn.Module | str | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> Run:
@@ -66,13 +63,12 @@ def fit(
         out: Folder of the run; None keeps the run in memory.
         valid: Validation data; by default what the source has, else a part of the training set.
         config: TOML file of settings, laid over the recipe's.
-        tokens: ``key=value`` settings, laid over that.
         resume: Continue the run in ``out``, to the bytes of an unbroken one.
-        encoder: A registered network's name, or a module of yours, x -> features.
-        decoder: A registered network's name, or a module of yours, z -> the likelihood's numbers.
         quiet: Print nothing; by default progress goes to standard error.
-        **settings: Settings by bare name (``latent=2``) or, with two underscores for the dot, by section
-            (``prior__components=20``).
+        **settings: Laid over that: parts by section, as an object (``prior=MixturePrior(components=3)``) or by name
+            (``prior="mixture"``); settings by bare name (``latent=2``, ``grad_clip=None``) or, with two underscores
+            for the dot, by section (``prior__components=20``); and modules of yours, ``encoder`` from x (N, *event)
+            to features, ``decoder`` from z (N, latent) to the likelihood's parameters.
 
     Returns:
         The run, its model at the best validation bound.
@@ -86,20 +82,25 @@ def fit(
     >>> run.encode("digits").shape
     torch.Size([360, 2])
     """
-    settings |= {k: v for k, v in (("encoder", encoder), ("decoder", decoder)) if isinstance(v, str)}
-    keys = [f"{key.replace('__', '.')}={_toml(value)}" for key, value in settings.items()]
-    layers = () if config is None else (layer_of_file(Path(config)),)
+    return fit_settings(recipe, settings, data, out=out, valid=valid, config=config, resume=resume, quiet=quiet)
+
+
+def fit_settings(
+    recipe: str,
+    settings: Mapping[str, Any],
+    data: Source | None = None,
+    *,
+    out: str | Path | None = None,
+    valid: Source | None = None,
+    config: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """As `fit`, with the settings as a mapping."""
     with warnings.catch_warnings():
         if quiet:
             warnings.simplefilter("ignore", RenamedSetting)
-        resolved = configure(recipe, *layers, tokens=(*tokens, *keys))
-    if data is not None:
-        source = str(data) if isinstance(data, str | Path) else ARRAYS
-        resolved = replace(resolved, data=replace(resolved.data, source=source))
-    if valid is not None:  # nothing is held out of the training source, and evaluation must not pretend so
-        resolved = replace(resolved, data=replace(resolved.data, valid_fraction=0.0))
-    resolved = with_modules(resolved, _module(encoder), _module(decoder))
-    check(resolved)
+        resolved = _resolved(recipe, settings, data, valid, config)
     stages = stages_of(resolved)
     for stage in stages:
         check(stage)
@@ -118,10 +119,26 @@ def fit(
             engine.stop()
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(list(value)) if isinstance(value, tuple | list) else str(value)
+def _resolved(
+    recipe: str, settings: Mapping[str, Any], data: Source | None, valid: Source | None, file: str | Path | None
+) -> Config:
+    """The checked configuration, with the data's source and a user's own modules."""
+    modules = {key: value for key, value in settings.items() if isinstance(value, nn.Module)}
+    plain = {key: value for key, value in settings.items() if key not in modules}
+    layers = () if file is None else (layer_of_file(Path(file)),)
+    resolved = configure(recipe, *layers, settings=plain)
+    if data is not None:
+        source = str(data) if isinstance(data, str | Path) else ARRAYS
+        resolved = replace(resolved, data=replace(resolved.data, source=source))
+    if valid is not None:  # nothing is held out of the training source, and evaluation must not pretend so
+        resolved = replace(resolved, data=replace(resolved.data, valid_fraction=0.0))
+    for key in modules.keys() - {"encoder", "decoder"}:
+        raise ConfigError(
+            f"{key} is a module, expected a name or settings; modules of yours go in as encoder or decoder"
+        )
+    resolved = with_modules(resolved, modules.get("encoder"), modules.get("decoder"))
+    check(resolved)
+    return resolved
 
 
 @contextlib.contextmanager
@@ -229,8 +246,8 @@ def _train(
     recorder = Recorder(job.engine, job.config.train.keep_checkpoints, folder if job.engine.leader else None, console)
     trainer = Trainer(
         job.run.model,
-        objective_of(job.config).sized(len(job.train)),
-        job.config.draw,
+        job.config.objective.sized(len(job.train)),
+        job.config.drawing,
         TrainingData(job),
         job.config.train,
         job.engine,
@@ -353,7 +370,7 @@ def _validation(job: Job) -> Any:
     """Bound on the validation set, its noise the same every time."""
     options, engine = job.config.train, job.engine
     weighted = job.config.objective.multi_sample
-    samples = max(options.valid_samples, job.config.draw.samples if weighted else 1)
+    samples = max(options.valid_samples, job.config.drawing.samples if weighted else 1)
 
     def validate(model: LatentModel) -> Validation:
         found = bounds(

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lambent.config import Config, rate_of
+from lambent.config import Config
 from lambent.config.remedies import level_remedies, remedies
 from lambent.data import View
 from lambent.draws import Mode
@@ -34,7 +34,7 @@ def collapse_monitor(
         device: Where noise is made.
         say: Where a warning goes.
     """
-    if not config.model.latents:
+    if not config.has_latents:
         return CollapseMonitor()
     return CollapseMonitor(_panel(config, model, valid, device), _alarm(config, model, valid, steps), say)
 
@@ -45,7 +45,7 @@ def _panel(
     most = config.train.monitor_examples
     most = EXAMPLES if most and config.schedule.informed else most  # so that it is measured once
     n = min(most, len(valid))
-    if n < 2 or config.model.of_codes:  # an index's variance means nothing; the share of codes used says it
+    if n < 2 or config.latent_kind == "codes":  # an index's variance means nothing; the share of codes used says it
         return None
     informed = valid.condition(torch.arange(1)) is None  # else of x and the condition, which no rate is above
     measure = partial(look, seed=mix(config.train.seed, 7), device=device, informed=informed)
@@ -60,7 +60,7 @@ def _panel(
 def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> CollapseAlarm | None:
     """None where the rate is none of a density, or its posterior no encoder's."""
     under = config.train.collapse_threshold
-    if not under or not config.model.amortised or not _normalised(model, valid):
+    if not under or not config.amortised or not _normalised(model, valid):
         return None
 
     def advice() -> list[str]:
@@ -69,7 +69,7 @@ def _alarm(config: Config, model: LatentModel, valid: View, steps: int) -> Colla
     def level_advice() -> list[str]:
         return [" ".join(remedy.tokens) for remedy in level_remedies(config, steps)]
 
-    rate = rate_of(config)
+    rate = config.charged
     return CollapseAlarm(under, lambda step: rate.at(step).settled, advice, level_advice, judged_levels(model))
 
 

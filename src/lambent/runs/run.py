@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lambent.config import Config, layer_of_values, resolve
+from lambent.config import Config, layer_of_run, resolve
 from lambent.data import (
     Dataset,
     Transform,
@@ -124,7 +124,7 @@ class Run:
             self.model,
             self.prepare(data),
             draw=self.draw,
-            samples=1 if samples > 1 and self.config.posterior.deterministic else samples,
+            samples=1 if samples > 1 and self.config.deterministic else samples,
             seed=seed,
             threads=choose_threads(threads) if self.device.type == "cpu" else 1,
             precision=precision,
@@ -140,7 +140,7 @@ class Run:
     @property
     def draw(self) -> Draw:
         """How evaluation draws: exactly by enumeration where training did, else true draws of the posterior."""
-        draw: Draw = self.config.draw.evaluating()
+        draw: Draw = self.config.drawing.evaluating()
         return draw
 
     def posterior_means(self, prepared: View) -> Tensor:
@@ -282,7 +282,7 @@ class Run:
 
     @property
     def _on_sphere(self) -> bool:
-        return self.config.prior.latent_kind == "sphere"
+        return self.config.latent_kind == "sphere"
 
     def require_lines(self) -> None:
         """Refuses a model whose latents have no lines between them.
@@ -291,12 +291,8 @@ class Run:
             ConfigError: it has no latents, or discrete ones.
         """
         config = self.config
-        if not config.model.latents:
+        if not config.has_latents:
             raise ConfigError("this model has no latents to go between; use its samples and its log p(x)")
-        if not (config.model.amortised or config.model.denoising):
-            raise ConfigError(
-                "between the states of a mixture there is nothing to decode; use a model with continuous latents"
-            )
         if not config.continuous and not self._on_sphere:
             raise ConfigError(
                 "between discrete latents there is nothing to decode; use a model with continuous latents"
@@ -335,7 +331,7 @@ def load(
     """
     folder = RunFolder(path)
     values = folder.read_recipe()
-    config = with_modules(resolve(values["recipe"], layer_of_values(values)), encoder, decoder)
+    config = with_modules(resolve(values["recipe"], layer_of_run(values)), encoder, decoder)
     transform = Transform.from_dict(values["transform"])
     model = config.model.build(config, transform.shapes(config.model.latent))
     found = _checkpoint(folder, step)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lambent.config import Config
-from lambent.config.rules import PRIOR_FOR
 from lambent.priors import PriorSettings
+from lambent.priors.base import PRIOR_FOR
 from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
 from lambent.training.options import TrainOptions
@@ -23,7 +23,7 @@ def stages_of(config: Config) -> tuple[Config, ...]:
     Raises:
         ConfigError: the schedule names a first prior that there isn't.
     """
-    if not isinstance(config.schedule, TwoStage) or not config.prior.learns:
+    if not isinstance(config.schedule, TwoStage) or config.prior is None or not config.prior.learns:
         return (config,)
     second = replace(config, train=replace(config.train, freeze=AUTOENCODER))
     if config.train.init:
@@ -36,7 +36,7 @@ def stages_of(config: Config) -> tuple[Config, ...]:
 
 def _first_prior(config: Config, schedule: TwoStage) -> PriorSettings:
     """The prior of the autoencoder's training."""
-    name = schedule.autoencoder_prior or PRIOR_FOR.get(config.prior.latent_kind, "normal")
+    name = schedule.autoencoder_prior or PRIOR_FOR.get(config.latent_kind, "normal")
     prior: PriorSettings = registry.find("prior", name)()
     return prior
 

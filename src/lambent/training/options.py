@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 
 @part("train", "train")
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(Part):
     """How a model is trained; times are counted in epochs, steps or examples as each says."""
 
     epochs: int = option(100, "passes over the training set", minimum=0)

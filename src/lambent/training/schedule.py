@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 GENERATIVE, INFERENCE = "generative", "inference"
 SIDES = (GENERATIVE, INFERENCE)
@@ -44,7 +44,7 @@ class Phase:
     information: float | None = None
 
 
-class UpdateSchedule:
+class UpdateSchedule(Part):
     """Settings of a schedule; pure functions of the step and the `Phase`."""
 
     closed_form: ClassVar[bool] = False

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lambent
+from lambent.config import settings_of_tokens
 from lambent.data.sources import dataset_of
 from lambent.draws import Ancestral, Detached, Given, Mode, Pathwise
 from lambent.errors import ConfigError
@@ -276,7 +277,9 @@ def test_loss_at_levels_has_the_rate_as_its_mean():
 def run():
     tokens = ("model=diffusion", "posterior=noising", "posterior.minimum=-4", "encoder=none", "decoder=denoising-mlp")
     sizes = ("decoder.width=32", "decoder.blocks=1", "model.predict=v", "posterior.schedule=learned", "train.steps=60")
-    return lambent.fit("vae", "digits", tokens=(*tokens, *sizes, "train.lr=3e-3", "model.sampling=300"), quiet=True)
+    return lambent.fit(
+        "vae", "digits", quiet=True, **settings_of_tokens((*tokens, *sizes, "train.lr=3e-3", "model.sampling=300"))
+    )
 
 
 def test_run_of_a_diffusion_is_used_like_any_other(run):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lambent.networks.activations import initialise
-from lambent.settings import option
+from lambent.settings import Part, option
 
 Choose = Callable[[int, Tensor], Tensor]
 """(element, its parameters (N, P)) -> that element's input (N,)."""
@@ -63,7 +63,7 @@ class AutoregressiveNet(nn.Module, ABC):
         """The parameter added last, viewable as ``out_shape``."""
 
 
-class AutoregressiveSettings(ABC):
+class AutoregressiveSettings(Part, ABC):
     """Settings of such networks: parts of kind "decoder", since they stand where a decoder stands."""
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +17,9 @@ from lambent.networks.autoregressive.base import (
     input_dropout_option,
     linear,
 )
-from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, pixel_order
-from lambent.networks.base import Encoder, checked
-from lambent.settings import option, part
+from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, end_of_blocks, pixel_order
+from lambent.networks.base import Encoder, EncoderSettings, checked
+from lambent.settings import Conflict, option, part
 
 State = tuple[Tensor, Tensor]
 """Outputs and cells of all layers, (layers, N, hidden) each."""
@@ -131,7 +132,7 @@ class LSTMEncoderNet(Encoder):
 
 @part("encoder", "lstm")
 @dataclass(frozen=True)
-class LSTMEncoder:
+class LSTMEncoder(EncoderSettings):
     """LSTM over D steps of S features, from items (S, D), or D numbers (Hochreiter & Schmidhuber 1997).
 
     >>> LSTMEncoder(hidden=50, bidirectional=True).build((27, 40)).features
@@ -143,6 +144,10 @@ class LSTMEncoder:
     embedding: int = option(64, "numbers by which a step enters", minimum=1)
     bidirectional: bool = option(default=False, help="read the sequence backwards as well")
     end: int | None = option(None, "feature (symbol) that marks the end: nothing after the first is seen")
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """An end symbol needs texts that have one."""
+        return end_of_blocks(self.end, parts)
 
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""

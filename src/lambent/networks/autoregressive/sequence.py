@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from lambent.networks.activations import output_gain
 from lambent.networks.autoregressive.base import AutoregressiveNet, Choose, InputDropout, linear
 from lambent.networks.base import checked, flat_items
 from lambent.networks.mlp import affine
+from lambent.settings import Conflict
 
 MOST_SYMBOLS = 4096
 """More than these are numbers with a size, not rows of a table."""
@@ -160,3 +162,11 @@ class Steps(nn.Module):
 def _before_the_end(ends: Tensor) -> Tensor:
     """True up to and with the first True of ``ends`` (N, T)."""
     return ends.long().cumsum(1) - ends.long() == 0
+
+
+def end_of_blocks(end: int | None, parts: Any) -> Conflict | None:
+    """Why an encoder that stops at the symbol ``end`` is incompatible with blocks of text, which have none."""
+    if end is None or parts.data.examples != "blocks":
+        return None
+    why = "blocks have no end symbol, and the encoder would stop at a symbol like others; use encoder.end=none"
+    return Conflict(("encoder.end", "data.examples"), f"{why}, or data.examples=lines")

@@ -19,10 +19,10 @@ from lambent.networks.autoregressive.base import (
     input_dropout_option,
 )
 from lambent.networks.autoregressive.context_tokens import ContextTokens, positions
-from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, pixel_order
-from lambent.networks.base import Encoder
+from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, end_of_blocks, pixel_order
+from lambent.networks.base import Encoder, EncoderSettings
 from lambent.networks.mlp import affine
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 
 
 class Attention(nn.Module):
@@ -293,7 +293,7 @@ class TransformerEncoderNet(Encoder):
 
 @part("encoder", "transformer")
 @dataclass(frozen=True)
-class TransformerEncoder:
+class TransformerEncoder(EncoderSettings):
     """Transformer that looks both ways over D steps of S features, items (S, D), or D numbers (Vaswani et al. 2017).
 
     >>> TransformerEncoder(width=32).build((27, 40)).features
@@ -305,6 +305,10 @@ class TransformerEncoder:
     heads: int = option(4, "heads of attention", minimum=1)
     dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
     end: int | None = option(None, "feature (symbol) that marks the end: nothing after the first is seen")
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """An end symbol needs texts that have one."""
+        return end_of_blocks(self.end, parts)
 
     def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""

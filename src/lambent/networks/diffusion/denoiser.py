@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from lambent.networks.activations import activation
 from lambent.networks.base import flat_items, join
 from lambent.networks.mlp import affine
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 LONGEST, SHORTEST = 64.0, 1.0
 """Wavelengths of the features of gamma, in nats: one period holds every noise level in use, the shortest tells apart
@@ -22,12 +23,16 @@ WAVES = 16
 _ACT = "silu"
 
 
-class DenoiserSettings(ABC):
+class DenoiserSettings(Part, ABC):
     """What builds a denoiser ``net(z (N, *event), gamma (N,), condition (N, c) or None) -> (N, *event)``.
 
     gamma = -log SNR = log(s^2 / a^2) is the noise level of z = a y + s eps (Kingma et al. 2021, section 3.1), in nats.
     The output is 0 at first. What it means (eps, y, v) is the model's to say. No layer looks across the batch.
     """
+
+    reserved: ClassVar[str] = (
+        "a denoiser gives a value for a noisy one, no parameters of p(x|z); use model=diffusion, or decoder=mlp"
+    )
 
     @abstractmethod
     def build_denoiser(self, event: tuple[int, ...], condition: int = 0) -> nn.Module:

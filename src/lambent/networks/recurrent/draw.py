@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from lambent.networks.base import Decoder, checked, flat_items, join
 from lambent.networks.conv import image_shape
 from lambent.networks.mlp import affine
 from lambent.networks.recurrent.gaussian_window import Window
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 
 
 class Cell(nn.Module):
@@ -120,9 +121,10 @@ class Shown(Decoder):
 
 @part("encoder", "draw-reader")
 @dataclass(frozen=True)
-class ReaderSettings:
+class ReaderSettings(Part):
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
 
+    reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or encoder=mlp"
     units: int = option(256, "cells", minimum=1)
     patch: int = option(2, "filters of its window in each direction; 0 sees the whole of x, of any shape", minimum=0)
 
@@ -137,9 +139,10 @@ class ReaderSettings:
 
 @part("decoder", "draw-writer")
 @dataclass(frozen=True)
-class CanvasSettings:
+class CanvasSettings(Part):
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
 
+    reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or decoder=mlp"
     units: int = option(256, "cells", minimum=1)
     patch: int = option(5, "filters of its window in each direction; 0 writes everywhere, in any shape", minimum=0)
 

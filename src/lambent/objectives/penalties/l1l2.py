@@ -11,14 +11,14 @@ from torch import Tensor
 
 from lambent.distributions.numerics import event_sum
 from lambent.errors import CombinationError
-from lambent.settings import option, part
+from lambent.settings import Part, option, part
 from lambent.trace import Latent
 
 if TYPE_CHECKING:
     from lambent.shapes import Shapes
 
 
-class PenaltySettings(ABC):
+class PenaltySettings(Part, ABC):
     """Settings of penalties; each is called with the latent of a training step and gives (K, B), (B,) or a scalar.
 
     A penalty that is a module with parameters of its own (a critic) also has ``loss(latent)``, the scalar that trains
@@ -53,18 +53,6 @@ def drawn_value(latent: Latent, who: str) -> Tensor:
             "with a gradient through its value (pathwise, straight-through)"
         )
     return latent.value.flatten(2)
-
-
-@part("penalty", "none")
-@dataclass(frozen=True)
-class NoPenalty(PenaltySettings):
-    """Nothing."""
-
-    kinds: ClassVar[tuple[str, ...]] = (*PenaltySettings.kinds, "sphere", "bytes", "codes", "none")
-
-    def named(self, shapes: Shapes) -> dict[str, Any]:
-        """No penalties."""
-        return {}
 
 
 @part("penalty", "l1")
