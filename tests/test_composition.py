@@ -313,7 +313,7 @@ def test_illegal_combinations_are_refused_by_name_with_what_would_do():
         ("model=density with penalty=l1", {**NOTHING, "penalty": "l1"}),
         ("model=density with corruption=gaussian", {**NOTHING, "corruption": "gaussian"}),
         ("model=density with rate=beta", {**NOTHING, "rate": "beta"}),
-        ("schedule=alternating with model=density", {**NOTHING, "schedule": "alternate"}),
+        ("schedule=alternating with model=density", {**NOTHING, "schedule": "alternating"}),
         ("objective=iwae with rate=beta", {"objective": "iwae", "rate": "beta"}),
         ("rate=level-warm-up with model=vae", {"rate": "level-warm-up"}),
         (
