@@ -30,7 +30,7 @@ def pythae_vae() -> Any:
     from pythae.models.base.base_utils import ModelOutput
     from pythae.models.nn import BaseDecoder, BaseEncoder
 
-    class Encoder(BaseEncoder):
+    class EncoderModule(BaseEncoder):
         def __init__(self) -> None:
             super().__init__()
             layers = nn.Linear(PIXELS, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
@@ -41,7 +41,7 @@ def pythae_vae() -> Any:
             h = self.layers(x.reshape(-1, PIXELS))
             return ModelOutput(embedding=self.embedding(h), log_covariance=self.log_var(h))
 
-    class Decoder(BaseDecoder):
+    class DecoderModule(BaseDecoder):
         def __init__(self) -> None:
             super().__init__()
             layers = nn.Linear(LATENT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
@@ -51,7 +51,7 @@ def pythae_vae() -> Any:
             return ModelOutput(reconstruction=self.layers(z).reshape(-1, 1, 28, 28))
 
     config = pythae.models.VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENT, reconstruction_loss="bce")
-    model = pythae.models.VAE(config, encoder=Encoder(), decoder=Decoder())
+    model = pythae.models.VAE(config, encoder=EncoderModule(), decoder=DecoderModule())
     model.device = torch.device("cpu")
     return model
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from _timing import interleaved, machine_line, per_unit, speedups, spread, verdict
 from lambent.distributions.sampling import sample
-from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily
+from lambent.likelihoods import AutoregressiveLikelihoodModule, BernoulliLikelihood
 from lambent.networks import (
     AutoregressiveSettings,
     GatedPixelCNNDecoder,
@@ -38,24 +38,24 @@ NETWORKS: dict[str, AutoregressiveSettings] = {
 LEAST = 10
 
 
-def model_of(settings: AutoregressiveSettings, side: int) -> AutoregressiveLikelihood:
+def model_of(settings: AutoregressiveSettings, side: int) -> AutoregressiveLikelihoodModule:
     """Binary images of that side, weights as they start but for biases that make pixels differ."""
     torch.manual_seed(0)
-    family, shapes = BernoulliFamily(), Shapes((1, side, side), 0, levels=2)
+    family, shapes = BernoulliLikelihood(), Shapes((1, side, side), 0, levels=2)
     net = settings.build(0, family.out_shape(shapes), symbols=family.symbols(shapes))
     with torch.no_grad():
         net.output_bias().normal_()
-    return AutoregressiveLikelihood(family, net, shapes).eval()
+    return AutoregressiveLikelihoodModule(family, net, shapes).eval()
 
 
 @torch.no_grad()
-def quick(model: AutoregressiveLikelihood, items: int) -> Tensor:
+def quick(model: AutoregressiveLikelihoodModule, items: int) -> Tensor:
     """Samples (items, D)."""
     return model(torch.zeros(1, items, 0)).sample((), torch.Generator().manual_seed(1))[0].flatten(1)
 
 
 @torch.no_grad()
-def naive(model: AutoregressiveLikelihood, items: int, passes: int) -> Tensor:
+def naive(model: AutoregressiveLikelihoodModule, items: int, passes: int) -> Tensor:
     """The same, (items, D), but elements after the first ``passes`` stay 0."""
     net, generator = model.decoder, torch.Generator().manual_seed(1)
     x = torch.zeros(items, net.elements)

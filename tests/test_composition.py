@@ -17,7 +17,7 @@ from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.networks import AutoregressiveSettings, ConvEncoder
-from lambent.networks.autoregressive.pixelcnn import ImageSettings
+from lambent.networks.autoregressive.pixelcnn import MaskedImageSettings
 from lambent.objectives import ELBO
 from lambent.recipes import configure
 from lambent.settings import options_of, registry
@@ -135,7 +135,7 @@ def config_of(**names):
 
 def shapes_of(config, likelihood):
     x, shapes = data_of(likelihood)
-    images = isinstance(config.encoder, ConvEncoder) or isinstance(config.decoder, ImageSettings)
+    images = isinstance(config.encoder, ConvEncoder) or isinstance(config.decoder, MaskedImageSettings)
     images = images or likelihood == "pixel-mixture"
     if images and likelihood not in FLAT:
         x, shapes = x.view(-1, 1, 2, 2), dataclasses.replace(shapes, event=(1, 2, 2))
@@ -385,7 +385,7 @@ def test_every_autoregressive_network_is_a_density_of_every_likelihood(decoder):
             assert f"decoder={decoder} with likelihood={likelihood}" in refusal(**names)
             continue
         config = config_of(**names)
-        if isinstance(config.decoder, ImageSettings) and likelihood in FLAT:
+        if isinstance(config.decoder, MaskedImageSettings) and likelihood in FLAT:
             with pytest.raises(ConfigError, match="use decoder=made"):
                 built(config, likelihood)
             continue

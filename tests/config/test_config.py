@@ -7,7 +7,7 @@ import pytest
 from lambent.config import biases, layer_of_file, layer_of_tokens, resolve
 from lambent.config.tokens import parse_value
 from lambent.errors import CombinationError, ConfigError
-from lambent.likelihoods import TextFamily
+from lambent.likelihoods import TextLikelihood
 from lambent.networks import IdentityDecoder
 from lambent.objectives import Beta
 from lambent.recipes import RECIPES, configure, find_recipe
@@ -167,7 +167,7 @@ def test_every_recipe_builds(name):
     config = configure(name)
     condition = 10 if config.data.condition == "labels" else 0
     event = (config.model.latent,) if isinstance(config.decoder, IdentityDecoder) else (1, 8, 8)
-    event = (5,) if isinstance(config.likelihood, TextFamily) else event
+    event = (5,) if isinstance(config.likelihood, TextLikelihood) else event
     shapes = Shapes(event, config.model.latent, condition, 17, (Column("a", "numeric"),))
     model = config.model.build(config, shapes)
     assert sum(p.numel() for p in model.parameters()) > 0

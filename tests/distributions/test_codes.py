@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from lambent.distributions import CategoricalLevels, Code, Coded, Normal
+from lambent.distributions import Categorical, CodeAssignment, EmbeddedCodes, Normal
 from lambent.distributions.sampling import detached
 from lambent.draws import Ancestral, Detached, Given, Mode, Pathwise, StraightThrough
 from lambent.errors import CombinationError, ShapeError
@@ -31,7 +31,7 @@ def parts(kind="codebook", batch=5, grid=(2, 2)):
     made, dim = quantiser(kind)
     encoded = torch.randn(batch, POSITIONS, dim, dtype=torch.double, requires_grad=True)
     logits = torch.randn(*grid, SIZE, dtype=torch.double)
-    return Code(encoded, made), Coded(CategoricalLevels(logits, len(grid)), made)
+    return CodeAssignment(encoded, made), EmbeddedCodes(Categorical(logits, len(grid)), made)
 
 
 def everything(made):
@@ -101,16 +101,26 @@ def planted_order(self, indices):
 
 
 FAULTS = {
-    "grid transposed": (check_prior, Coded, "log_prob_of", planted_order),
-    "log q of a code counted": (check_draws, Code, "scores", lambda q, p, z: {"log_q": z.sum(-1)}),
+    "grid transposed": (check_prior, EmbeddedCodes, "log_prob_of", planted_order),
+    "log q of a code counted": (check_draws, CodeAssignment, "scores", lambda q, p, z: {"log_q": z.sum(-1)}),
     "log p averaged over positions": (
         check_draws,
-        Code,
+        CodeAssignment,
         "scores",
         lambda q, p, z: {"log_p": p.log_prob(z) / POSITIONS},
     ),
-    "all values possible": (check_posterior, Code, "log_prob", lambda q, z: z.new_zeros(z.shape[:-1]) + q.entropy()),
-    "no gradient": (check_gradient, Code, "_sample", lambda q, shape, generator: q.embedding.detach().expand(shape)),
+    "all values possible": (
+        check_posterior,
+        CodeAssignment,
+        "log_prob",
+        lambda q, z: z.new_zeros(z.shape[:-1]) + q.entropy(),
+    ),
+    "no gradient": (
+        check_gradient,
+        CodeAssignment,
+        "_sample",
+        lambda q, shape, generator: q.embedding.detach().expand(shape),
+    ),
 }
 
 
@@ -154,7 +164,7 @@ def test_codes_given_a_level_above():
     made, _ = quantiser()
     encoded = torch.randn(3, 5, POSITIONS, DIM, dtype=torch.double)
     logits = torch.randn(3, 5, POSITIONS, SIZE, dtype=torch.double)
-    q, p = Code(encoded, made), Coded(CategoricalLevels(logits), made)
+    q, p = CodeAssignment(encoded, made), EmbeddedCodes(Categorical(logits), made)
     z = StraightThrough(samples=3)("z", p, q)
     taken = logits.log_softmax(-1).gather(-1, q.indices.unsqueeze(-1)).squeeze(-1).sum(-1)
     torch.testing.assert_close(z.log_p, taken, rtol=1e-12, atol=0)
@@ -163,7 +173,7 @@ def test_codes_given_a_level_above():
 
 def test_codes_of_another_quantiser_are_searched_for():
     q, p = parts()
-    elsewhere = Coded(p.over, quantiser()[0])
+    elsewhere = EmbeddedCodes(p.over, quantiser()[0])
     elsewhere.quantiser.codes.copy_(q.quantiser.codes.flip(0))
     z = StraightThrough()("z", elsewhere, q)
     flipped = (SIZE - 1 - q.indices).unflatten(-1, (2, 2))
@@ -183,4 +193,4 @@ def test_what_codes_refuse():
     with pytest.raises(CombinationError, match="straight-through"):
         Pathwise()("z", p, q)
     with pytest.raises(ShapeError, match="expected codes of 2 numbers"):
-        Code(torch.zeros(1, POSITIONS, 3), q.quantiser)
+        CodeAssignment(torch.zeros(1, POSITIONS, 3), q.quantiser)

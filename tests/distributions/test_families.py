@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.distributions import (
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     CholeskyNormal,
     Delta,
     DiscretisedLogistic,
@@ -207,9 +207,9 @@ def test_broadcast_over_samples_and_batch():
     torch.testing.assert_close(Normal(loc, log_scale).log_prob(x), by_hand)
     torch.testing.assert_close(Normal(x, log_scale).log_prob(loc), by_hand)
     levels, logits = x.clamp(0, 2).round(), numbers(3, 4, 3, 3)
-    by_hand = torch.stack([CategoricalLevels(logits).log_prob(v) for v in levels])
-    torch.testing.assert_close(CategoricalLevels(logits).log_prob(levels), by_hand)
-    torch.testing.assert_close(CategoricalLevels(logits.expand(5, 4, 3, 3)).log_prob(levels[0])[2], by_hand[0])
+    by_hand = torch.stack([Categorical(logits).log_prob(v) for v in levels])
+    torch.testing.assert_close(Categorical(logits).log_prob(levels), by_hand)
+    torch.testing.assert_close(Categorical(logits.expand(5, 4, 3, 3)).log_prob(levels[0])[2], by_hand[0])
 
 
 def test_matrix_families_over_samples_do_as_one_by_one():
@@ -229,7 +229,7 @@ def test_data_of_any_number_type_scores_alike(number: torch.dtype):
     logits = numbers(0, 2, 2).float()
     for d in (
         Bernoulli(logits),
-        CategoricalLevels(numbers(1, 2, 2, 3).float()),
+        Categorical(numbers(1, 2, 2, 3).float()),
         DiscretisedLogistic(logits, torch.zeros(()), 256),
         Poisson(logits),
     ):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lambent.distributions import (
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     DiscretisedLogistic,
     Distribution,
     LogisticMixture,
@@ -45,7 +45,7 @@ FAMILIES: dict[str, tuple[Make, Tensor]] = {
     ),
     "bernoulli": (lambda a, b: Bernoulli(a), torch.tensor([0.0, 1.0])),
     "one-hot": (lambda a, b: OneHotCategorical(a), torch.tensor([])),
-    "levels": (lambda a, b: CategoricalLevels(torch.stack([a, b, 0 * a], -1)), torch.tensor([0.0, 2.0])),
+    "levels": (lambda a, b: Categorical(torch.stack([a, b, 0 * a], -1)), torch.tensor([0.0, 2.0])),
     "logistic": (
         lambda a, b: DiscretisedLogistic(a, bounded_log_scale(b), 256),
         torch.tensor([0.0, 1.0, 128.0, 255.0]),

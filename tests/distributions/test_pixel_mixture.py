@@ -10,7 +10,7 @@ from scipy import stats
 
 from lambent.distributions import LogisticMixture, PixelMixture
 from lambent.errors import ConfigError
-from lambent.likelihoods import PixelMixtureFamily
+from lambent.likelihoods import PixelMixtureLikelihood
 from lambent.shapes import Shapes
 
 LEVELS, CHANNELS, COMPONENTS = 4, 3, 2
@@ -126,7 +126,7 @@ def test_batches_broadcast_and_gradients_are_finite_at_the_edges():
 
 
 def family(channels=3, **options):
-    return PixelMixtureFamily(bits=2, components=2, **options), Shapes((channels, 2, 2), 1, levels=4)
+    return PixelMixtureLikelihood(bits=2, components=2, **options), Shapes((channels, 2, 2), 1, levels=4)
 
 
 def test_the_decoders_numbers_are_weights_locations_scales_and_couplings():
@@ -158,7 +158,7 @@ def test_colours_that_go_together_are_cheaper_than_channel_by_channel():
 
 def test_what_is_no_image_is_refused():
     with pytest.raises(ConfigError, match="likelihood=pixel-mixture: found examples of shape"):
-        PixelMixtureFamily().out_shape(Shapes((4,), 1, levels=4))
+        PixelMixtureLikelihood().out_shape(Shapes((4,), 1, levels=4))
 
 
 def swapped(self, before):

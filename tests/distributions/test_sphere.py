@@ -17,7 +17,7 @@ from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.ais import annealed_importance_sampling
 from lambent.models import VAE
 from lambent.posteriors import VonMisesFisherPosterior
-from lambent.priors import SpherePrior, SpherePriorSettings
+from lambent.priors import SpherePrior, SpherePriorModule
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 from support.distribution_cases import generator, numbers
@@ -344,7 +344,7 @@ def test_a_learned_concentration_starts_where_it_is_set_and_moves():
 
 def test_a_line_is_no_sphere():
     with pytest.raises(ConfigError, match=r"prior=sphere: 1 dimensions.*latent=2"):
-        SpherePriorSettings().build(Shapes((4,), 1))
+        SpherePrior().build(Shapes((4,), 1))
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ class _Encoder(torch.nn.Module):
 
 def test_annealed_chains_stay_on_the_sphere_and_are_unbiased():
     """E[w] = p(x), whose truth is a sum over the circle."""
-    model = VAE(SpherePrior(2).double(), _Encoder(), _Wave())
+    model = VAE(SpherePriorModule(2).double(), _Encoder(), _Wave())
     x = torch.tensor([[2.5, 0.6], [-1.0, -0.9], [0.3, 0.2]], dtype=torch.float64)
     points, area = SURFACES[2]
     truth = (_Wave()(points.unsqueeze(1)).log_prob(x) + area.log().unsqueeze(1)).logsumexp(0) - math.log(2 * math.pi)

@@ -165,7 +165,7 @@ def test_mode_is_deterministic_and_most_probable(p, q):
 
 
 def test_given_replays_the_same_weights():
-    model = VAE(Part(PRIOR), Part(Q), Decoder())
+    model = VAE(Part(PRIOR), Part(Q), DecoderModule())
     x = torch.ones(5, 2)
     drawn = model(x, Pathwise(3, noise()))
     replayed = model(x, Given(values={"z": drawn.latents[0].value}))
@@ -195,7 +195,7 @@ def test_given_without_a_value_names_what_is_given():
 
 def chain():
     """p(z3) p(z2|z3) p(z1|z2), each level's mean twice the value above."""
-    return MarkovChain(Part(PRIOR), [Part(Q)] * 3, [Decoder(), Decoder()], Decoder())
+    return MarkovChain(Part(PRIOR), [Part(Q)] * 3, [DecoderModule(), DecoderModule()], DecoderModule())
 
 
 @pytest.mark.parametrize("name", ["z1", "z2", "z3"])
@@ -245,7 +245,7 @@ class Part(torch.nn.Module):
         return self.distribution
 
 
-class Decoder(torch.nn.Module):
+class DecoderModule(torch.nn.Module):
     def forward(self, z, condition=None):
         return Normal(2 * z, ZERO)
 

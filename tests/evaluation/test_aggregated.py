@@ -9,7 +9,7 @@ from torch import nn
 import lambent.evaluation.aggregated as aggregated
 from lambent.distributions import (
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     CholeskyNormal,
     Delta,
     LowRankNormal,
@@ -49,13 +49,13 @@ class Fixed(nn.Module):
         return self.p
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     def forward(self, z, condition=None):
         return Normal(z[..., :1], torch.zeros(()))
 
 
 def model_of(q, p):
-    return VAE(Fixed(p), Table(q), Decoder())
+    return VAE(Fixed(p), Table(q), DecoderModule())
 
 
 def batch(start, stop):
@@ -224,7 +224,7 @@ def test_marginal_densities_are_the_joint_one_integrated(q):
         (Bernoulli(torch.tensor([[0.3, -1.0], [2.0, 0.0]])), 2),
         (OneHotCategorical(torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), 3), 2),
         (OneHotCategorical(torch.randn(3, 4, generator=torch.Generator().manual_seed(0))), 1),
-        (CategoricalLevels(torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0))), 2),
+        (Categorical(torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0))), 2),
         (Poisson(torch.tensor([[0.3, -1.0], [2.0, 0.0]])), 2),
     ],
     ids=lambda q: type(q).__name__,

@@ -14,12 +14,12 @@ from lambent.draws import Enumerate
 from lambent.evaluation.active_units import active_units
 from lambent.evaluation.bounds import Bounds, bounds
 from lambent.evaluation.summary import DataFacts, LatentFacts, mean_estimate, summarise
-from lambent.likelihoods import BernoulliFamily, Likelihood
+from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule
 from lambent.models import VAE, LatentModel
 from lambent.networks import MLPDecoder, MLPEncoder
 from lambent.objectives import ELBO
-from lambent.posteriors import AmortisedPosterior, DeltaPosterior, DiagonalNormal
-from lambent.priors import FlatPrior, LearnedMixturePrior, StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, DeltaPosterior, NormalPosterior
+from lambent.priors import FlatPriorModule, MixturePriorModule, NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
@@ -30,11 +30,11 @@ ROWS = ("elbo", "rate", "rates", "distortion", "iwae", "effective")
 def vae(prior=None, family=None):
     torch.manual_seed(0)
     shapes = Shapes((12,), 2)
-    posterior = AmortisedPosterior(family or DiagonalNormal(), MLPEncoder((8,)).build((12,)), 2)
+    posterior = AmortisedPosteriorModule(family or NormalPosterior(), MLPEncoder((8,)).build((12,)), 2)
     return VAE(
-        prior or StandardNormalPrior(2),
+        prior or NormalPriorModule(2),
         posterior,
-        Likelihood(BernoulliFamily(), MLPDecoder((8,)).build(2, (1, 12)), shapes),
+        LikelihoodModule(BernoulliLikelihood(), MLPDecoder((8,)).build(2, (1, 12)), shapes),
     )
 
 
@@ -53,7 +53,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("threads", [2, 5])
-@pytest.mark.parametrize("prior", [None, LearnedMixturePrior(3, 2, 1.0)])
+@pytest.mark.parametrize("prior", [None, MixturePriorModule(3, 2, 1.0)])
 def test_numbers_do_not_depend_on_the_pool(threads, prior):
     assert_same(evaluated(vae(prior)), evaluated(vae(prior), threads=threads))
 
@@ -62,9 +62,9 @@ def test_numbers_do_not_depend_on_torchs_threads():
     """Sums of long products differ in their last digits from one thread to two; every worker has one."""
     torch.manual_seed(0)
     shapes = Shapes((784,), 50)
-    posterior = AmortisedPosterior(DiagonalNormal(), MLPEncoder((200,)).build((784,)), 50)
-    likelihood = Likelihood(BernoulliFamily(), MLPDecoder((200,)).build(50, (1, 784)), shapes)
-    model, x = VAE(StandardNormalPrior(50), posterior, likelihood), data(96).repeat(1, 66)[:, :784]
+    posterior = AmortisedPosteriorModule(NormalPosterior(), MLPEncoder((200,)).build((784,)), 50)
+    likelihood = LikelihoodModule(BernoulliLikelihood(), MLPDecoder((200,)).build(50, (1, 784)), shapes)
+    model, x = VAE(NormalPriorModule(50), posterior, likelihood), data(96).repeat(1, 66)[:, :784]
     before, found = torch.get_num_threads(), []
     try:
         for own, pool in itertools.product((1, 2), (1, 2)):
@@ -102,7 +102,7 @@ def iter_add(other):
 
 def test_a_process_without_work_agrees_on_which_numbers_exist():
     """Three blocks on four processes: an autoencoder has no weights on any of them, so that all sum the same rows."""
-    for model in (vae(FlatPrior(2), DeltaPosterior()), vae()):
+    for model in (vae(FlatPriorModule(2), DeltaPosterior()), vae()):
         parts = [evaluated(model, share=(rank, 5), samples=1000) for rank in range(6 - 1)]
         assert len({(p.iwae is None, p.effective is None, p.elbo_kind, p.iwae_kind) for p in parts}) == 1
         assert any(bool((p.elbo == 0).all()) for p in [evaluated(model, data(3), share=(1, 2))])
@@ -188,7 +188,7 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 
 
 def test_an_autoencoder_has_no_bound_and_no_weights():
-    found = evaluated(vae(FlatPrior(2), DeltaPosterior()))
+    found = evaluated(vae(FlatPriorModule(2), DeltaPosterior()))
     assert (found.elbo_kind, found.iwae_kind, found.iwae, found.effective) == (*["not a bound"] * 2, None, None)
     torch.testing.assert_close(found.elbo, -found.distortion)
     report = summarise(found, DataFacts("d", 12, discrete=True), LatentFacts(torch.zeros(4, 2)))
@@ -246,11 +246,13 @@ def test_a_density_is_exact_whatever_the_samples():
 
 def test_enumeration_ignores_the_number_of_samples():
     from lambent.models import Mixture
-    from lambent.priors import CategoricalPrior
+    from lambent.priors import CategoricalPriorModule
 
     torch.manual_seed(0)
     shapes = Shapes((12,), 3)
-    model = Mixture(CategoricalPrior(3), Likelihood(BernoulliFamily(), MLPDecoder(()).build(3, (1, 12)), shapes))
+    model = Mixture(
+        CategoricalPriorModule(3), LikelihoodModule(BernoulliLikelihood(), MLPDecoder(()).build(3, (1, 12)), shapes)
+    )
     one, many = (evaluated(model, samples=k, draw=Enumerate()) for k in (1, 500))
     torch.testing.assert_close(one.iwae, many.iwae)
     torch.testing.assert_close(one.iwae.float(), model.log_prob(data()).detach(), rtol=1e-5, atol=1e-5)

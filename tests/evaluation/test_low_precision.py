@@ -16,11 +16,11 @@ from lambent.errors import ConfigError, NumericsError
 from lambent.evaluation import low_precision as module
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.low_precision import Int8Linear, Rough, RoughLikelihood, require_even, roughened
-from lambent.likelihoods import BernoulliFamily, Likelihood
+from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 
 REPEATS, K = 3_000, 7
@@ -32,12 +32,12 @@ def vae():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         shapes = Shapes((PIXELS,), 2)
-        posterior = AmortisedPosterior(DiagonalNormal(), MLPEncoder((8,)).build((PIXELS,)), 2)
-        likelihood = Likelihood(BernoulliFamily(), MLPDecoder((8,)).build(2, (1, PIXELS)), shapes)
+        posterior = AmortisedPosteriorModule(NormalPosterior(), MLPEncoder((8,)).build((PIXELS,)), 2)
+        likelihood = LikelihoodModule(BernoulliLikelihood(), MLPDecoder((8,)).build(2, (1, PIXELS)), shapes)
         with torch.no_grad():
             for weight in likelihood.parameters():
                 weight.copy_(1.2 * torch.randn_like(weight))
-        return VAE(StandardNormalPrior(2), posterior, likelihood).double().eval()
+        return VAE(NormalPriorModule(2), posterior, likelihood).double().eval()
 
 
 def distorted(model, size=0.25):

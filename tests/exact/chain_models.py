@@ -9,12 +9,12 @@ from torch import nn
 from exact.linear_chains import Inference
 from lambent.distributions import Normal
 from lambent.draws import Draw
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.models import MarkovChain
 from lambent.models.ladder import Ladder, LadderLevel
 from lambent.networks import LinearDecoder, LinearEncoder
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal, FullCovariance
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent
 
@@ -47,8 +47,8 @@ def own_numbers(tril):
 def likelihood_of(chain):
     """p(x|z_1), with a scale for each dimension."""
     shapes = Shapes((chain.dims[0],), chain.dims[1])
-    found = Likelihood(
-        NormalFamily(scale="dimension"), LinearDecoder().build(chain.dims[1], (1, chain.dims[0])), shapes
+    found = LikelihoodModule(
+        NormalLikelihood(scale="dimension"), LinearDecoder().build(chain.dims[1], (1, chain.dims[0])), shapes
     )
     found.double()
     with torch.no_grad():
@@ -59,7 +59,9 @@ def likelihood_of(chain):
 
 
 def _linear(family, weight, bias, own=None):
-    module = AmortisedPosterior(family, LinearEncoder().build((weight.shape[1],)), own_dims(family, bias)).double()
+    module = AmortisedPosteriorModule(
+        family, LinearEncoder().build((weight.shape[1],)), own_dims(family, bias)
+    ).double()
     with torch.no_grad():
         module.head.weight.copy_(weight)
         module.head.bias.copy_(bias)
@@ -69,19 +71,19 @@ def _linear(family, weight, bias, own=None):
 
 
 def own_dims(family, bias):
-    return len(bias) // (2 if isinstance(family, DiagonalNormal) else 1)
+    return len(bias) // (2 if isinstance(family, NormalPosterior) else 1)
 
 
 def chain_model(chain, q):
     """The `MarkovChain` of p and of an upward q."""
     posteriors = []
     for w, v, b, tril in zip(q.weights, q.seen, q.shifts, q.factors, strict=True):
-        posteriors.append(_linear(FullCovariance(shared=True), v if w is None else w, b, own_numbers(tril)))
+        posteriors.append(_linear(FullCovariancePosterior(shared=True), v if w is None else w, b, own_numbers(tril)))
     conditionals = []
     for w, a, s in list(zip(chain.weights, chain.shifts, chain.scales, strict=True))[1:]:
         head = torch.cat([w, torch.zeros_like(w)])
-        conditionals.append(_linear(DiagonalNormal(), head, torch.cat([a, raw_scale(s)])))
-    return MarkovChain(StandardNormalPrior(chain.dims[-1]).double(), posteriors, conditionals, likelihood_of(chain))
+        conditionals.append(_linear(NormalPosterior(), head, torch.cat([a, raw_scale(s)])))
+    return MarkovChain(NormalPriorModule(chain.dims[-1]).double(), posteriors, conditionals, likelihood_of(chain))
 
 
 def chain_parameters(model):
@@ -98,11 +100,11 @@ def chain_inference(parameters):
     return Inference([None, *weights[1:]], [first, *[None] * (n - 1)], list(shifts), factors)
 
 
-class DiagonalBelow(FullCovariance):
+class DiagonalBelow(FullCovariancePosterior):
     """q of full covariance over p of a diagonal one."""
 
     def conditional(self):
-        return DiagonalNormal()
+        return NormalPosterior()
 
 
 class LinearLevel(LadderLevel):
@@ -120,7 +122,7 @@ class LinearLevel(LadderLevel):
         w, a, s = self.prior
         return torch.cat([state @ w.T + a, raw_scale(s).expand(len(state), -1)], 1)
 
-    def posterior_numbers(self, seen, state, condition):
+    def posterior_params(self, seen, state, condition):
         mean = seen @ self.seen.T + self.shift
         mean = mean if state is None else mean + state @ self.weight.T
         return torch.cat([mean, self.own.expand(len(mean), -1)], 1)
@@ -151,7 +153,7 @@ def ladder_model(chain, q):
         LinearLevel(prior, posterior)
         for prior, posterior in zip(priors, zip(q.weights, q.seen, q.shifts, q.factors, strict=True), strict=True)
     ]
-    prior = StandardNormalPrior(chain.dims[-1]).double()
+    prior = NormalPriorModule(chain.dims[-1]).double()
     return Ladder(prior, DiagonalBelow(), SameForAll(len(levels)), levels, likelihood_of(chain))
 
 

@@ -31,12 +31,12 @@ from lambent.evaluation.active_units import active_units
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
-from lambent.likelihoods import CategoricalFamily, DiscretisedLogisticFamily, Likelihood
+from lambent.likelihoods import CategoricalLikelihood, DiscretisedLogisticLikelihood, LikelihoodModule
 from lambent.models import VAE
 from lambent.networks import LinearDecoder
 from lambent.objectives import ELBO, IWAE, Beta, Capacity, FreeBits, WarmUp, effective_samples
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
@@ -211,14 +211,14 @@ def sampled_ppca():
 def uniform_model(dims, dtype=torch.float64):
     """A decoder of zeros: 256 grey levels, all alike; q is the prior."""
     shapes = Shapes((dims,), 2, levels=256)
-    family = CategoricalFamily()
-    likelihood = Likelihood(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
+    family = CategoricalLikelihood()
+    likelihood = LikelihoodModule(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
     encoder = nn.Identity()
     encoder.features = dims
-    posterior = AmortisedPosterior(DiagonalNormal(), _Unconditional(encoder), 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), _Unconditional(encoder), 2)
     for parameter in (*likelihood.parameters(), *posterior.head.parameters()):
         nn.init.zeros_(parameter)
-    return VAE(StandardNormalPrior(2), posterior, likelihood).to(dtype)
+    return VAE(NormalPriorModule(2), posterior, likelihood).to(dtype)
 
 
 class _Unconditional(nn.Module):
@@ -257,7 +257,7 @@ def density_in_its_unit(dims=6, factor=3.7):
 
 def levels_sum_to_one(bits=3):
     """The discretised likelihood, as it is built, is a probability over its levels, its edge bins too."""
-    shapes, family = Shapes((1,), 1), DiscretisedLogisticFamily(bits=bits, scale="fixed", sigma=0.4)
+    shapes, family = Shapes((1,), 1), DiscretisedLogisticLikelihood(bits=bits, scale="fixed", sigma=0.4)
     px = family.distribution(torch.full((1, 1, 1, 1), 0.6, dtype=torch.float64), None, shapes)
     mass = [px.log_prob(torch.full((1, 1), float(level))).exp().item() for level in range(2**bits)]
     assert_close(math.fsum(mass), 1.0, 1e-12)
@@ -378,8 +378,8 @@ class _Noisy(nn.Module):
 def evaluation_mode():
     """Evaluating a model in training mode gives the numbers of evaluation mode, and leaves it as it was."""
     torch.manual_seed(0)
-    posterior = AmortisedPosterior(DiagonalNormal(), _Noisy(), 2)
-    model, x = VAE(StandardNormalPrior(2), posterior, ppca_likelihood()).double(), ppca_x(50) * torch.rand(50, 1)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), _Noisy(), 2)
+    model, x = VAE(NormalPriorModule(2), posterior, ppca_likelihood()).double(), ppca_x(50) * torch.rand(50, 1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.running_mean += 0.3

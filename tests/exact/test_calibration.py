@@ -13,7 +13,7 @@ from exact.checks import generator
 from lambent.distributions import CholeskyNormal, StandardNormal
 from lambent.distributions.sampling import sample
 from lambent.draws import Ancestral, Given, Pathwise
-from lambent.likelihoods import Likelihood
+from lambent.likelihoods import LikelihoodModule
 
 DRAWS, EXAMPLES = 19, 6000
 LEAST = 1e-7
@@ -73,8 +73,8 @@ def narrow_prior(patch):
 
 def another_likelihood(patch):
     """p(x|z) at 0.9 z, of which q is not the posterior."""
-    real = Likelihood.seen
-    patch.setattr(Likelihood, "seen", lambda self, z: 0.9 * real(self, z))
+    real = LikelihoodModule.encode_latent
+    patch.setattr(LikelihoodModule, "encode_latent", lambda self, z: 0.9 * real(self, z))
 
 
 @pytest.mark.parametrize(("kind", "levels"), CASES)

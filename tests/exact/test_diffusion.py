@@ -9,9 +9,9 @@ import torch
 from torch.distributions import kl_divergence
 
 import lambent.distributions.gaussian_diffusion as diffusion
-from lambent.distributions.gaussian_diffusion import Noising
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion
 from lambent.distributions.timesteps import spread, stratified
-from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
+from lambent.models.diffusion.timestep_losses import BINS, TimestepLosses
 from lambent.networks.diffusion.schedules import SCHEDULES, schedule
 from support import diffusion_truths as truth
 
@@ -74,7 +74,7 @@ def curve(position, steps):
 
 
 def planted_losses():
-    losses = LevelLosses()
+    losses = TimestepLosses()
     at = (torch.arange(BINS) + 0.5) / BINS
     losses.squares.copy_((6 * at).exp())
     losses.seen.fill_(1)
@@ -154,7 +154,9 @@ def test_terms_keep_their_digits_in_float32(predict, gamma):
     position = torch.full((20,), 0.5, dtype=torch.float64)
 
     def terms(dtype):
-        chain = Noising(schedule("linear", gamma - 1e-3, gamma + 1e-3), lambda *_: output.to(dtype), predict, 1000)
+        chain = GaussianDiffusion(
+            schedule("linear", gamma - 1e-3, gamma + 1e-3), lambda *_: output.to(dtype), predict, 1000
+        )
         return chain.term(y.to(dtype), position, e.to(dtype)).double()
 
     torch.testing.assert_close(terms(torch.float32), terms(torch.float64), rtol=2e-6, atol=0)
@@ -209,7 +211,7 @@ def test_importance_lowers_the_variance():
 
 
 def test_unseen_levels_are_not_left_out():
-    losses = LevelLosses()
+    losses = TimestepLosses()
     position = torch.full((8,), 0.05, dtype=torch.float64)
     losses.update_buffers(position, torch.full((8,), 3.0), torch.ones(8), lambda x: x)
     torch.testing.assert_close(losses.probabilities(), torch.full((BINS,), 1 / BINS, dtype=torch.float64))
@@ -232,7 +234,7 @@ def test_interior_learns_from_the_variance(weighted):
     interior = [curve.straight, curve.steepness, curve.shift, curve.height]
 
     def losses():
-        return Noising(curve, denoise).weighted_term(y, position, e, weight)[0]
+        return GaussianDiffusion(curve, denoise).weighted_term(y, position, e, weight)[0]
 
     steered = torch.autograd.grad(losses().sum(), [*interior, curve.start, curve.log_span])
     curve.learned = False
@@ -249,7 +251,7 @@ def test_interior_learns_from_the_bound_of_finitely_many_levels():
 
     def total():
         return (
-            Noising(curve, lambda z, gamma, _: torch.tanh(z * gamma.unsqueeze(-1) / 5), steps=5)
+            GaussianDiffusion(curve, lambda z, gamma, _: torch.tanh(z * gamma.unsqueeze(-1) / 5), steps=5)
             .term(y, position, e)
             .sum()
         )
@@ -267,7 +269,7 @@ def test_interior_learns_from_the_bound_of_finitely_many_levels():
 def test_ends_learn_from_the_bound():
     """With the best denoiser, d bound/d ends is that of the limit in closed form, untouched by the interior's rule."""
     curve = learned()
-    chain = Noising(curve, truth.best("eps"))
+    chain = GaussianDiffusion(curve, truth.best("eps"))
     ends = [curve.start, curve.log_span]
     slopes = torch.autograd.grad(bound(chain, DATA, *truth.nodes(200)).mean(), ends)
 
@@ -346,12 +348,12 @@ def test_few_levels_are_those_of_the_chain():
 
 def off(change):
     """A fault in the level's gamma and factor."""
-    real = Noising._at
+    real = GaussianDiffusion._at
 
     def wrong(self, position, steer):
         return change(self, position, *real(self, position, steer))
 
-    return lambda patch: patch.setattr(Noising, "_at", wrong)
+    return lambda patch: patch.setattr(GaussianDiffusion, "_at", wrong)
 
 
 def swapped(self, position, gamma, factor):
@@ -366,12 +368,15 @@ FAULTS = {
     "s and t swapped": (off(swapped), check_discrete),
     "gamma' missing": (off(lambda self, at, g, f: (g, torch.full_like(f, 0.5))), check_continuous),
     "T missing": (off(lambda self, at, g, f: (g, f / (self.steps or 1))), check_discrete),
-    "end KL dropped": (lambda p: p.setattr(Noising, "end_kl", lambda self, y: torch.zeros(len(y))), check_discrete),
+    "end KL dropped": (
+        lambda p: p.setattr(GaussianDiffusion, "end_kl", lambda self, y: torch.zeros(len(y))),
+        check_discrete,
+    ),
     "weights dropped": (
         lambda p: p.setattr(
-            LevelLosses,
+            TimestepLosses,
             "placed",
-            lambda self, u, steps, real=LevelLosses.placed: (real(self, u, steps)[0], torch.ones_like(u)),
+            lambda self, u, steps, real=TimestepLosses.placed: (real(self, u, steps)[0], torch.ones_like(u)),
         ),
         check_weights,
     ),

@@ -11,7 +11,7 @@ from lambent.distributions import (
     AR1,
     AutoregressiveBernoulli,
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     CholeskyNormal,
     Distribution,
     Flat,
@@ -52,7 +52,7 @@ PAIRS = [
     (LOW_RANK, ONE_SCALE),
     (OneHotCategorical(numbers(9, 2, 4)), OneHotCategorical(numbers(10, 4))),
     (OneHotCategorical(numbers(17, 2, 6), 3), OneHotCategorical(numbers(18, 6), 3)),
-    (CategoricalLevels(numbers(11, 2, 2, 4)), CategoricalLevels(numbers(12, 2, 4))),
+    (Categorical(numbers(11, 2, 2, 4)), Categorical(numbers(12, 2, 4))),
     (Bernoulli(numbers(13, 2, 3)), Bernoulli(numbers(14, 3))),
     (Poisson(numbers(15, 2, 2)), Poisson(numbers(16, 2))),
     (Normal(numbers(19, 2, 6), 0.3 * numbers(20, 2, 6) - 1), AR1(torch.tensor([0.9, -0.3]).double(), 3)),
@@ -66,7 +66,7 @@ def _name(pair: tuple[Distribution, Distribution]) -> str:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=_name)
 def test_agrees_with_monte_carlo(pair: tuple[Distribution, Distribution]):
-    draws = 300_000 if isinstance(pair[0], CategoricalLevels | OneHotCategorical) else 1_000_000
+    draws = 300_000 if isinstance(pair[0], Categorical | OneHotCategorical) else 1_000_000
     if pair == (STANDARD, STANDARD):
         assert closed_kl(*pair).item() == 0
     else:
@@ -197,7 +197,7 @@ def test_expm1_less_and_its_derivatives(dtype: torch.dtype):
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
 def test_categories_with_extreme_logits(scale: float):
     """Finite where the truth is, never negative, and equal to float64's."""
-    for family, shape in ((OneHotCategorical, (50, 6)), (Bernoulli, (50, 6)), (CategoricalLevels, (50, 2, 6))):
+    for family, shape in ((OneHotCategorical, (50, 6)), (Bernoulli, (50, 6)), (Categorical, (50, 2, 6))):
         logits = [scale * numbers(s, *shape) for s in (0, 1)]
         wide = closed_kl(*(family(t) for t in logits))
         single = closed_kl(*(family(t.float()) for t in logits))

@@ -13,8 +13,8 @@ from exact.checks import assert_close
 from lambent.distributions import CholeskyNormal, Normal
 from lambent.models import MarkovChain
 from lambent.models.ladder import Ladder
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.trace import Latent, Trace
 
 DEPTHS = (2, 5, 50)
@@ -142,17 +142,17 @@ def one_more_in_the_evaluator(patch, levels):
 def wide_prior(patch, levels):
     """Variance 1.01."""
     half = torch.tensor(0.5 * math.log(1.01)).double()
-    patch.setattr(StandardNormalPrior, "forward", lambda self, c=None: Normal(torch.zeros(self.latent).double(), half))
+    patch.setattr(NormalPriorModule, "forward", lambda self, c=None: Normal(torch.zeros(self.latent).double(), half))
 
 
 def variance_for_scale(patch, levels):
-    real = DiagonalNormal.distribution
+    real = NormalPosterior.distribution
 
     def distribution(self, *args):
         p = real(self, *args)
         return Normal(p.loc, 2 * p.log_scale)
 
-    patch.setattr(DiagonalNormal, "distribution", distribution)
+    patch.setattr(NormalPosterior, "distribution", distribution)
 
 
 def wide_draws(patch, levels):
@@ -162,8 +162,8 @@ def wide_draws(patch, levels):
 
 def cut_path(patch, levels):
     """No gradient goes from a chain's level to the one it was inferred from."""
-    real = AmortisedPosterior.given
-    patch.setattr(AmortisedPosterior, "given", lambda self, z, c=None: real(self, z.detach(), c))
+    real = AmortisedPosteriorModule.given
+    patch.setattr(AmortisedPosteriorModule, "given", lambda self, z, c=None: real(self, z.detach(), c))
 
 
 def cut_state(patch, levels):

@@ -13,8 +13,8 @@ from lambent.distributions import Normal
 from lambent.draws import Enumerate, Mixed, Score
 from lambent.models import Joint
 from lambent.objectives import ELBO, IWAE
-from lambent.posteriors import DiagonalNormal
-from lambent.priors import CategoricalPrior, StandardNormalPrior
+from lambent.posteriors import NormalPosterior
+from lambent.priors import CategoricalPriorModule, NormalPriorModule
 
 DOUBLE = torch.float64
 X = 0.75
@@ -44,7 +44,9 @@ class Lines(nn.Module):
 
 
 def joint_model():
-    model = Joint(CategoricalPrior(2), StandardNormalPrior(1), Seen(), DiagonalNormal(), Lines(), latent=1).double()
+    model = Joint(
+        CategoricalPriorModule(2), NormalPriorModule(1), Seen(), NormalPosterior(), Lines(), latent=1
+    ).double()
     with torch.no_grad():
         model.discrete.logits.copy_(torch.tensor([0.3, -0.5]))
         for i, part in enumerate((model.state_head, model.head)):

@@ -9,7 +9,7 @@ from torch import Tensor
 from lambent.distributions import (
     AutoregressiveBernoulli,
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     CholeskyNormal,
     DiscretisedLogistic,
     LowRankNormal,
@@ -72,7 +72,7 @@ def test_the_density_form_of_the_far_tail_is_caught():
 def test_categories_and_coins_with_extreme_logits(dtype: torch.dtype, tolerance: float):
     scales = torch.tensor([0.0, 1.0, 30.0, 1e4], dtype=dtype).reshape(-1, 1)
     logits = scales * numbers(0, 256).to(dtype)
-    check_sums_to_one(CategoricalLevels(logits.unsqueeze(-2)), grid(256), tolerance)
+    check_sums_to_one(Categorical(logits.unsqueeze(-2)), grid(256), tolerance)
     check_sums_to_one(OneHotCategorical(logits), torch.eye(256).double(), tolerance)
     coins = torch.tensor([-1e4, -20.0, -1.0, 0.0, 3.0, 20.0, 1e4], dtype=dtype).reshape(-1, 1)
     check_sums_to_one(Bernoulli(coins), grid(2), tolerance)
@@ -92,7 +92,7 @@ def test_counts(dtype: torch.dtype, tolerance: float):
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name.startswith("levels")], ids=str)
 def test_a_softmax_that_forgets_a_class_is_caught(case: Case):
-    class Short(CategoricalLevels):
+    class Short(Categorical):
         def log_prob(self, value: Tensor) -> Tensor:
             lost = self.logits[..., :-1].logsumexp(-1) - self.logits.logsumexp(-1)
             return super().log_prob(value) - lost.sum(-1)
@@ -104,7 +104,7 @@ def test_a_softmax_that_forgets_a_class_is_caught(case: Case):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-15), (torch.float32, 1e-7)])
 def test_uniform_over_256_levels_is_8_bits_per_dim(dtype: torch.dtype, tolerance: float):
     x = torch.arange(256).to(torch.uint8).reshape(64, 2, 2)
-    uniform = CategoricalLevels(torch.zeros(2, 2, 256, dtype=dtype), 2)
+    uniform = Categorical(torch.zeros(2, 2, 256, dtype=dtype), 2)
     nats = -uniform.log_prob(x).double()
     torch.testing.assert_close(nats, torch.full_like(nats, 4 * math.log(256)), rtol=tolerance, atol=0)
     bits = nats / (4 * math.log(2))

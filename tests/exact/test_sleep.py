@@ -13,7 +13,7 @@ from lambent.distributions import Normal
 from lambent.draws import Given, Pathwise
 from lambent.models import VAE, LatentModel
 from lambent.objectives import Sleep
-from lambent.priors import StandardNormalPrior
+from lambent.priors import NormalPriorModule
 from lambent.trace import Trace
 
 N = 40_000
@@ -41,7 +41,7 @@ def truth(dream, slope, log_scale):
 
 
 def slept(dream, slope, log_scale):
-    model = VAE(StandardNormalPrior(1).double(), Linear(slope, log_scale), TinyLikelihood(N))
+    model = VAE(NormalPriorModule(1).double(), Linear(slope, log_scale), TinyLikelihood(N))
     draw = Pathwise(generator=torch.Generator().manual_seed(0))
     objective = Sleep(dream)
     return model, objective(*objective.observe(model, ones(N), draw))

@@ -12,11 +12,11 @@ from torch import nn
 from exact.truths import CASES, MIXTURE, PPCA, X
 from lambent.distributions import Normal
 from lambent.draws import Draw
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.models import VAE, Mixture
 from lambent.networks import LinearDecoder
-from lambent.posteriors import FullCovariance
-from lambent.priors import CategoricalPrior, StandardNormalPrior
+from lambent.posteriors import FullCovariancePosterior
+from lambent.priors import CategoricalPriorModule, NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent
 
@@ -58,7 +58,7 @@ class TinyPrior(nn.Module):
 def tiny(case, n=1, prior=None):
     """The model of C1, C2 or C3 (or of a (mean, log_scale) pair), good for up to ``n`` examples at a time."""
     mean, log_scale = CASES[case] if isinstance(case, str) else case
-    return VAE(prior or StandardNormalPrior(1).double(), TinyPosterior(n, mean, log_scale), TinyLikelihood(n))
+    return VAE(prior or NormalPriorModule(1).double(), TinyPosterior(n, mean, log_scale), TinyLikelihood(n))
 
 
 def ones(n):
@@ -85,8 +85,8 @@ class Fixed(nn.Module):
 def ppca_likelihood():
     """The likelihood of C5: lambent's own linear decoder and Normal family."""
     shapes = Shapes((5,), 2)
-    likelihood = Likelihood(
-        NormalFamily(sigma=math.sqrt(PPCA.variance)), LinearDecoder().build(2, (1, 5)), shapes
+    likelihood = LikelihoodModule(
+        NormalLikelihood(sigma=math.sqrt(PPCA.variance)), LinearDecoder().build(2, (1, 5)), shapes
     ).double()
     with torch.no_grad():
         likelihood.decoder.output.weight.copy_(torch.tensor(PPCA.W))
@@ -96,7 +96,7 @@ def ppca_likelihood():
 
 def ppca(posterior):
     """The model of C5 with the given q."""
-    return VAE(StandardNormalPrior(2).double(), Fixed(posterior), ppca_likelihood())
+    return VAE(NormalPriorModule(2).double(), Fixed(posterior), ppca_likelihood())
 
 
 def ppca_x(n=1):
@@ -120,7 +120,7 @@ def full_covariance(n=1):
     head = torch.cat(
         [torch.tensor(PPCA.posterior_mean()), unbounded_log_scale(scale.log()), (tril[1, 0] / scale[1])[None]]
     )
-    return FullCovariance().distribution(head.expand(n, 5), 2)
+    return FullCovariancePosterior().distribution(head.expand(n, 5), 2)
 
 
 class StateNormals(nn.Module):
@@ -137,7 +137,7 @@ class StateNormals(nn.Module):
 
 def mixture():
     """The model of C6."""
-    prior = CategoricalPrior(3).double()
+    prior = CategoricalPriorModule(3).double()
     with torch.no_grad():
         prior.logits.copy_(
             torch.tensor(MIXTURE.weights, dtype=torch.float64).log() + 0.7

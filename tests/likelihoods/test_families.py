@@ -8,17 +8,17 @@ import torch
 from scipy import stats
 from torch import nn
 
-from lambent.distributions import behind, bounded_log_scale
+from lambent.distributions import after_eos, bounded_log_scale
 from lambent.errors import ConfigError
 from lambent.likelihoods import (
-    BernoulliFamily,
-    CategoricalFamily,
-    ColumnsFamily,
-    DiscretisedLogisticFamily,
-    Likelihood,
-    NegativeBinomialFamily,
-    NormalFamily,
-    PoissonFamily,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    DiscretisedLogisticLikelihood,
+    LikelihoodModule,
+    MixedLikelihood,
+    NegativeBinomialLikelihood,
+    NormalLikelihood,
+    PoissonLikelihood,
 )
 from lambent.likelihoods.scale import SCALES
 from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder
@@ -46,7 +46,7 @@ def parameters(family, shapes, lead=(4, 5)):
 
 
 def own_of(family, shapes):
-    size = family.own_shape(shapes)
+    size = family.shared_shape(shapes)
     return None if size is None else torch.randn(size, generator=noise(1), dtype=torch.float64)
 
 
@@ -65,7 +65,7 @@ def assert_log_prob(px, x, elements):
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0])
 def test_normal(scale, sigma):
-    family, shapes = NormalFamily(scale=scale, sigma=sigma), Shapes(EVENT, 2)
+    family, shapes = NormalLikelihood(scale=scale, sigma=sigma), Shapes(EVENT, 2)
     h, own = parameters(family, shapes), own_of(family, shapes)
     raw = h[:, :, 1] if scale == "element" else own
     s = sigma if scale == "fixed" else scale_of(raw.numpy(), sigma)
@@ -78,7 +78,7 @@ def test_normal(scale, sigma):
 
 
 def test_bernoulli():
-    family, shapes = BernoulliFamily(), Shapes(EVENT, 2)
+    family, shapes = BernoulliLikelihood(), Shapes(EVENT, 2)
     h = parameters(family, shapes)
     p = 1 / (1 + np.exp(-h[:, :, 0].numpy()))
     x = (torch.rand(5, *EVENT, generator=noise(2)) < 0.5).double()
@@ -87,7 +87,7 @@ def test_bernoulli():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_discretised_logistic(scale):
-    family, shapes = DiscretisedLogisticFamily(scale=scale, sigma=0.2), Shapes(EVENT, 2, levels=16)
+    family, shapes = DiscretisedLogisticLikelihood(scale=scale, sigma=0.2), Shapes(EVENT, 2, levels=16)
     h, own = parameters(family, shapes), own_of(family, shapes)
     raw = h[:, :, 1] if scale == "element" else own
     s = 0.2 if scale == "fixed" else scale_of(raw.numpy(), 0.2)
@@ -104,7 +104,7 @@ def test_discretised_logistic(scale):
 
 
 def test_categorical():
-    family, shapes = CategoricalFamily(), Shapes(EVENT, 2, levels=5)
+    family, shapes = CategoricalLikelihood(), Shapes(EVENT, 2, levels=5)
     h = parameters(family, shapes)
     assert h.shape == (4, 5, 8, *EVENT)  # three bits hold five levels
     x = torch.randint(0, 5, (5, *EVENT), generator=noise(2))
@@ -118,7 +118,7 @@ def test_categorical():
 
 @pytest.mark.parametrize("dispersion", [None, "model", "dimension", "element"])
 def test_counts(dispersion):
-    family = PoissonFamily() if dispersion is None else NegativeBinomialFamily(dispersion=dispersion)
+    family = PoissonLikelihood() if dispersion is None else NegativeBinomialLikelihood(dispersion=dispersion)
     shapes = Shapes(EVENT, 2)
     h, own = parameters(family, shapes), own_of(family, shapes)
     mean = np.exp(30 / (1 + np.exp(-h[:, :, 0].numpy() * 2 / 15)) - 15)
@@ -144,7 +144,7 @@ def table(n=N):
 
 
 def test_a_tables_columns_are_scored_each_by_its_own_kind():
-    family, shapes = ColumnsFamily(sigma=0.5), Shapes((6,), 2, columns=COLUMNS)
+    family, shapes = MixedLikelihood(sigma=0.5), Shapes((6,), 2, columns=COLUMNS)
     h, own = parameters(family, shapes), own_of(family, shapes)
     assert h.shape == (4, 5, 1, 9)
     x, p, s = table(5).double().numpy(), h[:, :, 0].numpy(), scale_of(own.numpy(), 0.5)
@@ -166,7 +166,7 @@ def test_a_tables_columns_are_scored_each_by_its_own_kind():
 
 
 def test_a_table_as_the_encoder_sees_it():
-    family, shapes = ColumnsFamily(), Shapes((6,), 2, columns=COLUMNS)
+    family, shapes = MixedLikelihood(), Shapes((6,), 2, columns=COLUMNS)
     x = torch.tensor([[5.0, -1.0, 2.0, 3.0, 0.0, 0.5]])
     expected = torch.tensor([[5.0, -1.0, 0.0, 0.0, 1.0, math.log(4.0), 1.0, 0.0, 0.5]])
     torch.testing.assert_close(family.as_input(x, shapes), expected)
@@ -175,7 +175,7 @@ def test_a_table_as_the_encoder_sees_it():
 
 def test_columns_without_a_table_are_refused():
     with pytest.raises(ConfigError, match=r"likelihood=mixed needs a table \(\.csv or \.parquet\)"):
-        ColumnsFamily().out_shape(Shapes((6,), 2))
+        MixedLikelihood().out_shape(Shapes((6,), 2))
 
 
 def example(name):
@@ -184,7 +184,7 @@ def example(name):
         return table(), Shapes((6,), 2, columns=COLUMNS)
     if name == "text":
         symbols = (5 * torch.rand(N, 6, generator=noise()).square()).floor()
-        return symbols.masked_fill(behind(symbols, 4), 4), Shapes((6,), 2, levels=5, end=True)
+        return symbols.masked_fill(after_eos(symbols, 4), 4), Shapes((6,), 2, levels=5, end=True)
     level = torch.linspace(0.1, 0.9, 6).view(EVENT)
     uniform = torch.rand(N, *EVENT, generator=noise())
     data = {
@@ -207,7 +207,7 @@ def test_training_starts_from_the_best_fit_without_the_latent(name):
     family = registry.find("likelihood", name)()
     torch.manual_seed(0)
     decoder = LinearDecoder().build(2, family.out_shape(shapes))
-    likelihood = Likelihood(family, decoder, shapes)
+    likelihood = LikelihoodModule(family, decoder, shapes)
     nn.init.zeros_(decoder.output.weight)
 
     def score():
@@ -225,9 +225,9 @@ def test_training_starts_from_the_best_fit_without_the_latent(name):
 def test_a_learned_scale_starts_at_the_datas_own():
     x, shapes = example("normal")
     for sigma in (0.1, 1.0):
-        family = NormalFamily("element", sigma)
+        family = NormalLikelihood("element", sigma)
         decoder = LinearDecoder().build(2, family.out_shape(shapes))
-        likelihood = Likelihood(family, decoder, shapes)
+        likelihood = LikelihoodModule(family, decoder, shapes)
         nn.init.zeros_(decoder.output.weight)
         likelihood.initialise(x)
         px = likelihood(torch.zeros(1, 1, 2))
@@ -239,8 +239,8 @@ def test_a_learned_scale_starts_at_the_datas_own():
 @pytest.mark.parametrize("scale", ["model", "dimension", "element"])
 def test_a_learned_scale_starts_at_sigma_or_just_inside_its_bounds(scale, sigma):
     shapes = Shapes(EVENT, 2)
-    for family in (NormalFamily(scale, sigma), DiscretisedLogisticFamily(bits=4, scale=scale, sigma=sigma)):
-        own = family.own_shape(shapes)
+    for family in (NormalLikelihood(scale, sigma), DiscretisedLogisticLikelihood(bits=4, scale=scale, sigma=sigma)):
+        own = family.shared_shape(shapes)
         px = family.distribution(
             torch.zeros(1, 1, *family.out_shape(shapes)), None if own is None else torch.zeros(own), shapes
         )
@@ -262,8 +262,8 @@ class Shared(nn.Module):
 def test_a_bias_shared_by_pixels_takes_their_mean():
     shapes = Shapes((3, 8, 8), 2)
     x = torch.tensor([0.2, 0.5, 0.9]).view(3, 1, 1) + 0.1 * torch.randn(N, 3, 8, 8, generator=noise())
-    family = NormalFamily("element", 0.3)
-    likelihood = Likelihood(family, Shared(), shapes)
+    family = NormalLikelihood("element", 0.3)
+    likelihood = LikelihoodModule(family, Shared(), shapes)
     likelihood.initialise(x)
     bias = likelihood.decoder.bias.detach().view(2, 3, 1, 1).expand(2, 3, 8, 8)
     px = family.distribution(bias.view(1, 1, 2, 3, 8, 8), None, shapes)
@@ -273,7 +273,7 @@ def test_a_bias_shared_by_pixels_takes_their_mean():
 
 def test_a_decoder_without_a_bias_of_its_own_is_left_as_it_is():
     shapes = Shapes(EVENT, 2)
-    likelihood = Likelihood(BernoulliFamily(), nn.Identity(), shapes)
+    likelihood = LikelihoodModule(BernoulliLikelihood(), nn.Identity(), shapes)
     likelihood.initialise(torch.zeros(N, *EVENT))
 
 
@@ -282,7 +282,7 @@ def test_samples_lie_in_the_support_and_inputs_are_about_one(name):
     x, shapes = example(name)
     family = registry.find("likelihood", name)()
     torch.manual_seed(0)
-    likelihood = Likelihood(family, MLPDecoder((4,)).build(2, family.out_shape(shapes)), shapes)
+    likelihood = LikelihoodModule(family, MLPDecoder((4,)).build(2, family.out_shape(shapes)), shapes)
     likelihood.initialise(x)
     likelihood.support.check(x)
     with torch.no_grad():
@@ -297,7 +297,7 @@ def test_samples_lie_in_the_support_and_inputs_are_about_one(name):
 
 @pytest.mark.parametrize(("levels", "bits"), [(2, 1), (3, 2), (16, 4), (17, 5), (256, 8)])
 def test_bits_hold_the_datas_levels(levels, bits):
-    family, shapes = CategoricalFamily(), Shapes(EVENT, 2, levels=levels)
+    family, shapes = CategoricalLikelihood(), Shapes(EVENT, 2, levels=levels)
     assert family.out_shape(shapes)[0] == 2**bits
     with pytest.raises(ConfigError, match=r"likelihood\.bits is not set"):
         family.out_shape(Shapes(EVENT, 2))

@@ -12,7 +12,7 @@ import lambent.distributions.text as module
 from lambent.distributions import Strings
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.summary import scored
-from lambent.likelihoods import AutoregressiveLikelihood, Likelihood, TextFamily
+from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodModule, TextLikelihood
 from lambent.networks import LSTMDecoder, MADEDecoder, MLPDecoder, NADEDecoder, TransformerDecoder
 from lambent.shapes import Shapes
 
@@ -31,13 +31,13 @@ NETS = {
 def model(name, shapes=CLOSED):
     """A likelihood of random weights, far from uniform, in float64; "mlp" has positions independent given z."""
     torch.manual_seed(1)
-    family = TextFamily()
+    family = TextLikelihood()
     out = family.out_shape(shapes)
     if name == "mlp":
-        likelihood = Likelihood(family, MLPDecoder((8,)).build(2, out), shapes)
+        likelihood = LikelihoodModule(family, MLPDecoder((8,)).build(2, out), shapes)
     else:
         network = NETS[name].build(2, out, symbols=family.symbols(shapes))
-        likelihood = AutoregressiveLikelihood(family, network, shapes)
+        likelihood = AutoregressiveLikelihoodModule(family, network, shapes)
     with torch.no_grad():
         for parameter in likelihood.parameters():
             parameter.add_(0.4 * torch.randn_like(parameter))
@@ -145,10 +145,10 @@ def test_samples_are_those_of_a_loop_of_whole_passes(name):
 @pytest.mark.parametrize("name", ["lstm", "transformer"])
 def test_padding_changes_nothing(name):
     """The same strings in rows of 4 and of 9 symbols, under the same network, have the same log p."""
-    family, longer = TextFamily(), Shapes((9,), 2, levels=S, end=True)
+    family, longer = TextLikelihood(), Shapes((9,), 2, levels=S, end=True)
     short = model(name)
     torch.manual_seed(0)
-    long = AutoregressiveLikelihood(family, NETS[name].build(2, (S, 9), symbols=S), longer).double().eval()
+    long = AutoregressiveLikelihoodModule(family, NETS[name].build(2, (S, 9), symbols=S), longer).double().eval()
     own = short.state_dict()
     with torch.no_grad():
         for key, value in long.state_dict().items():
@@ -168,7 +168,7 @@ def test_uniform_text_costs_log2_s_bits_a_symbol_exactly():
         p = Strings(torch.zeros(50, 20, symbols, dtype=torch.float64), end=end)
         x = p.sample(generator=torch.Generator().manual_seed(0))
         x[:10], x[10:20, 5:] = symbols - 1, symbols - 1
-        counts = TextFamily().scored(x, shapes)
+        counts = TextLikelihood().scored(x, shapes)
         found = -p.log_prob(x).mean() / math.log(2) / scored(p.log_prob(x), counts).mean
         assert found.item() == pytest.approx(math.log2(symbols), abs=1e-12)
         assert scored(p.log_prob(x), counts).bits_se == pytest.approx(0, abs=1e-12)
@@ -202,10 +202,10 @@ def test_the_greedy_string_is_each_positions_best_up_to_end():
 
 
 def test_encoders_see_one_hot_symbols_and_networks_in_order_see_numbers_or_symbols():
-    family, x = TextFamily(), torch.tensor([[0.0, 1, 2, 2]])
+    family, x = TextLikelihood(), torch.tensor([[0.0, 1, 2, 2]])
     assert family.input_shape(CLOSED) == (S, D)
     assert family.as_input(x, CLOSED).tolist() == [[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1]]]
-    assert family.as_numbers(x, CLOSED).tolist() == [[-1, 0, 1, 1]]
+    assert family.as_elements(x, CLOSED).tolist() == [[-1, 0, 1, 1]]
 
 
 @pytest.mark.parametrize("name", ["mlp", "made", "lstm"])
@@ -222,7 +222,7 @@ def test_training_starts_at_the_frequencies_of_the_scored_symbols(name):
 
 
 def _numbers(likelihood):
-    if isinstance(likelihood, AutoregressiveLikelihood):
+    if isinstance(likelihood, AutoregressiveLikelihoodModule):
         return likelihood.decoder(torch.zeros(1, D, dtype=torch.float64), Z[0], 0).unsqueeze(0)
     return likelihood.decoder(Z[0]).unsqueeze(0)
 
@@ -230,14 +230,14 @@ def _numbers(likelihood):
 def test_what_end_closes_is_not_generated_out_of_order():
     net = MADEDecoder(ordering="random").build(0, (S, D))
     with pytest.raises(CombinationError, match=r"decoder.ordering=random .* use decoder.ordering=natural"):
-        AutoregressiveLikelihood(TextFamily(), net, CLOSED)
-    assert AutoregressiveLikelihood(TextFamily(), net, OPEN).orderings == 1
+        AutoregressiveLikelihoodModule(TextLikelihood(), net, CLOSED)
+    assert AutoregressiveLikelihoodModule(TextLikelihood(), net, OPEN).orderings == 1
 
 
 @pytest.mark.parametrize("shapes", [Shapes((1, 2, 2), 2, levels=3), Shapes((4,), 2)], ids=["image", "no levels"])
 def test_what_is_no_text_is_refused(shapes):
     with pytest.raises(ConfigError, match=r"likelihood=text scores sequences of symbols, .* give a .txt file"):
-        TextFamily().out_shape(shapes)
+        TextLikelihood().out_shape(shapes)
 
 
 def end_not_counted(self, value):
@@ -253,7 +253,7 @@ def one_late(x, end):
     return REAL(x, end) & torch.nn.functional.pad(REAL(x, end), (1, 0))[..., :-1]
 
 
-REAL = module.behind
+REAL = module.after_eos
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ REAL = module.behind
     [
         (Strings, "log_prob", end_not_counted),
         (Strings, "log_prob", padding_counted),
-        (module, "behind", one_late),
+        (module, "after_eos", one_late),
     ],
     ids=["END not counted", "padding counted", "END twice"],
 )
@@ -275,7 +275,7 @@ def test_the_sum_over_all_strings_catches_wrong_scores(monkeypatch, owner, attri
     ("name", "owner", "attribute", "fault"),
     [
         ("mlp", Strings, "_closed", lambda self, x: x),
-        ("lstm", TextFamily, "after", lambda self, p, before: p),
+        ("lstm", TextLikelihood, "given_previous", lambda self, p, before: p),
         ("lstm", Strings, "following", lambda self, before: Strings(torch.zeros_like(self.logits), end=True)),
     ],
     ids=["goes on after END", "goes on after END, in order", "uniform after the first"],
@@ -294,9 +294,9 @@ def test_the_test_of_samples_catches_wrong_draws(monkeypatch, name, owner, attri
     ids=["padding in the denominator", "END not in the denominator"],
 )
 def test_uniform_text_catches_wrong_denominators(monkeypatch, fault):
-    monkeypatch.setattr(TextFamily, "scored", fault)
+    monkeypatch.setattr(TextLikelihood, "scored", fault)
     with pytest.raises(AssertionError):
         test_uniform_text_costs_log2_s_bits_a_symbol_exactly()
 
 
-REAL_SCORED = TextFamily.scored
+REAL_SCORED = TextLikelihood.scored

@@ -12,7 +12,7 @@ import torch
 import lambent.models.chain as chain
 import lambent.posteriors.bytes as family
 from lambent.config import biases, check, resolve
-from lambent.distributions import CategoricalLevels, RoundedPoint
+from lambent.distributions import Categorical, RoundedPoint
 from lambent.distributions import rounded as rounded_module
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CombinationError, ConfigError
@@ -291,7 +291,7 @@ FAULTS = {
     "the ends' bins without their tails": (rounded_module._LogMass, "forward", _without_tails),
     "bins of half the width": (rounded_module._LogMass, "forward", _narrow),
     "log 256 missing": (
-        CategoricalLevels,
+        Categorical,
         "log_prob",
         lambda real: lambda self, z: real(self, z) + math.log(256) * z.shape[-1],
     ),

@@ -11,11 +11,11 @@ from lambent.draws import Ancestral, Enumerate, Mode
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.evaluation.bounds import bounds
 from lambent.likelihoods import (
-    CategoricalFamily,
-    DiscretisedLogisticFamily,
-    NegativeBinomialFamily,
-    NormalFamily,
-    PoissonFamily,
+    CategoricalLikelihood,
+    DiscretisedLogisticLikelihood,
+    NegativeBinomialLikelihood,
+    NormalLikelihood,
+    PoissonLikelihood,
 )
 from lambent.networks import MADE, NADE, MADEDecoder, NADEDecoder
 from lambent.networks.autoregressive import made as made_module
@@ -73,7 +73,7 @@ def smooth(settings):
 @pytest.mark.parametrize("name", ["made", "made, 4 orders", "nade"])
 def test_several_numbers_an_element_are_all_blind_to_later_inputs(name):
     settings = NETS[name]
-    net = density(type(settings)(**{**vars(settings), **smooth(settings)}), family=NormalFamily(scale="element"))
+    net = density(type(settings)(**{**vars(settings), **smooth(settings)}), family=NormalLikelihood(scale="element"))
     found = jacobian(net.likelihood.decoder, 0)
     order = net.likelihood.decoder.order[0]
     assert found.shape == (9, 2, 9)
@@ -115,7 +115,7 @@ def test_nade_agrees_with_the_papers_loop(name):
 
 
 def test_nades_gradient_by_hand_is_the_true_one():
-    net = density(NADEDecoder(units=5), shape=(4,), family=NormalFamily(scale="element")).likelihood.decoder
+    net = density(NADEDecoder(units=5), shape=(4,), family=NormalLikelihood(scale="element")).likelihood.decoder
     x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     rows, weight, first = net.input.weight.T, net.weight, net.input.bias.expand(3, -1)
     arguments = tuple(t.detach().clone().requires_grad_() for t in (x, rows, weight, first))
@@ -166,12 +166,12 @@ def test_samples_have_the_probabilities_that_are_scored(name):
 @pytest.mark.parametrize(
     "family",
     [
-        NormalFamily(scale="dimension"),
-        NormalFamily(scale="element"),
-        DiscretisedLogisticFamily(scale="model"),
-        CategoricalFamily(),
-        PoissonFamily(),
-        NegativeBinomialFamily(),
+        NormalLikelihood(scale="dimension"),
+        NormalLikelihood(scale="element"),
+        DiscretisedLogisticLikelihood(scale="model"),
+        CategoricalLikelihood(),
+        PoissonLikelihood(),
+        NegativeBinomialLikelihood(),
     ],
 )
 def test_element_by_element_is_the_same_as_in_one_pass(settings, family):
@@ -224,7 +224,7 @@ def test_a_latent_is_context_like_a_condition_with_k_samples_of_each_example():
 
 @pytest.mark.parametrize("levels", [2, 3])
 def test_grey_levels_sum_to_one(levels):
-    for family in (CategoricalFamily(bits=2), DiscretisedLogisticFamily(bits=2, scale="element")):
+    for family in (CategoricalLikelihood(bits=2), DiscretisedLogisticLikelihood(bits=2, scale="element")):
         model = density(MADEDecoder(hidden=(20,), masks=3, ordering="random"), shape=(levels,), family=family)
         grid = torch.cartesian_prod(*[torch.arange(4.0)] * levels).double()
         with torch.no_grad():
@@ -232,7 +232,7 @@ def test_grey_levels_sum_to_one(levels):
 
 
 def test_a_normal_density_integrates_to_one():
-    model = density(NADEDecoder(units=6), shape=(2,), family=NormalFamily(scale="element"), scale=0.8)
+    model = density(NADEDecoder(units=6), shape=(2,), family=NormalLikelihood(scale="element"), scale=0.8)
     edges = torch.linspace(-25, 25, 1001).double()
     with torch.no_grad():
         mass = model.log_prob(torch.cartesian_prod(edges, edges)).exp().sum().item() * 0.05**2

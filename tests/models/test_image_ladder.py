@@ -85,7 +85,7 @@ def naive_log_weight(model, posterior, x, values):
         if state is not None:
             mean, raw = level.prior_numbers(state, None)[0].chunk(2)
             scale = bounded(raw)
-        shift, raw = level.posterior_numbers(seen[i], state, None)[0].chunk(2)
+        shift, raw = level.posterior_params(seen[i], state, None)[0].chunk(2)
         q_mean, q_scale = shift, bounded(raw)
         if posterior == "residual-normal" and state is not None:
             q_mean, q_scale = mean + shift, scale * (5 * torch.tanh(raw / 5)).exp()

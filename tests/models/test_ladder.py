@@ -19,8 +19,8 @@ from lambent.evaluation.bounds import bounds
 from lambent.models import Ladder, LadderLevel
 from lambent.models import ladder as ladder_module
 from lambent.objectives import ELBO, IWAE
-from lambent.posteriors import DiagonalNormal, MergedNormal, ResidualNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import MergedNormalPosterior, NormalPosterior, ResidualNormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 
@@ -101,21 +101,21 @@ class LinearLevel(LadderLevel):
         weights, self.shift, deviation = truth.given(i, [*range(i), *truth.known])
         self.register_buffer("weights", torch.tensor(weights))
         self.bias, self.own, self.off = truth.bias[i], truth.scale[i], off
-        self.family = family if i else DiagonalNormal()
-        wider = 0.0 if isinstance(family, MergedNormal) else off  # a product is never wider than its factors
+        self.family = family if i else NormalPosterior()
+        wider = 0.0 if isinstance(family, MergedNormalPosterior) else off  # a product is never wider than its factors
         self.deviation = deviation * math.exp(wider)
 
     def prior_numbers(self, state, condition):
         mean = state @ self.row + self.bias
         return torch.stack([mean, raw(math.log(self.own)).expand_as(mean)], 1)
 
-    def posterior_numbers(self, seen, state, condition):
+    def posterior_params(self, seen, state, condition):
         known = seen if state is None else torch.cat([state, seen], 1)
         mean = known @ self.weights + self.shift + self.off
-        if isinstance(self.family, ResidualNormal):
+        if isinstance(self.family, ResidualNormalPosterior):
             ratio = torch.tensor(math.log(self.deviation / self.own), dtype=DOUBLE)
             return torch.stack([mean - self._p(state), 5 * torch.atanh(ratio / 5).expand_as(mean)], 1)
-        if isinstance(self.family, MergedNormal):
+        if isinstance(self.family, MergedNormalPosterior):
             precision = self.deviation**-2 - self.own**-2
             seen_mean = (mean * self.deviation**-2 - self._p(state) * self.own**-2) / precision
             return torch.stack([seen_mean, raw(-0.5 * math.log(precision)).expand_as(mean)], 1)
@@ -153,14 +153,18 @@ class Everywhere(nn.Module):
         return [x] * self.levels
 
 
-FAMILIES = {"normal": DiagonalNormal(), "residual-normal": ResidualNormal(), "merged-normal": MergedNormal()}
+FAMILIES = {
+    "normal": NormalPosterior(),
+    "residual-normal": ResidualNormalPosterior(),
+    "merged-normal": MergedNormalPosterior(),
+}
 
 
 def ladder(levels, name="residual-normal", off=0.0):
     """The linear-Gaussian ladder whose q is the exact posterior, or ``off`` it; and its truth."""
     truth, family = Truth(levels), FAMILIES[name]
     nets = [LinearLevel(truth, i, family, off=off) for i in reversed(range(levels))]
-    return Ladder(StandardNormalPrior(1).double(), family, Everywhere(levels), nets, LinearLikelihood(truth)), truth
+    return Ladder(NormalPriorModule(1).double(), family, Everywhere(levels), nets, LinearLikelihood(truth)), truth
 
 
 def examples(n=5, seed=1):
@@ -227,8 +231,10 @@ def test_rates_of_units_at_modes_are_caught(monkeypatch):
 def test_a_level_that_tells_nothing_has_no_active_unit_though_its_mean_moves():
     """x hangs on the upper two levels alone: q of z1 is p(z1|z2, z3), which moves with them over the data."""
     truth = Truth(3, silent=True)
-    nets = [LinearLevel(truth, i, ResidualNormal()) for i in (2, 1, 0)]
-    model = Ladder(StandardNormalPrior(1).double(), ResidualNormal(), Everywhere(3), nets, LinearLikelihood(truth))
+    nets = [LinearLevel(truth, i, ResidualNormalPosterior()) for i in (2, 1, 0)]
+    model = Ladder(
+        NormalPriorModule(1).double(), ResidualNormalPosterior(), Everywhere(3), nets, LinearLikelihood(truth)
+    )
     x = examples(500)
     trace = model(x, Mode())
     means, sizes = posterior_means(trace), level_sizes(trace)
@@ -254,11 +260,11 @@ def without_prior_scale(self, head, prior, latent):
 
 
 def without_merging(self, head, prior, latent):
-    return DiagonalNormal().distribution(head, latent)
+    return NormalPosterior().distribution(head, latent)
 
 
 def means_alike(self, head, prior, latent):
-    q = DiagonalNormal().distribution(head, latent)
+    q = NormalPosterior().distribution(head, latent)
     return Normal((q.loc + prior.loc) / 2, -0.5 * torch.logaddexp(-2 * q.log_scale, -2 * prior.log_scale))
 
 
@@ -291,10 +297,10 @@ def mixed_up(net, drawn, shared):
 
 
 FAULTS = {
-    "p's mean forgotten": (ResidualNormal, "around", without_prior_mean, "residual-normal"),
-    "p's scale forgotten": (ResidualNormal, "around", without_prior_scale, "residual-normal"),
-    "nothing merged": (MergedNormal, "around", without_merging, "merged-normal"),
-    "means merged alike": (MergedNormal, "around", means_alike, "merged-normal"),
+    "p's mean forgotten": (ResidualNormalPosterior, "around", without_prior_mean, "residual-normal"),
+    "p's scale forgotten": (ResidualNormalPosterior, "around", without_prior_scale, "residual-normal"),
+    "nothing merged": (MergedNormalPosterior, "around", without_merging, "merged-normal"),
+    "means merged alike": (MergedNormalPosterior, "around", means_alike, "merged-normal"),
     "p of a stale state": (Ladder, "_prior", lambda m, v, s, c: REAL_PRIOR(m, v, stale(s), c), "normal"),
     "q of a stale state": (
         Ladder,
@@ -426,7 +432,7 @@ class Punished(LinearLevel):
 
 def test_penalties_of_levels_are_added_by_name_while_training():
     model, truth = ladder(3)
-    model.levels = nn.ModuleList(Punished(truth, i, ResidualNormal()) for i in (2, 1, 0))
+    model.levels = nn.ModuleList(Punished(truth, i, ResidualNormalPosterior()) for i in (2, 1, 0))
     assert model.train()(examples(), Pathwise()).penalties["size"] == pytest.approx(sum(truth.scale))
     assert model(None, Ancestral()).penalties == {}
     assert model.eval()(examples(), Pathwise()).penalties == {}

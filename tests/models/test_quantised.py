@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from lambent import fit
-from lambent.distributions.codes import Coded
-from lambent.distributions.uniform import UniformLevels
+from lambent.distributions.codes import EmbeddedCodes
+from lambent.distributions.uniform import DiscreteUniform
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CheckpointError, DataError, ShapeError
-from lambent.models import CodeLevel, CodeModel
+from lambent.models import CodeLevel, Quantised
 from lambent.models import quantised as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
@@ -251,7 +251,7 @@ def test_groups_share_nothing_and_leave_nothing_out():
 
 
 def _prior_of_the_wrong_size(self, context=None):
-    return UniformLevels(self.symbols - 1, self.like, self.grid)
+    return DiscreteUniform(self.symbols - 1, self.like, self.grid)
 
 
 def _upper_unseen(maps, stacked=codes_module._stacked):
@@ -264,7 +264,7 @@ def _misplaced(self, value):
 
 
 def _unscored(self, context):
-    found = Coded(self.prior(context), self.quantiser)
+    found = EmbeddedCodes(self.prior(context), self.quantiser)
     found.log_prob_of = lambda indices: torch.zeros(indices.shape[:-1], dtype=torch.float64)
     return found
 
@@ -272,11 +272,11 @@ def _unscored(self, context):
 @pytest.mark.parametrize(
     ("where", "name", "fault"),
     [
-        ("lambent.priors.uniform.UniformCodes", "forward", _prior_of_the_wrong_size),
+        ("lambent.priors.uniform.UniformPriorModule", "forward", _prior_of_the_wrong_size),
         (codes_module, "_stacked", _upper_unseen),
         (CodeLevel, "as_map", _misplaced),
         (CodeLevel, "given", _unscored),
-        (CodeModel, "_seen", staticmethod(lambda maps: codes_module._stacked(maps).flatten(2).flip(-1))),
+        (Quantised, "_seen", staticmethod(lambda maps: codes_module._stacked(maps).flatten(2).flip(-1))),
     ],
     ids=["size of the uniform prior", "levels above unseen", "map transposed", "prior not charged", "map reversed"],
 )
@@ -296,7 +296,7 @@ def _checks():
 
 
 def test_structure_is_what_it_says():
-    assert isinstance(toy(), CodeModel)
+    assert isinstance(toy(), Quantised)
     assert [level.grid for level in toy("uniform", above=True).levels] == [(2, 2), (1, 1)]
 
 

@@ -8,12 +8,12 @@ from torch import nn
 
 import lambent
 from lambent.draws import Ancestral, Enumerate, Given, Mode, Pathwise
-from lambent.likelihoods import BernoulliFamily, Likelihood, NormalFamily
+from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule, NormalLikelihood
 from lambent.models import VAE, Mixture, chain
 from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder, UserDecoder, UserEncoder
-from lambent.objectives import ELBO, IWAE, L1
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal, GaussianCorruption, MaskingCorruption
-from lambent.priors import CategoricalPrior, ConditionalNormalPrior, LearnedMixturePrior, StandardNormalPrior
+from lambent.objectives import ELBO, IWAE, L1Penalty
+from lambent.posteriors import AmortisedPosteriorModule, GaussianCorruption, MaskingCorruption, NormalPosterior
+from lambent.priors import CategoricalPriorModule, ConditionalNormalPriorModule, MixturePriorModule, NormalPriorModule
 from lambent.shapes import Shapes
 
 ZERO = torch.zeros(())
@@ -28,9 +28,11 @@ def vae(condition=0, prior=None, encoder=None, decoder=None, penalties=None, cor
     shapes = Shapes((1, 4, 4), 2, condition)
     encoder = (encoder or MLPEncoder((8,))).build(shapes.event, condition)
     decoder = (decoder or MLPDecoder((8,))).build(2, (1, *shapes.event), condition)
-    posterior = AmortisedPosterior(DiagonalNormal(), encoder, 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), encoder, 2)
     posterior = posterior if corruption is None else corruption.wrap(posterior)
-    return VAE(prior or StandardNormalPrior(2), posterior, Likelihood(BernoulliFamily(), decoder, shapes), penalties)
+    return VAE(
+        prior or NormalPriorModule(2), posterior, LikelihoodModule(BernoulliLikelihood(), decoder, shapes), penalties
+    )
 
 
 def images(n=6):
@@ -82,7 +84,7 @@ def test_a_users_conditionals_from_torch_distributions():
 
 
 def test_the_condition_reaches_prior_posterior_and_likelihood():
-    prior = ConditionalNormalPrior(3, 2, 4)
+    prior = ConditionalNormalPriorModule(3, 2, 4)
     nn.init.normal_(prior.net[-1].weight)
     model, x, c = vae(3, prior), images(), torch.eye(3)[torch.arange(6) % 3]
     z = model(x, Pathwise(4, noise()), c).latents[0]
@@ -96,7 +98,7 @@ def test_the_condition_reaches_prior_posterior_and_likelihood():
 
 def test_conditions_belong_to_their_examples():
     """With K samples of B examples, each example's terms are those it has alone."""
-    prior = ConditionalNormalPrior(3, 2, 4)
+    prior = ConditionalNormalPriorModule(3, 2, 4)
     nn.init.normal_(prior.net[-1].weight)
     model, x, c = vae(3, prior), images(), torch.eye(3)[torch.arange(6) % 3]
     z = torch.randn(4, 6, 2, generator=noise())
@@ -118,7 +120,7 @@ def test_items_do_not_depend_on_their_batch():
 
 
 @pytest.mark.parametrize(
-    "model", [vae(), vae(prior=LearnedMixturePrior(3, 2, 1.0)), vae(3, ConditionalNormalPrior(3, 2, 4))]
+    "model", [vae(), vae(prior=MixturePriorModule(3, 2, 1.0)), vae(3, ConditionalNormalPriorModule(3, 2, 4))]
 )
 def test_groups_share_nothing_and_miss_nothing(model):
     groups = model.groups()
@@ -143,7 +145,7 @@ def test_a_model_in_float64_computes_in_float64():
 
 
 def test_penalties_see_the_latent():
-    model, x = vae(penalties={"l1": L1(2.0)}), images()
+    model, x = vae(penalties={"l1": L1Penalty(2.0)}), images()
     trace = model(x, Pathwise(3, noise()))
     torch.testing.assert_close(trace.penalties["l1"], 2 * trace.latents[0].value.abs().sum(-1))
 
@@ -171,9 +173,9 @@ def test_how_much_corruption_corrupts():
 def mixture(states=3, family=None):
     torch.manual_seed(0)
     shapes = Shapes((2,), states)
-    family = family or NormalFamily(sigma=0.5)
-    likelihood = Likelihood(family, LinearDecoder().build(states, family.out_shape(shapes)), shapes)
-    prior = CategoricalPrior(states)
+    family = family or NormalLikelihood(sigma=0.5)
+    likelihood = LikelihoodModule(family, LinearDecoder().build(states, family.out_shape(shapes)), shapes)
+    prior = CategoricalPriorModule(states)
     nn.init.normal_(prior.logits)
     nn.init.normal_(likelihood.decoder.output.weight)
     return Mixture(prior, likelihood)
@@ -237,11 +239,11 @@ def test_linear_models_know_their_evidence():
 
     torch.manual_seed(0)
     shapes = Shapes((2, 3), 2)
-    for family in (NormalFamily(sigma=0.7), NormalFamily("model", 0.7), NormalFamily("dimension", 0.7)):
-        likelihood = Likelihood(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
+    for family in (NormalLikelihood(sigma=0.7), NormalLikelihood("model", 0.7), NormalLikelihood("dimension", 0.7)):
+        likelihood = LikelihoodModule(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
         if likelihood.own is not None:
             nn.init.normal_(likelihood.own)
-        model = VAE(StandardNormalPrior(2), nn.Identity(), likelihood)
+        model = VAE(NormalPriorModule(2), nn.Identity(), likelihood)
         x = torch.randn(5, 2, 3, generator=noise())
         px = likelihood(torch.zeros(1, 1, 2))
         weight = likelihood.decoder.output.weight.double()
@@ -251,10 +253,10 @@ def test_linear_models_know_their_evidence():
         )
         torch.testing.assert_close(exact_log_prob(model)(x, None), truth, rtol=1e-6, atol=1e-6)
     assert exact_log_prob(vae()) is None
-    other = VAE(LearnedMixturePrior(2, 2, 1.0), nn.Identity(), likelihood)
+    other = VAE(MixturePriorModule(2, 2, 1.0), nn.Identity(), likelihood)
     assert exact_log_prob(other) is None
-    curved = Likelihood(NormalFamily(), MLPDecoder((3,)).build(2, (1, 2, 3)), shapes)
-    assert exact_log_prob(VAE(StandardNormalPrior(2), nn.Identity(), curved)) is None
+    curved = LikelihoodModule(NormalLikelihood(), MLPDecoder((3,)).build(2, (1, 2, 3)), shapes)
+    assert exact_log_prob(VAE(NormalPriorModule(2), nn.Identity(), curved)) is None
 
 
 @pytest.mark.parametrize("seed", [0, 2])

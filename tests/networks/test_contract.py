@@ -8,8 +8,8 @@ from lambent.errors import ShapeError
 from lambent.networks import (
     ConvDecoder,
     ConvEncoder,
-    Decoder,
-    Encoder,
+    DecoderModule,
+    EncoderModule,
     LinearDecoder,
     LinearEncoder,
     MLPDecoder,
@@ -98,8 +98,8 @@ def untouched_outputs(net, z):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_shapes_and_declared_features(name, shape):
     enc, dec = encoder(name, shape), decoder(name, shape)
-    assert isinstance(enc, Encoder)
-    assert isinstance(dec, Decoder)
+    assert isinstance(enc, EncoderModule)
+    assert isinstance(dec, DecoderModule)
     assert enc(normal(4, *shape)).shape == (4, enc.features)
     assert dec(normal(4, LATENT)).shape == (4, PARAMETERS, *shape)
     assert enc(normal(0, *shape)).shape == (0, enc.features)

@@ -9,7 +9,7 @@ from torch import nn
 
 from lambent.errors import ConfigError
 from lambent.networks import ConvDecoder, ConvEncoder
-from lambent.networks.conv import Level, ResidualBlock, size_ladder
+from lambent.networks.conv import ResidualBlock, Stage, size_ladder
 
 IMAGES = [(1, 28, 28), (3, 32, 32), (1, 7, 5), (4, 33, 17), (1, 1, 1), (2, 1, 9), (1, 8, 8), (1, 5, 64)]
 
@@ -101,7 +101,7 @@ def test_blocks_compute_the_residual_of_two_convolutions():
 
 def test_a_condition_scales_and_shifts_each_channel():
     torch.manual_seed(0)
-    level = Level(nn.Identity(), 3, 0, "relu", condition=2).double()
+    level = Stage(nn.Identity(), 3, 0, "relu", condition=2).double()
     h, c = torch.randn(4, 3, 5, 5, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
     numbers = c @ level.modulation.weight.T + level.modulation.bias
     for channel in range(3):

@@ -5,15 +5,15 @@ import torch
 
 from lambent.errors import ConfigError, ShapeError
 from lambent.networks import ConstantEncoder, IdentityDecoder
-from lambent.posteriors import DiagonalNormal
-from lambent.posteriors.base import AmortisedPosterior
+from lambent.posteriors import NormalPosterior
+from lambent.posteriors.base import AmortisedPosteriorModule
 
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
 
 
 def test_a_posterior_behind_no_features_is_one_distribution_that_learns():
     torch.manual_seed(0)
-    posterior = AmortisedPosterior(DiagonalNormal(), ConstantEncoder().build((3,)), 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), ConstantEncoder().build((3,)), 2)
     assert sum(p.numel() for p in posterior.parameters()) == 4
     with torch.no_grad():
         posterior.head.bias.copy_(torch.tensor([1.0, -2.0, 0.0, 0.0]))
@@ -24,7 +24,7 @@ def test_a_posterior_behind_no_features_is_one_distribution_that_learns():
 
 
 def test_its_start_does_not_hang_on_chance():
-    heads = [AmortisedPosterior(DiagonalNormal(), ConstantEncoder().build((3,)), 2).head for _ in range(2)]
+    heads = [AmortisedPosteriorModule(NormalPosterior(), ConstantEncoder().build((3,)), 2).head for _ in range(2)]
     assert all(torch.equal(head.bias, torch.zeros(4)) for head in heads)
 
 

@@ -10,8 +10,19 @@ from lambent.distributions import Normal, OneHotCategorical, StandardNormal
 from lambent.draws import Enumerate, Given, Pathwise
 from lambent.errors import CombinationError
 from lambent.models import VAE
-from lambent.objectives import ELBO, IWAE, L1, L2, Beta, Capacity, FreeBits, SumOfRates, WarmUp, effective_samples
-from lambent.priors import FlatPrior
+from lambent.objectives import (
+    ELBO,
+    IWAE,
+    Beta,
+    Capacity,
+    FreeBits,
+    L1Penalty,
+    L2Penalty,
+    SumOfRates,
+    WarmUp,
+    effective_samples,
+)
+from lambent.priors import FlatPriorModule
 from lambent.settings import registry
 from lambent.trace import Latent, Trace
 
@@ -104,21 +115,21 @@ def test_only_the_elbo_takes_a_rate_function():
 def test_penalties_by_hand():
     value = torch.tensor([[[1.0, -2.0], [0.5, 0.0]]])
     z = Latent("z", value, StandardNormal((2,)), Normal(MEANS, ZERO))
-    torch.testing.assert_close(L1(0.1)(z), torch.tensor([[0.3, 0.05]]))
-    torch.testing.assert_close(L2(0.5)(z), torch.tensor([2.0, 0.5]))  # the mean's norm, not the draw's
+    torch.testing.assert_close(L1Penalty(0.1)(z), torch.tensor([[0.3, 0.05]]))
+    torch.testing.assert_close(L2Penalty(0.5)(z), torch.tensor([2.0, 0.5]))  # the mean's norm, not the draw's
     below = Latent("z1", value, StandardNormal((2,)), Normal(torch.stack([MEANS, 2 * MEANS]), ZERO))
-    torch.testing.assert_close(L2(0.5)(below), torch.tensor([[2.0, 0.5], [8.0, 2.0]]))
+    torch.testing.assert_close(L2Penalty(0.5)(below), torch.tensor([[2.0, 0.5], [8.0, 2.0]]))
 
 
 def test_a_code_that_no_posterior_gave_pays_no_penalty_on_its_mean():
     """Decoding a regularised autoencoder's codes must not ask its flat prior for a mean."""
-    model = VAE(FlatPrior(2), nn.Identity(), Decoder(), {"l2": L2(0.5)})
+    model = VAE(FlatPriorModule(2), nn.Identity(), DecoderModule(), {"l2": L2Penalty(0.5)})
     trace = model(None, Given(values={"z": torch.ones(1, 4, 2)}))
     assert trace.px.batch_shape == (1, 4)
     assert not trace.penalties
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     def forward(self, z, condition=None):
         return Normal(z, ZERO)
 

@@ -7,7 +7,7 @@ import lambent.objectives.rates_by_level as by_level
 from lambent.distributions import Bernoulli, Normal, OneHotCategorical, StandardNormal
 from lambent.draws import Enumerate, Score
 from lambent.errors import CombinationError
-from lambent.objectives import ELBO, Balanced, FreeBits, LevelWarmUp, SumOfRates
+from lambent.objectives import ELBO, FreeBits, KLBalancing, LevelWarmUp, SumOfRates
 from lambent.recipes import configure
 from lambent.trace import Latent, Trace
 
@@ -53,12 +53,12 @@ def check_balance():
     trace = trace_of()
     assert by_level.balance(trace).tolist() == pytest.approx(GAMMA)
     for start, factor in ((0.0, 0.5), (0.4, 0.7), (1.0, 1.0)):
-        rate = Balanced(steps=10, start=start).at(5)
+        rate = KLBalancing(steps=10, start=start).at(5)
         torch.testing.assert_close(rate(trace), factor * charged_by(GAMMA))
         assert not rate.is_bound
         assert not rate.settled
     for step in (10, 10_000):
-        settled = Balanced(steps=10, start=0.4).at(step)
+        settled = KLBalancing(steps=10, start=0.4).at(step)
         assert settled.is_bound
         assert torch.equal(settled(trace), trace.rate)
 
@@ -98,9 +98,9 @@ FAULTS = {
         check_balance,
     ),
     "weights that sum to 1": (by_level, "balance", lambda right: lambda trace: right(trace) / 3, check_balance),
-    "balanced for ever": (Balanced, "settled", lambda right: property(lambda rate: False), check_balance),
+    "balanced for ever": (KLBalancing, "settled", lambda right: property(lambda rate: False), check_balance),
     "no warm-up of the whole": (
-        Balanced,
+        KLBalancing,
         "factors",
         lambda right: lambda rate, trace: by_level.balance(trace),
         check_balance,
@@ -127,7 +127,7 @@ def test_the_number_of_levels_decides_when_a_warm_up_is_over():
     assert config.objective.rate == rate
 
 
-@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10, stagger=0).over(3).at(5), Balanced(steps=10).at(5)], ids=str)
+@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10, stagger=0).over(3).at(5), KLBalancing(steps=10).at(5)], ids=str)
 def test_what_is_reported_is_the_plain_bound(rate):
     estimate, plain = ELBO(rate)(trace_of(), X), ELBO()(trace_of(), X)
     assert torch.equal(estimate.value, plain.value)
@@ -135,7 +135,7 @@ def test_what_is_reported_is_the_plain_bound(rate):
     assert estimate.losses["all"].item() < plain.losses["all"].item()
 
 
-@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10).over(1).at(5), Balanced(steps=10).at(5)], ids=str)
+@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10).over(1).at(5), KLBalancing(steps=10).at(5)], ids=str)
 def test_one_level_is_warmed_up_as_usual_and_none_costs_nothing(rate):
     for dims in (None, 3):
         trace = trace_of(KLS[1:2], (dims,))
@@ -163,7 +163,7 @@ def test_weights_take_no_gradient_of_their_own():
     x = torch.tensor(2.0, requires_grad=True)
     trace = trace_of((x * KLS[0], KLS[1], x * KLS[2]))
     gamma = by_level.balance(trace)
-    (found,) = torch.autograd.grad(Balanced(start=1.0)(trace).mean(), x)
+    (found,) = torch.autograd.grad(KLBalancing(start=1.0)(trace).mean(), x)
     assert found.item() == pytest.approx((gamma[0] * 0.25 + gamma[2] * 4).item())
 
 
@@ -171,7 +171,7 @@ def coins(logits, draw, name):
     return draw(name, Bernoulli(torch.zeros(2)), Bernoulli(logits))
 
 
-@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10, stagger=4).over(2).at(7), Balanced(steps=10).at(7)], ids=str)
+@pytest.mark.parametrize("rate", [LevelWarmUp(steps=10, stagger=4).over(2).at(7), KLBalancing(steps=10).at(7)], ids=str)
 def test_scores_credit_each_draw_with_its_part_of_the_charge(rate):
     """E[grad] by many draws is the derivative of the expected charge at fixed weights, summed over all states."""
     logits, below = torch.tensor([[0.5, -1.0]], requires_grad=True), torch.tensor([1.5, -0.5])

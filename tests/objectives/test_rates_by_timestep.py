@@ -8,10 +8,10 @@ from torch import nn
 
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError
-from lambent.likelihoods import NoisyLikelihood, NormalFamily
-from lambent.models.diffusion.model import Diffusion, DrawnLevels, Levels
+from lambent.likelihoods import NoisyLikelihoodModule, NormalLikelihood
+from lambent.models.diffusion.model import Diffusion, DrawnTimesteps, Timesteps
 from lambent.networks.diffusion.schedules import schedule
-from lambent.objectives import ELBO, NoiseWeighted
+from lambent.objectives import ELBO, SNRWeighted
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 
@@ -34,8 +34,8 @@ class Known(nn.Module):
 
 def diffusion(steps, importance):
     torch.manual_seed(0)
-    likelihood = NoisyLikelihood(NormalFamily(scale="model"), Shapes((NUMBERS,), 0), LOW / 2)
-    model = Diffusion(Known(), schedule("linear", LOW, HIGH), likelihood, Levels(steps, "eps", 10, importance))
+    likelihood = NoisyLikelihoodModule(NormalLikelihood(scale="model"), Shapes((NUMBERS,), 0), LOW / 2)
+    model = Diffusion(Known(), schedule("linear", LOW, HIGH), likelihood, Timesteps(steps, "eps", 10, importance))
     model.losses.squares.copy_(torch.linspace(0.01, 9.0, len(model.losses.squares)))
     model.losses.seen.fill_(100)
     return model.double().train()
@@ -61,7 +61,7 @@ def expected(weight, steps):
 
 def z_scores(weight, steps, importance):
     """Of the charge and of its gradient, over batches that are spread over the levels each by itself."""
-    model, rate = diffusion(steps, importance), NoiseWeighted(weight, LIMIT)
+    model, rate = diffusion(steps, importance), SNRWeighted(weight, LIMIT)
     generator = torch.Generator().manual_seed(1)
     charges, slopes = [], []
     for _ in range(400):
@@ -90,19 +90,19 @@ def bounds_own(self, latent):
 
 
 def without_share(self, latent):
-    if not isinstance(latent, DrawnLevels):
+    if not isinstance(latent, DrawnTimesteps):
         return latent.rate
     return 0.5 * self.weights(latent.gamma) * latent.errors
 
 
 def whole(self, latent):
-    if not isinstance(latent, DrawnLevels):
+    if not isinstance(latent, DrawnTimesteps):
         return latent.rate
     return latent.weight * self.weights(latent.gamma) * latent.errors
 
 
 def detached(self, latent):
-    if not isinstance(latent, DrawnLevels):
+    if not isinstance(latent, DrawnTimesteps):
         return latent.rate
     scale = latent.errors / latent.errors.detach()
     return 0.5 * latent.weight * self.weights(latent.gamma) * latent.errors.detach() + 0.0 * scale
@@ -119,7 +119,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_seen(fault, monkeypatch):
-    monkeypatch.setattr(NoiseWeighted, *FAULTS[fault])
+    monkeypatch.setattr(SNRWeighted, *FAULTS[fault])
     assert max(map(abs, z_scores("min-snr", None, "always"))) > REFUSED
 
 
@@ -127,13 +127,13 @@ def test_what_is_reported_is_the_bound_all_the_same():
     model = diffusion(4, "never")
     x = torch.zeros(8, NUMBERS, dtype=torch.float64)
     trace = model(x, Pathwise(generator=torch.Generator().manual_seed(0)))
-    plain, weighted = ELBO()(trace, x), ELBO(NoiseWeighted())(trace, x)
+    plain, weighted = ELBO()(trace, x), ELBO(SNRWeighted())(trace, x)
     assert torch.equal(plain.value, weighted.value)
     assert -weighted.losses["all"] > plain.value.mean() + 1, "which is why it is called no bound"
-    assert not NoiseWeighted().is_bound
+    assert not SNRWeighted().is_bound
 
 
 def test_ddpm_is_trained_by_it_and_a_learned_schedule_is_not():
-    assert configure("ddpm").charged == NoiseWeighted("simple")
+    assert configure("ddpm").charged == SNRWeighted("simple")
     with pytest.raises(CombinationError, match="rate=snr-weighted with posterior=noising: a schedule learns"):
         configure("vdm", tokens=("rate=snr-weighted",))

@@ -11,7 +11,7 @@ from lambent.distributions import Bernoulli, CholeskyNormal, Delta, LowRankNorma
 from lambent.draws import Pathwise
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.aggregated import AggregatedPosterior
-from lambent.objectives import ELBO, Split
+from lambent.objectives import ELBO, TotalCorrelationRate
 from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.trace import Latent, Trace
 
@@ -118,24 +118,26 @@ def test_the_charge_of_the_whole_data_set_is_the_sum_of_its_terms(alpha, beta, g
     information, correlation, dimensions = exact_terms(q, z)
     information = kl - correlation - dimensions  # the closed form stands for log q(z|x) - log p(z) of the draw
     expected = alpha * information + beta * correlation + gamma * dimensions
-    for rate in (Split(alpha, beta, gamma), Split(alpha, beta, gamma).sized(N)):
+    for rate in (TotalCorrelationRate(alpha, beta, gamma), TotalCorrelationRate(alpha, beta, gamma).sized(N)):
         torch.testing.assert_close(rate(trace_of(q, z)), expected, rtol=0, atol=1e-6)
 
 
 def test_equal_factors_charge_the_rate_itself():
     q = posteriors()
     trace = trace_of(q, q.sample((2,), noise()))
-    assert torch.equal(Split(2.0, 2.0, 2.0)(trace), 2 * trace.rate)
-    assert Split(1.0, 1.0, 1.0).is_bound
-    assert not Split(1.0, 6.0, 1.0).is_bound
-    assert not Split(0.5, 0.5, 0.5).is_bound
+    assert torch.equal(TotalCorrelationRate(2.0, 2.0, 2.0)(trace), 2 * trace.rate)
+    assert TotalCorrelationRate(1.0, 1.0, 1.0).is_bound
+    assert not TotalCorrelationRate(1.0, 6.0, 1.0).is_bound
+    assert not TotalCorrelationRate(0.5, 0.5, 0.5).is_bound
 
 
 def test_the_training_set_reaches_the_rate_through_the_objective():
-    assert ELBO(Split()).sized(50).rate.n == 50
+    assert ELBO(TotalCorrelationRate()).sized(50).rate.n == 50
     assert ELBO().sized(50) == ELBO()
     q = posteriors(1)
-    assert torch.isfinite(Split().sized(5)(trace_of(q, q.sample((2,), noise())))).all()  # a last batch of one
+    assert torch.isfinite(
+        TotalCorrelationRate().sized(5)(trace_of(q, q.sample((2,), noise())))
+    ).all()  # a last batch of one
 
 
 def test_correlated_posteriors_are_split_by_their_marginals():
@@ -163,7 +165,7 @@ def test_gradients_move_the_total_correlation():
     for step in range(150):
         z = Pathwise(20, torch.Generator().manual_seed(step))("z", StandardNormal((2,)), Normal(loc, log_scale))
         trace = Trace(Normal(torch.zeros(20, 4, 1), torch.zeros(())), (z,))
-        charge = Split(0.0, 1.0, 0.0)(trace).mean()
+        charge = TotalCorrelationRate(0.0, 1.0, 0.0)(trace).mean()
         before, after = charge.item() if before is None else before, charge.item()
         optimizer.zero_grad()
         charge.backward()
@@ -175,12 +177,12 @@ def test_gradients_move_the_total_correlation():
 def test_what_it_cannot_split_is_refused_by_name():
     q = Delta(torch.zeros(3, 2))
     with pytest.raises(CombinationError, match="Delta has none known; use posterior=normal"):
-        Split()(trace_of(q, torch.zeros(1, 3, 2), StandardNormal((2,))))
+        TotalCorrelationRate()(trace_of(q, torch.zeros(1, 3, 2), StandardNormal((2,))))
     below = Latent("z1", torch.zeros(2, 3, 2), StandardNormal((2,)), Normal(torch.zeros(2, 3, 2), torch.zeros(())))
     px = Normal(torch.zeros(2, 3, 1), torch.zeros(()))
     for latents in ((below,), (below, below), ()):
         with pytest.raises(CombinationError, match="one level of latents"):
-            Split()(Trace(px, latents))
+            TotalCorrelationRate()(Trace(px, latents))
     coins = Bernoulli(torch.zeros(3, 2))
     with pytest.raises(ConfigError, match="a batch of 3 examples, expected at most N = 2"):
-        Split().sized(2)(trace_of(coins, torch.zeros(1, 3, 2), Bernoulli(torch.zeros(2))))
+        TotalCorrelationRate().sized(2)(trace_of(coins, torch.zeros(1, 3, 2), Bernoulli(torch.zeros(2))))

@@ -11,8 +11,8 @@ from torch import distributions as td
 from lambent.distributions import AR1, Normal, StandardNormal, closed_kl
 from lambent.distributions import ar1 as process
 from lambent.errors import CombinationError, ConfigError
-from lambent.posteriors import BoundedNormal, bounded
-from lambent.priors import AR1PriorSettings
+from lambent.posteriors import BoundedNormalPosterior, bounded
+from lambent.priors import AR1Prior
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 from support.distribution_cases import generator, numbers
@@ -27,7 +27,7 @@ def settings(steps, alpha):
 
 
 def prior(steps, alpha):
-    return AR1PriorSettings(**settings(steps, alpha)).process(LATENT)
+    return AR1Prior(**settings(steps, alpha)).process(LATENT)
 
 
 def dense(p):
@@ -106,7 +106,7 @@ HEADS = [0.0, 1.0, 10.0, 1e4]
 
 
 def check_promise(rate, steps, alpha, dtype=torch.float64):
-    family, p = BoundedNormal(rate=rate, **settings(steps, alpha)), prior(steps, alpha)
+    family, p = BoundedNormalPosterior(rate=rate, **settings(steps, alpha)), prior(steps, alpha)
     p = p.map_parameters(lambda t: t.to(dtype))
     delta = family.committed_rate(LATENT)
     assert delta == pytest.approx(max(rate, p.least_rate().item()), rel=1e-5)
@@ -133,7 +133,7 @@ def test_nor_in_float32(rate):
 
 
 def test_descent_on_the_rate_ends_at_delta():
-    family, p = BoundedNormal(rate=8.0, steps=4, alpha=(0.9,)), prior(4, (0.9,))
+    family, p = BoundedNormalPosterior(rate=8.0, steps=4, alpha=(0.9,)), prior(4, (0.9,))
     head = numbers(0, 1, 2 * LATENT).requires_grad_()
     optimizer = torch.optim.Adam([head], lr=0.3)
     for _ in range(150):
@@ -206,7 +206,7 @@ def test_it_is_committed_against_its_own_prior_only(tokens, said):
 )
 def test_steps_that_do_not_fit_are_refused(given, said):
     with pytest.raises(ConfigError, match=said):
-        AR1PriorSettings(**given).build(Shapes((4,), LATENT))
+        AR1Prior(**given).build(Shapes((4,), LATENT))
 
 
 def test_the_papers_formula():

@@ -7,7 +7,7 @@ import torch
 from torch import distributions as td
 from torch import nn
 
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal, FullCovariance, LowRank
+from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior, LowRankPosterior, NormalPosterior
 from lambent.settings import registry
 
 LATENT = 3
@@ -20,7 +20,7 @@ def head(family):
 
 
 def own(family):
-    size = family.own_size(LATENT)
+    size = family.shared_size(LATENT)
     return torch.randn(size, generator=torch.Generator().manual_seed(2), dtype=torch.float64) if size else None
 
 
@@ -30,13 +30,13 @@ def scales(raw):
 
 
 def test_diagonal():
-    h = head(DiagonalNormal())
+    h = head(NormalPosterior())
     truth = td.Independent(td.Normal(h[:, :LATENT], scales(h[:, LATENT:])), 1)
-    torch.testing.assert_close(DiagonalNormal().distribution(h, LATENT).log_prob(Z), truth.log_prob(Z))
+    torch.testing.assert_close(NormalPosterior().distribution(h, LATENT).log_prob(Z), truth.log_prob(Z))
 
 
 def test_diagonal_of_fixed_scale():
-    family = DiagonalNormal(scale=0.3)
+    family = NormalPosterior(scale=0.3)
     h = head(family)
     assert h.shape == (5, LATENT)
     truth = td.Independent(td.Normal(h, 0.3), 1)
@@ -45,7 +45,7 @@ def test_diagonal_of_fixed_scale():
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_full_covariance(shared):
-    family = FullCovariance(shared=shared)
+    family = FullCovariancePosterior(shared=shared)
     h, o = head(family), own(family)
     triangle = o.expand(5, -1) if shared else h[:, LATENT:]
     scale, below = scales(triangle[:, :LATENT]), triangle[:, LATENT:]
@@ -60,9 +60,9 @@ def test_full_covariance(shared):
 
 
 def test_full_covariance_starts_diagonal():
-    layer = nn.Linear(4, FullCovariance().width(LATENT))
-    FullCovariance().initialise(layer, LATENT)
-    q = FullCovariance().distribution(layer(torch.randn(5, 4)), LATENT)
+    layer = nn.Linear(4, FullCovariancePosterior().width(LATENT))
+    FullCovariancePosterior().initialise(layer, LATENT)
+    q = FullCovariancePosterior().distribution(layer(torch.randn(5, 4)), LATENT)
     assert torch.equal(q.tril, torch.diag_embed(q.tril.diagonal(dim1=-2, dim2=-1)))
     layer(torch.randn(5, 4)).sum().backward()  # and can leave it
     assert bool(layer.weight.grad[2 * LATENT :].abs().sum() > 0)
@@ -70,7 +70,7 @@ def test_full_covariance_starts_diagonal():
 
 @pytest.mark.parametrize("rank", [1, 4])
 def test_low_rank(rank):
-    family = LowRank(rank=rank)
+    family = LowRankPosterior(rank=rank)
     h = head(family)
     factor = h[:, 2 * LATENT :].reshape(5, LATENT, rank)
     covariance = factor @ factor.mT + torch.diag_embed(scales(h[:, LATENT : 2 * LATENT]).square())
@@ -99,7 +99,7 @@ def test_every_number_of_the_head_is_used_and_every_item_stands_alone(name):
     settings = registry.find("posterior", name)()
     encoder = nn.Linear(4, 6)
     encoder.features = 6
-    module = AmortisedPosterior(settings, _Unconditional(encoder), LATENT)
+    module = AmortisedPosteriorModule(settings, _Unconditional(encoder), LATENT)
     x = torch.randn(5, 4)
     q = module(x)
     assert q.batch_shape == (5,)

@@ -7,7 +7,7 @@ import torch
 
 from lambent.distributions import Normal, bounded_log_scale, closed_kl
 from lambent.distributions.kl import closed_kl_elements
-from lambent.posteriors import MergedNormal, ResidualNormal
+from lambent.posteriors import MergedNormalPosterior, ResidualNormalPosterior
 
 DOUBLE = torch.float64
 
@@ -32,15 +32,15 @@ def nvae_rate(head, prior):
 
 
 def test_the_residual_rate_is_the_plain_one():
-    head, prior, q = case(ResidualNormal())
+    head, prior, q = case(ResidualNormalPosterior())
     torch.testing.assert_close(closed_kl_elements(q, prior), nvae_rate(head, prior), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(closed_kl(q, prior), nvae_rate(head, prior).sum(-1), rtol=1e-12, atol=1e-12)
-    zero = ResidualNormal().around(torch.zeros_like(head), prior, 3)
+    zero = ResidualNormalPosterior().around(torch.zeros_like(head), prior, 3)
     assert closed_kl(zero, prior).abs().max() == 0, "no residual, no rate"
 
 
 def test_the_residual_rate_is_what_simulation_finds():
-    head, prior, q = case(ResidualNormal(), scale=0.5)
+    head, prior, q = case(ResidualNormalPosterior(), scale=0.5)
     z = q.rsample((20_000,), torch.Generator().manual_seed(3))
     ratio = q.log_prob(z) - prior.log_prob(z)
     apart = ratio.mean(0) - nvae_rate(head, prior).sum(-1)
@@ -59,14 +59,14 @@ def without_scale(head, prior):
 
 @pytest.mark.parametrize("fault", [without_mean, without_scale])
 def test_a_forgotten_prior_changes_the_rate(fault):
-    head, prior, _ = case(ResidualNormal())
+    head, prior, _ = case(ResidualNormalPosterior())
     assert (closed_kl_elements(fault(head, prior), prior) - nvae_rate(head, prior)).abs().max() > 0.1
 
 
 def test_the_residual_ratio_is_bounded_smoothly():
     prior = Normal(torch.zeros(1, 1, 1), torch.full((1, 1, 1), -2.0))
     ratio = [
-        ResidualNormal().around(torch.tensor([[[0.0, raw]]]), prior, 1).log_scale.item() + 2
+        ResidualNormalPosterior().around(torch.tensor([[[0.0, raw]]]), prior, 1).log_scale.item() + 2
         for raw in (-1e6, -1e-3, 0.0, 1e-3, 1e6)
     ]
     assert ratio == pytest.approx([-5, -1e-3, 0, 1e-3, 5], abs=1e-6)
@@ -74,7 +74,7 @@ def test_the_residual_ratio_is_bounded_smoothly():
 
 def product_is_constant(around):
     """log N(z; m, s) + log p(z) - log q(z) is the same for all z; returns how much it varies."""
-    head, prior, _ = case(MergedNormal())
+    head, prior, _ = case(MergedNormalPosterior())
     loc, raw = head.chunk(2, -1)
     seen = Normal(loc, bounded_log_scale(raw))
     q = around(head, prior, 3)
@@ -84,12 +84,12 @@ def product_is_constant(around):
 
 
 def test_the_merged_normal_is_the_product_of_densities():
-    assert product_is_constant(MergedNormal().around) < 1e-10
-    assert product_is_constant(lambda head, prior, d: MergedNormal().distribution(head, d)) > 1
+    assert product_is_constant(MergedNormalPosterior().around) < 1e-10
+    assert product_is_constant(lambda head, prior, d: MergedNormalPosterior().distribution(head, d)) > 1
 
 
 def test_the_merged_normal_adds_precisions():
-    head, prior, q = case(MergedNormal())
+    head, prior, q = case(MergedNormalPosterior())
     loc, raw = head.chunk(2, -1)
     precision = torch.exp(-2 * bounded_log_scale(raw)), prior.scale**-2
     torch.testing.assert_close(q.scale**-2, sum(precision), rtol=1e-12, atol=0)
@@ -101,14 +101,14 @@ def test_the_merged_normal_adds_precisions():
 def test_the_surer_side_wins_without_overflow(log_scale, expected):
     prior = Normal(torch.full((1, 1, 1), 3.0), torch.full((1, 1, 1), log_scale))
     head = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    q = MergedNormal().around(head, prior, 1)
+    q = MergedNormalPosterior().around(head, prior, 1)
     assert q.loc.item() == pytest.approx(expected)
     assert q.log_scale.item() == pytest.approx(min(log_scale, 0.0))
     (q.loc + q.log_scale).sum().backward()
     assert bool(torch.isfinite(head.grad).all())
 
 
-@pytest.mark.parametrize("family", [ResidualNormal(), MergedNormal()])
+@pytest.mark.parametrize("family", [ResidualNormalPosterior(), MergedNormalPosterior()])
 def test_the_top_is_an_ordinary_normal(family):
     q = family.distribution(torch.tensor([[1.0, 2.0, 0.5, -0.5]]), 2)
     assert q.loc.tolist() == [[1.0, 2.0]]
@@ -116,7 +116,7 @@ def test_the_top_is_an_ordinary_normal(family):
     assert math.isfinite(closed_kl(q, Normal(torch.zeros(2), torch.zeros(2))).item())
 
 
-@pytest.mark.parametrize("family", [ResidualNormal(), MergedNormal()], ids=repr)
+@pytest.mark.parametrize("family", [ResidualNormalPosterior(), MergedNormalPosterior()], ids=repr)
 def test_a_head_of_16_bits_is_taken_in_32(family):
     """A network's numbers under autocast: the same q, to the last bit, as of these numbers in float32."""
     head, prior, _ = case(family)

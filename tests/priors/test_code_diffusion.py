@@ -10,11 +10,11 @@ import torch
 
 import lambent.distributions.absorbing_diffusion as module
 from lambent.config import check, resolve
-from lambent.distributions import Coded, MaskedDiffusion
+from lambent.distributions import EmbeddedCodes, MaskedDiffusion
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.networks import UnmaskingTransformer
 from lambent.objectives import ELBO, IWAE
-from lambent.priors import CodeDiffusionSettings
+from lambent.priors import CodeDiffusionPrior
 from lambent.trace import Latent, Trace
 from support.distribution_checks import check_counts
 
@@ -23,7 +23,7 @@ S = 3
 
 def prior(grid=(2, 2), orderings=1, steps=None, context=0, condition=0, seed=0):
     """In float64, evaluation mode, with weights large enough for all codes to depend on each other."""
-    settings = CodeDiffusionSettings(width=8, layers=2, heads=2, orderings=orderings, steps=steps)
+    settings = CodeDiffusionPrior(width=8, layers=2, heads=2, orderings=orderings, steps=steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = settings.over_codes(S, grid, context, condition).double().eval()
@@ -198,14 +198,14 @@ def test_samples_of_each_example_have_its_context():
     with pytest.raises(ConfigError, match="draw samples instead"):
         _ = prior()().mean
     with pytest.raises(CombinationError, match="use model=quantised"):
-        CodeDiffusionSettings().build(None)
+        CodeDiffusionPrior().build(None)
 
 
 def test_training_learns_the_distribution_through_its_estimate():
     """Codes whose sum is 0 modulo 3: 9 of 27, each with probability 1/9."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = CodeDiffusionSettings(width=32, layers=2, heads=2, dropout=0.0).over_codes(S, (3,))
+        found = CodeDiffusionPrior(width=32, layers=2, heads=2, dropout=0.0).over_codes(S, (3,))
         optimizer = torch.optim.Adam(found.parameters(), lr=3e-3)
         data = grids((3,))[grids((3,)).sum(1) % 3 == 0]
         assert masses(found.eval()(), (3,)).std() < 1e-6, "starts uniform"
@@ -234,7 +234,7 @@ def test_an_estimate_enters_an_elbo_and_no_weights_of_several_samples():
     with pytest.raises(CombinationError, match="latent 'z': log p is one random term"):
         IWAE()(trace_of(found.train()(), 3), x)
     with pytest.raises(CombinationError, match="one random term"):
-        IWAE()(trace_of(Coded(found.train()(), _Table()), 3), x)
+        IWAE()(trace_of(EmbeddedCodes(found.train()(), _Table()), 3), x)
     assert IWAE()(trace_of(found.eval()(), 3), x).kind == "lower bound"
     settings = {
         "model": {"name": "quantised"},

@@ -9,13 +9,13 @@ import torch
 
 from lambent.distributions import Normal
 from lambent.distributions import diffusion_density as diffused
-from lambent.distributions.diffusion_density import Diffused, Visits
-from lambent.distributions.gaussian_diffusion import Noising, scales
+from lambent.distributions.diffusion_density import DiffusionDensity, Visits
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion, scales
 from lambent.draws import Ancestral, Pathwise
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds
 from lambent.networks.diffusion.schedules import SCHEDULES, schedule
-from lambent.priors.diffusion import LatentDiffusion
+from lambent.priors.diffusion import LatentDiffusionPrior
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 
@@ -45,8 +45,8 @@ def optimal(z, gamma, condition=None):
 
 
 def prior_of(denoiser=optimal, name="linear", ends=ENDS, levels=1, **visits):
-    chain = Noising(schedule(name, *ends), denoiser, "v")
-    return Diffused(chain, LOC, LOG_SCALE, visits=Visits(levels, **visits))
+    chain = GaussianDiffusion(schedule(name, *ends), denoiser, "v")
+    return DiffusionDensity(chain, LOC, LOG_SCALE, visits=Visits(levels, **visits))
 
 
 def latents(n=N, seed=0):
@@ -115,8 +115,8 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_planted_faults_are_caught(fault, monkeypatch):
     name, change = FAULTS[fault]
-    right = getattr(Diffused, name)
-    monkeypatch.setattr(Diffused, name, lambda self, *args: change(right(self, *args), self))
+    right = getattr(DiffusionDensity, name)
+    monkeypatch.setattr(DiffusionDensity, name, lambda self, *args: change(right(self, *args), self))
     with pytest.raises(AssertionError):
         assert_closed_form(levels=4)
 
@@ -147,7 +147,7 @@ def test_the_control_variate_changes_the_noise_of_the_estimate_and_not_its_mean(
 
 
 def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_noise():
-    prior = LatentDiffusion(width=8, blocks=1).build(Shapes((4,), D)).double()
+    prior = LatentDiffusionPrior(width=8, blocks=1).build(Shapes((4,), D)).double()
     z = latents(500)
     prior.initialise(z)
     exact = torch.distributions.Normal(z.mean(0), z.std(0, unbiased=False)).log_prob(z).sum(-1)
@@ -155,7 +155,7 @@ def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_no
 
 
 def test_running_moments_follow_batches_and_are_of_all_of_the_first_ones():
-    prior = LatentDiffusion(width=8, blocks=1).build(Shapes((4,), D))
+    prior = LatentDiffusionPrior(width=8, blocks=1).build(Shapes((4,), D))
     for part in latents(4000).split(1000):
         prior.update_buffers(part, lambda sums: sums)
     p = prior()
@@ -202,7 +202,9 @@ def test_samples_follow_the_condition_and_the_steps_that_are_asked_for():
         return signal * (z - signal * clean) / noise - noise * clean
 
     condition = torch.tensor([[-3.0, 0.0, 3.0], [1.0, 1.0, 1.0]], dtype=torch.float64)
-    p = Diffused(Noising(schedule("linear", -10.0, 5.0), towards, "v"), LOC, LOG_SCALE, condition, Visits(4))
+    p = DiffusionDensity(
+        GaussianDiffusion(schedule("linear", -10.0, 5.0), towards, "v"), LOC, LOG_SCALE, condition, Visits(4)
+    )
     drawn = Ancestral(samples=300, batch=2, steps=50, generator=torch.Generator().manual_seed(0))("z", p).value
     assert torch.allclose(drawn.mean(0), LOC + LOG_SCALE.exp() * condition, atol=0.1)
     there, exchanged = p.log_prob(drawn), p.log_prob(drawn.flip(1))
@@ -231,13 +233,13 @@ def test_an_evaluation_is_the_same_on_any_number_of_threads_and_has_no_weights()
 
 
 def test_a_long_evaluation_spreads_its_levels_evenly_over_all_samples(monkeypatch):
-    seen, right = [], Noising.term
+    seen, right = [], GaussianDiffusion.term
 
     def watched(self, y, position, *rest):
         seen.append(position)
         return right(self, y, position, *rest)
 
-    monkeypatch.setattr(Noising, "term", watched)
+    monkeypatch.setattr(GaussianDiffusion, "term", watched)
     p = model_of(levels=12).prior(None)
     for start in (0, 2):  # samples 0, 1 and 2, 3 of 6: two levels each
         draw = Pathwise(samples=2, start=start, total=6)
@@ -273,4 +275,4 @@ def test_what_nobody_knows_is_refused():
         with pytest.raises(ConfigError, match=f"the {name} of a diffusion isn't known"):
             getattr(prior_of(), name)
     with pytest.raises(ConfigError, match=r"prior\.minimum=2 is not below prior\.maximum=1"):
-        dataclasses.replace(LatentDiffusion(), minimum=2.0, maximum=1.0).build(Shapes((4,), 2))
+        dataclasses.replace(LatentDiffusionPrior(), minimum=2.0, maximum=1.0).build(Shapes((4,), 2))

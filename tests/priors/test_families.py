@@ -7,7 +7,7 @@ from torch import nn
 
 from lambent.distributions import StandardNormal
 from lambent.errors import CombinationError, ConfigError
-from lambent.priors import CodePriorSettings, ConditionalNormal, MixturePrior
+from lambent.priors import CodePriorSettings, ConditionalNormalPrior, MixturePrior
 from lambent.settings import registry
 from lambent.shapes import Shapes
 
@@ -63,7 +63,7 @@ def test_conditional_normal_starts_at_the_standard_normal_and_follows_its_condit
 
 def test_a_conditional_prior_without_a_condition_is_refused():
     with pytest.raises(ConfigError, match=r"prior=conditional-normal needs a condition.*data\.condition=labels"):
-        ConditionalNormal().build(Shapes((4,), 3))
+        ConditionalNormalPrior().build(Shapes((4,), 3))
 
 
 def test_categorical_is_a_softmax_of_one_hot_states():

@@ -11,7 +11,7 @@ from lambent.config import settings_of_tokens
 from lambent.data import DataOptions, training_sets
 from lambent.errors import CombinationError
 from lambent.evaluation.aggregated import AggregatedPosterior, surgery
-from lambent.objectives import ELBO, Split
+from lambent.objectives import ELBO, TotalCorrelationRate
 from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.recipes import configure
 
@@ -153,7 +153,7 @@ def test_the_training_sets_size_reaches_the_rate(monkeypatch):
 
     monkeypatch.setattr(ELBO, "sized", sized)
     lambent.fit("tc-vae", "digits", latent=2, train__steps=1, quiet=True)
-    assert seen == [Split(n=len(training_sets("digits", options=DataOptions())[0]))]
+    assert seen == [TotalCorrelationRate(n=len(training_sets("digits", options=DataOptions())[0]))]
 
 
 @pytest.mark.parametrize(

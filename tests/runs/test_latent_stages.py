@@ -120,11 +120,14 @@ def test_what_the_first_stage_is_trained_under():
             type(stage.prior).__name__ for stage in stages_of(configure("vae", tokens=("schedule=two-stage", *tokens)))
         ]
 
-    assert of("prior=latent-diffusion") == ["NormalPrior", "LatentDiffusion"]
-    assert of("prior=latent-diffusion", "schedule.autoencoder_prior=mixture") == ["MixturePrior", "LatentDiffusion"]
+    assert of("prior=latent-diffusion") == ["NormalPrior", "LatentDiffusionPrior"]
+    assert of("prior=latent-diffusion", "schedule.autoencoder_prior=mixture") == [
+        "MixturePrior",
+        "LatentDiffusionPrior",
+    ]
     assert of("prior=mixture", "schedule.autoencoder_prior=mixture") == ["MixturePrior"]
     assert of("prior=normal") == ["NormalPrior"]
-    assert of("prior=ar1") == ["AR1PriorSettings"]
+    assert of("prior=ar1") == ["AR1Prior"]
 
 
 @pytest.mark.parametrize(

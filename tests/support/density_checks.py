@@ -2,7 +2,7 @@
 
 import torch
 
-from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily
+from lambent.likelihoods import AutoregressiveLikelihoodModule, BernoulliLikelihood
 from lambent.models import Density
 from lambent.networks import MADEDecoder, NADEDecoder
 from lambent.shapes import Shapes
@@ -22,12 +22,12 @@ NETS = {
 
 def density(settings, condition=0, shape=SHAPE, family=None, seed=0, levels=None, scale=3.0):
     """A density in float64 whose weights are large enough for its elements to depend on each other strongly."""
-    family = family or BernoulliFamily()
+    family = family or BernoulliLikelihood()
     shapes = Shapes(shape, 0, condition, levels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = settings.build(0, family.out_shape(shapes), condition)
-        model = Density(AutoregressiveLikelihood(family, net, shapes)).double().eval()
+        model = Density(AutoregressiveLikelihoodModule(family, net, shapes)).double().eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 width = parameter.shape[-1] if parameter.dim() > 1 else 9

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from lambent.distributions.gaussian_diffusion import Noising
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion
 from lambent.networks.diffusion.schedules import schedule
 
 MEAN = torch.tensor([0.5, -1.0, 0.2], dtype=torch.float64)
@@ -50,7 +50,7 @@ def chain(name="linear", steps=None, predict="eps", low=LOW, high=HIGH):
     """The chain of best denoisers under that schedule."""
     torch.manual_seed(5)
     curve = schedule(name, low, high, 16).double().requires_grad_(requires_grad=False)
-    return Noising(curve, best(predict), predict, steps)
+    return GaussianDiffusion(curve, best(predict), predict, steps)
 
 
 def gammas(found, steps):
@@ -142,9 +142,9 @@ def limit(low, high):
     """The bound of infinitely many levels: entropy, and what the ends of the chain lose."""
     signal, spread = parts(low)
     exact = torch.linalg.inv(torch.linalg.inv(COVARIANCE) + signal**2 / spread**2 * EYE)
-    behind = MultivariateNormal(MEAN, exact).entropy().item()
+    after_eos = MultivariateNormal(MEAN, exact).entropy().item()
     normal = MultivariateNormal(torch.zeros_like(MEAN), EYE)
-    return entropy() + kl_divergence(marginal(high), normal).item() + reconstruction(low) - behind
+    return entropy() + kl_divergence(marginal(high), normal).item() + reconstruction(low) - after_eos
 
 
 def nodes(count):

@@ -18,7 +18,7 @@ from lambent.distributions import (
     AR1,
     AutoregressiveBernoulli,
     Bernoulli,
-    CategoricalLevels,
+    Categorical,
     CholeskyNormal,
     Delta,
     DiscretisedLogistic,
@@ -249,7 +249,7 @@ _TABLE = Product(
     (
         Normal(numbers(1, 2, 2), numbers(2, 2)),
         Poisson(numbers(3, 2, 1)),
-        CategoricalLevels(numbers(4, 2, 1, 3)),
+        Categorical(numbers(4, 2, 1, 3)),
     ),
     (slice(0, 2), slice(3, 4), slice(2, 3)),
 )
@@ -303,7 +303,7 @@ CASES = [
         has_moments=False,
     ),
     Case("bernoulli", Bernoulli(4 * numbers(24, 2, 3)), bernoulli_oracle, grid(2, 2, 2), grid(2, 2, 2)),
-    Case("levels", CategoricalLevels(numbers(25, 2, 2, 5)), levels_oracle, grid(5, 5), grid(5, 5)),
+    Case("levels", Categorical(numbers(25, 2, 2, 5)), levels_oracle, grid(5, 5), grid(5, 5)),
     Case(
         "discretised logistic",
         DiscretisedLogistic(0.8 * numbers(26, 2, 2), numbers(27, 2) - 1, 8),

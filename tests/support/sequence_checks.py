@@ -5,7 +5,7 @@ import math
 import torch
 
 from lambent.distributions.sampling import sample
-from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily, CategoricalFamily
+from lambent.likelihoods import AutoregressiveLikelihoodModule, BernoulliLikelihood, CategoricalLikelihood
 from lambent.shapes import Shapes
 
 SHAPE = (1, 3, 3)
@@ -117,12 +117,14 @@ def likelihood(net, family, context="none", levels=None):
     """p(x|context) by the network."""
     latent, condition = CONTEXTS[context]
     size = latent if isinstance(latent, int) else math.prod(latent)
-    return AutoregressiveLikelihood(family, net, Shapes(net.out_shape[1:], size, condition, levels)).double().eval()
+    return (
+        AutoregressiveLikelihoodModule(family, net, Shapes(net.out_shape[1:], size, condition, levels)).double().eval()
+    )
 
 
 def drawn(net, items, context=None, family=None, levels=None, seed=5):
     """Samples (items, D) by the library, all of the same context."""
-    model = likelihood(net, family or BernoulliFamily(), levels=levels)
+    model = likelihood(net, family or BernoulliLikelihood(), levels=levels)
     z = torch.zeros(1, items, 0, dtype=torch.float64) if context is None else context.expand(1, items, -1)
     with torch.no_grad():
         return model(z).sample((), torch.Generator().manual_seed(seed))[0].flatten(1)
@@ -130,7 +132,10 @@ def drawn(net, items, context=None, family=None, levels=None, seed=5):
 
 def naive(net, items, context=None, family=None, levels=None, seed=5):
     """The same samples by a whole pass for each element."""
-    model, generator = likelihood(net, family or BernoulliFamily(), levels=levels), torch.Generator().manual_seed(seed)
+    model, generator = (
+        likelihood(net, family or BernoulliLikelihood(), levels=levels),
+        torch.Generator().manual_seed(seed),
+    )
     x = torch.zeros(items, net.elements, dtype=torch.float64)
     for element in net.order[0].tolist():
         inputs = model._inputs(x.view(items, *net.out_shape[1:]), model.shapes).reshape(items, -1)
@@ -158,7 +163,7 @@ def chi_square(net, context=None):
 
 def levels_of(bits=2):
     """A family of 2^bits symbols an element, and how many parameters it needs."""
-    return CategoricalFamily(bits=bits), 2**bits
+    return CategoricalLikelihood(bits=bits), 2**bits
 
 
 def parameters_without_gradient(net, x, context=None):

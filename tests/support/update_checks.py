@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from lambent.draws import Pathwise
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.models import VAE
 from lambent.networks import MLPEncoder, UserDecoder
 from lambent.objectives import ELBO
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.seeds import mix
 from lambent.shapes import Shapes
 from lambent.training.engine import Engine
@@ -76,8 +76,8 @@ def model_of(normalised=False):
     shapes, layers = Shapes((4,), 2), [nn.Linear(2, 5)] + [nn.BatchNorm1d(5), nn.Dropout(0.5)] * normalised
     decoder = UserDecoder(nn.Sequential(*layers, nn.Linear(5, 4))).build(2, (1, 4))
     encoder = MLPEncoder(hidden=(6,)).build((4,))
-    likelihood = Likelihood(NormalFamily(), decoder, shapes)
-    return VAE(StandardNormalPrior(2), AmortisedPosterior(DiagonalNormal(), encoder, 2), likelihood)
+    likelihood = LikelihoodModule(NormalLikelihood(), decoder, shapes)
+    return VAE(NormalPriorModule(2), AmortisedPosteriorModule(NormalPosterior(), encoder, 2), likelihood)
 
 
 def trained(updates, steps, *, model=None, information=None, cls=Trainer, **options):

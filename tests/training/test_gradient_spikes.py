@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import lambent
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
 from lambent.objectives import ELBO
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.training import gradients, loop
 from lambent.training.gradients import FEWEST, WINDOW, outlying
@@ -26,11 +26,11 @@ STEPS = 240
 
 def model():
     torch.manual_seed(0)
-    posterior = AmortisedPosterior(DiagonalNormal(), MLPEncoder((5,)).build((6,)), 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), MLPEncoder((5,)).build((6,)), 2)
     return VAE(
-        StandardNormalPrior(2),
+        NormalPriorModule(2),
         posterior,
-        Likelihood(NormalFamily(), MLPDecoder((5,)).build(2, (1, 6)), Shapes((6,), 2)),
+        LikelihoodModule(NormalLikelihood(), MLPDecoder((5,)).build(2, (1, 6)), Shapes((6,), 2)),
     )
 
 

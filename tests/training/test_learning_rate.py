@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from lambent.draws import DoublyReparameterised, Pathwise
-from lambent.likelihoods import BernoulliFamily, Likelihood
+from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
 from lambent.objectives import ELBO, IWAE, PIWAE, WarmUp
-from lambent.posteriors import AmortisedPosterior, DiagonalNormal
-from lambent.priors import StandardNormalPrior
+from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.training.ema import MovingAverage
 from lambent.training.engine import Engine
@@ -129,9 +129,11 @@ class Memory:
 def model():
     torch.manual_seed(0)
     shapes = Shapes((6,), 2)
-    posterior = AmortisedPosterior(DiagonalNormal(), MLPEncoder((5,)).build((6,)), 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), MLPEncoder((5,)).build((6,)), 2)
     return VAE(
-        StandardNormalPrior(2), posterior, Likelihood(BernoulliFamily(), MLPDecoder((5,)).build(2, (1, 6)), shapes)
+        NormalPriorModule(2),
+        posterior,
+        LikelihoodModule(BernoulliLikelihood(), MLPDecoder((5,)).build(2, (1, 6)), shapes),
     )
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lambent.errors import ConfigError
-from lambent.likelihoods import DiscretisedLogisticFamily
+from lambent.likelihoods import DiscretisedLogisticLikelihood
 from lambent.runs.export import write_samples
 from lambent.runs.fit import fit
 from lambent.runs.run import Run
 
 SETTINGS: dict[str, Any] = {
     "latent": 2,
-    "likelihood": DiscretisedLogisticFamily(scale="model"),
+    "likelihood": DiscretisedLogisticLikelihood(scale="model"),
     "binarize": "none",
     "hidden": (200, 200),
     "epochs": 250,

@@ -25,7 +25,7 @@ from lambent.config.layers import (
 from lambent.data import DataOptions
 from lambent.draws import Draw, Enumerate
 from lambent.errors import CombinationError, ConfigError
-from lambent.likelihoods import Family
+from lambent.likelihoods import LikelihoodSettings
 from lambent.models.structure import Slot, Structure
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.objectives import Objective, RateFunction, SumOfRates
@@ -51,7 +51,7 @@ class Config:
     model: Structure
     prior: PriorSettings | None
     posterior: PosteriorSettings | None
-    likelihood: Family
+    likelihood: LikelihoodSettings
     encoder: Any
     decoder: Any
     objective: Objective

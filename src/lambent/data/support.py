@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.distributions.text import behind
+from lambent.distributions.text import after_eos
 from lambent.errors import DataError
 from lambent.shapes import Column
 
@@ -129,7 +129,9 @@ class Sequences(Support):
     end: int | None = None
 
     def _reopened(self, x: Tensor) -> Tensor:
-        return behind(x, self.end) & (x != self.end) if self.end is not None else torch.zeros_like(x, dtype=torch.bool)
+        return (
+            after_eos(x, self.end) & (x != self.end) if self.end is not None else torch.zeros_like(x, dtype=torch.bool)
+        )
 
     def _holds(self, x: Tensor) -> bool:
         return super()._holds(x) and not bool(self._reopened(x).any())

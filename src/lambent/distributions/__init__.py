@@ -5,9 +5,9 @@ from lambent.distributions.ar1 import AR1
 from lambent.distributions.autoregressive import Autoregressive
 from lambent.distributions.autoregressive_bernoulli import AutoregressiveBernoulli
 from lambent.distributions.base import Distribution
-from lambent.distributions.codes import Code, Coded
+from lambent.distributions.codes import CodeAssignment, EmbeddedCodes
 from lambent.distributions.counts import NegativeBinomial, Poisson
-from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
+from lambent.distributions.discrete import Bernoulli, Categorical, OneHotCategorical
 from lambent.distributions.flow import Flow
 from lambent.distributions.kl import closed_kl, closed_kl_elements, register_kl, register_kl_elements
 from lambent.distributions.logistic import DiscretisedLogistic
@@ -20,22 +20,22 @@ from lambent.distributions.pixel_mixture import PixelMixture
 from lambent.distributions.point import Delta, Flat
 from lambent.distributions.product import Product
 from lambent.distributions.rounded import RoundedNormal, RoundedPoint
-from lambent.distributions.sampling import central, detached, rsample, rsample_and_log_prob, sample
+from lambent.distributions.sampling import detached, point_estimate, rsample, rsample_and_log_prob, sample
 from lambent.distributions.sphere import SphereUniform, VonMisesFisher
-from lambent.distributions.text import Strings, behind
+from lambent.distributions.text import Strings, after_eos
 
 __all__ = [
     "AR1",
     "Autoregressive",
     "AutoregressiveBernoulli",
     "Bernoulli",
-    "CategoricalLevels",
+    "Categorical",
     "CholeskyNormal",
-    "Code",
-    "Coded",
+    "CodeAssignment",
     "Delta",
     "DiscretisedLogistic",
     "Distribution",
+    "EmbeddedCodes",
     "Flat",
     "Flow",
     "LogisticMixture",
@@ -54,13 +54,13 @@ __all__ = [
     "StandardNormal",
     "Strings",
     "VonMisesFisher",
-    "behind",
+    "after_eos",
     "bounded_log_scale",
-    "central",
     "closed_kl",
     "closed_kl_elements",
     "detached",
     "log_marginals",
+    "point_estimate",
     "register_kl",
     "register_kl_elements",
     "register_marginals",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lambent.networks.quantisers.codebook import Quantiser
 
 
-class Code(Distribution):
+class CodeAssignment(Distribution):
     """q(z|x): all mass on the code nearest to each of the encoder's outputs.
 
     Values are the codes of all positions, flat; ``value.view(*, positions, d)`` restores them. A point mass on
@@ -37,7 +37,7 @@ class Code(Distribution):
     straight_through: ClassVar[bool] = True
 
     def __init__(self, encoded: Tensor, quantiser: Quantiser, indices: Tensor | None = None) -> None:
-        batch, (positions, dim) = split_shape(encoded.shape, 2, "Code")
+        batch, (positions, dim) = split_shape(encoded.shape, 2, "CodeAssignment")
         if dim != quantiser.dim:
             raise ShapeError(f"Code: outputs (..., {positions}, {dim}), expected codes of {quantiser.dim} numbers")
         self.encoded, self.quantiser = encoded, quantiser
@@ -67,27 +67,27 @@ class Code(Distribution):
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         return self.embedding.expand(shape)
 
-    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Code:
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> CodeAssignment:
         """The codes of ``fn`` of the outputs."""
-        return Code(fn(self.encoded), self.quantiser)
+        return CodeAssignment(fn(self.encoded), self.quantiser)
 
     def scores(self, p: torch.distributions.Distribution, value: Tensor) -> dict[str, Tensor]:
         """Log q and log p of these codes, shaped as ``value`` (*, positions * d) leads, without another search.
 
         Empty where p is no distribution over the same codes.
         """
-        if not isinstance(p, Coded) or p.quantiser is not self.quantiser:
+        if not isinstance(p, EmbeddedCodes) or p.quantiser is not self.quantiser:
             return {}
         lead = value.shape[:-1]
         return {"log_q": value.new_zeros(lead), "log_p": p.log_prob_of(self.indices).expand(lead)}
 
-    def detach(self) -> Code:
+    def detach(self) -> CodeAssignment:
         """The same codes, outside the graph, without another search."""
         with torch.no_grad():
-            return Code(self.encoded.detach(), self.quantiser, self.indices)
+            return CodeAssignment(self.encoded.detach(), self.quantiser, self.indices)
 
 
-class Coded(Distribution):
+class EmbeddedCodes(Distribution):
     """p(z): a distribution over grids of indices, whose values are the indices' codes, flat.
 
     Args:
@@ -126,6 +126,6 @@ class Coded(Distribution):
         lead = indices.shape[: indices.dim() - len(self.over.event_shape)]
         return self.quantiser.lookup(indices.reshape(*lead, -1)).flatten(-2)
 
-    def detach(self) -> Coded:
+    def detach(self) -> EmbeddedCodes:
         """The same, its parameters outside the graph."""
-        return Coded(detached(self.over), self.quantiser)
+        return EmbeddedCodes(detached(self.over), self.quantiser)

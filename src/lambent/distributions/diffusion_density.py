@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
-from lambent.distributions.gaussian_diffusion import Noising
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion
 from lambent.distributions.normal import standard_noise
 from lambent.distributions.numerics import full_precision, widened
 from lambent.distributions.timesteps import stratified
@@ -40,7 +40,7 @@ class Visits:
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class NoiseSource:
     """Where the noise of an estimate is from, and which of how many samples of an example it is for."""
 
     generator: torch.Generator | None = None
@@ -48,7 +48,7 @@ class Place:
     total: int | None = None
 
 
-class Diffused(Distribution):
+class DiffusionDensity(Distribution):
     """p(z) of z = mean + scale u, u what a diffusion of infinitely many levels makes of N(0, I) noise.
 
     With u_0 .. u_1 as in `lambent.distributions.gaussian_diffusion` and p(u|u_0) = N(u_0/a_0, s_0^2/a_0^2), in nats,
@@ -73,20 +73,20 @@ class Diffused(Distribution):
 
     def __init__(
         self,
-        chain: Noising,
+        chain: GaussianDiffusion,
         mean: Tensor,
         log_scale: Tensor,
         condition: Tensor | None = None,
         visits: Visits | None = None,
-        place: Place | None = None,
+        place: NoiseSource | None = None,
     ) -> None:
         self.chain, self.loc, self.log_scale, self.condition = chain, mean, log_scale, condition
-        self.visits, self.place = visits or Visits(), place or Place()
+        self.visits, self.place = visits or Visits(), place or NoiseSource()
         super().__init__(() if condition is None else condition.shape[:-1], mean.shape)
 
     def estimating(self, generator: torch.Generator | None, start: int = 0, total: int | None = None) -> Self:
         """The same, the noise of estimates from ``generator``, levels those of samples ``start`` on of ``total``."""
-        place = Place(generator, start, total)
+        place = NoiseSource(generator, start, total)
         return type(self)(self.chain, self.loc, self.log_scale, self.condition, self.visits, place)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class Bernoulli(Distribution):
         """Log probability, nats; of relaxed values too."""
         value = value.to(self.logits.dtype)
         if self.logits.numel() > FEW:
-            return _CoinScore.apply(self.logits, value, self.event_dims)
+            return _BernoulliLogProb.apply(self.logits, value, self.event_dims)
         logits = self.logits
         if value.shape != logits.shape:
             logits, value = torch.broadcast_tensors(logits, value)
@@ -94,7 +94,7 @@ class Bernoulli(Distribution):
         return Bernoulli(fn(self.logits), self.event_dims)
 
 
-class _CoinScore(torch.autograd.Function):
+class _BernoulliLogProb(torch.autograd.Function):
     """sum_d x_d l_d - log(1 + exp l_d) over the event, as x l - max(l, 0) + log prod sigmoid |l|.
 
     By hand because its derivative, x - sigmoid(l), is one pass where autograd's is three; the logarithm of a product,
@@ -226,20 +226,20 @@ class OneHotCategorical(Distribution):
         return OneHotCategorical(fn(self.logits), self.classes)
 
 
-class CategoricalLevels(Distribution):
+class Categorical(Distribution):
     """Independent elements with values 0..L-1, no order assumed: log p(x) = sum_d log softmax(l_d)[x_d], nats.
 
     Args:
         logits: l, (*batch, *event, L), unnormalised.
         event_dims: How many dimensions before the last are the event.
 
-    >>> CategoricalLevels(torch.zeros(3, 256)).log_prob(torch.zeros(3)) / 3  # -log 256
+    >>> Categorical(torch.zeros(3, 256)).log_prob(torch.zeros(3)) / 3  # -log 256
     tensor(-5.5452)
     """
 
     def __init__(self, logits: Tensor, event_dims: int = 1) -> None:
         self.logits, self.event_dims = full_precision(logits), event_dims
-        super().__init__(*split_shape(self.logits.shape[:-1], event_dims, "CategoricalLevels"))
+        super().__init__(*split_shape(self.logits.shape[:-1], event_dims, "Categorical"))
 
     @property
     def mean(self) -> Tensor:
@@ -272,9 +272,9 @@ class CategoricalLevels(Distribution):
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         return _categorical(self.logits, shape, generator).to(self.logits.dtype)
 
-    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> CategoricalLevels:
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> Categorical:
         """The same family at ``fn`` of the logits."""
-        return CategoricalLevels(fn(self.logits), self.event_dims)
+        return Categorical(fn(self.logits), self.event_dims)
 
 
 def _categorical(logits: Tensor, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:

@@ -51,7 +51,7 @@ class Schedule(Protocol):
         """Gamma at 0 and at 1, scalars of ``like``'s type and device."""
 
 
-class LevelTerm(NamedTuple):
+class TimestepTerm(NamedTuple):
     """What was found at one level of each item, all (N,).
 
     Attributes:
@@ -66,7 +66,7 @@ class LevelTerm(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Noising:
+class GaussianDiffusion:
     """The chain of one schedule and one denoiser.
 
     Attributes:
@@ -125,7 +125,7 @@ class Noising:
 
     def weighted_term(
         self, y: Tensor, position: Tensor, noise: Tensor, weight: Tensor, condition: Tensor | None = None
-    ) -> LevelTerm:
+    ) -> TimestepTerm:
         """``weight`` times `term`, and what it is made of.
 
         A learned schedule's interior does not change the bound of infinitely many levels, only the variance of this
@@ -139,7 +139,7 @@ class Noising:
         found = (weight * factor).to(error.dtype) * error
         if steer is not None:
             steer.loss = found.detach()
-        return LevelTerm(found, error, gamma)
+        return TimestepTerm(found, error, gamma)
 
     def _at(self, position: Tensor, steer: _Steering | None) -> tuple[Tensor, Tensor]:
         """Gamma of the level, and the factor of its squared error."""

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from lambent.distributions.ar1 import AR1
 from lambent.distributions.bessel import log_mean_exp, mean_cosine
 from lambent.distributions.counts import Poisson
-from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
+from lambent.distributions.discrete import Bernoulli, Categorical, OneHotCategorical
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import event_sum, expm1_less, normal_excess, widened
 from lambent.distributions.sphere import SphereUniform, VonMisesFisher
@@ -143,8 +143,8 @@ def _one_hot(q: OneHotCategorical, p: OneHotCategorical) -> Tensor:
     return _mass_terms(q.log_probs, p.log_probs).sum(-1)
 
 
-@register_kl_elements(CategoricalLevels, CategoricalLevels)
-def _levels(q: CategoricalLevels, p: CategoricalLevels) -> Tensor:
+@register_kl_elements(Categorical, Categorical)
+def _levels(q: Categorical, p: Categorical) -> Tensor:
     return _mass_terms(q.logits.log_softmax(-1), p.logits.log_softmax(-1)).sum(-1)
 
 

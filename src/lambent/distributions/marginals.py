@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent
 
 from lambent.distributions.counts import Poisson
-from lambent.distributions.discrete import Bernoulli, CategoricalLevels, OneHotCategorical
+from lambent.distributions.discrete import Bernoulli, Categorical, OneHotCategorical
 from lambent.distributions.normal import CholeskyNormal, LowRankNormal, Normal, StandardNormal
 from lambent.distributions.numerics import HALF_LOG_TWO_PI
 
@@ -76,9 +76,9 @@ def _one_hot(q: OneHotCategorical, value: Tensor) -> Tensor:
     return q.grouped(terms).sum(-1)
 
 
-@register_marginals(CategoricalLevels)
-def _levels(q: CategoricalLevels, value: Tensor) -> Tensor:
-    return CategoricalLevels(q.logits, 0).log_prob(value)
+@register_marginals(Categorical)
+def _levels(q: Categorical, value: Tensor) -> Tensor:
+    return Categorical(q.logits, 0).log_prob(value)
 
 
 @register_marginals(Poisson)

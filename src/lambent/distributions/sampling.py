@@ -34,7 +34,7 @@ def sample(distribution: Distribution, shape: Sequence[int] = (), generator: tor
     return _seeded(lambda: distribution.sample(torch.Size(shape)), generator)
 
 
-def central(distribution: Distribution) -> Tensor:
+def point_estimate(distribution: Distribution) -> Tensor:
     """The mean; of symbols the ``greedy`` ones; of what has neither (`Distribution.has_mean`), a draw, always the same.
 
     >>> central(torch.distributions.Normal(torch.ones(2), 1.0))

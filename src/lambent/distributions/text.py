@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lambent.distributions.base import Distribution
-from lambent.distributions.discrete import CategoricalLevels
+from lambent.distributions.discrete import Categorical
 from lambent.errors import ConfigError
 
 
-def behind(x: Tensor, end: int) -> Tensor:
+def after_eos(x: Tensor, end: int) -> Tensor:
     """Which positions of strings ``x`` (..., D) come after the first ``end``.
 
     >>> behind(torch.tensor([0, 2, 2, 0]), 2)
@@ -42,7 +42,7 @@ class Strings(Distribution):
     has_mean: ClassVar[bool] = False
 
     def __init__(self, logits: Tensor, *, end: bool) -> None:
-        self.each, self.end = CategoricalLevels(logits, 0), end
+        self.each, self.end = Categorical(logits, 0), end
         super().__init__(self.each.batch_shape[:-1], self.each.batch_shape[-1:])
 
     @property
@@ -70,7 +70,7 @@ class Strings(Distribution):
         terms = self.each.log_prob(value)
         if not self.end:
             return terms.sum(-1)
-        over = behind(value, self.last)
+        over = after_eos(value, self.last)
         impossible = (over & (value != self.last)).any(-1)
         return terms.masked_fill(over, 0.0).sum(-1).masked_fill(impossible, -torch.inf)
 
@@ -83,7 +83,7 @@ class Strings(Distribution):
         return Strings(torch.where((before == self.last)[..., None, None], certain, self.logits), end=True)
 
     def _closed(self, x: Tensor) -> Tensor:
-        return x.masked_fill(behind(x, self.last), self.last) if self.end else x
+        return x.masked_fill(after_eos(x, self.last), self.last) if self.end else x
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         return self._closed(self.each.sample(shape[: len(shape) - len(self.each.batch_shape)], generator))

@@ -11,7 +11,7 @@ from torch import Tensor
 from lambent.distributions.base import Distribution
 
 
-class UniformLevels(Distribution):
+class DiscreteUniform(Distribution):
     """Independent elements, each any of 0..L-1 with probability 1/L: log p(x) = -D log L, nats.
 
     Args:
@@ -19,7 +19,7 @@ class UniformLevels(Distribution):
         like: A tensor whose type and device the probabilities have.
         event_shape: The elements.
 
-    >>> UniformLevels(256, torch.zeros(()), (3,)).log_prob(torch.zeros(2, 3))
+    >>> DiscreteUniform(256, torch.zeros(()), (3,)).log_prob(torch.zeros(2, 3))
     tensor([-16.6355, -16.6355])
     """
 
@@ -47,6 +47,6 @@ class UniformLevels(Distribution):
         device = self.like.device
         return torch.randint(self.levels, shape, generator=generator, device=device).to(self.like.dtype)
 
-    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> UniformLevels:
+    def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> DiscreteUniform:
         """Itself: it has no parameters."""
         return self

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import nn
 from torch.distributions import Distribution
 
-from lambent.distributions.codes import Code
+from lambent.distributions.codes import CodeAssignment
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
 from lambent.draws.baselines import LearnedBaseline, RunningMean, leave_one_out
@@ -30,7 +30,7 @@ class Detached(Draw):
         """The draw, outside the graph."""
         assert posterior is not None
         value = sample(posterior, self.lead(posterior), self.generator)
-        known = posterior.scores(prior, value) if isinstance(posterior, Code) else {}
+        known = posterior.scores(prior, value) if isinstance(posterior, CodeAssignment) else {}
         return Latent(name, value, prior, posterior, known)
 
 

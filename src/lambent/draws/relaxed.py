@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 from torch.distributions import Distribution
 
 from lambent.distributions.base import Distribution as OwnDistribution
-from lambent.distributions.codes import Code
+from lambent.distributions.codes import CodeAssignment
 from lambent.distributions.relaxed import harden, noisy, require_relaxable, soften
 from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
@@ -99,7 +99,7 @@ class StraightThrough(Draw):
         assert posterior is not None
         if isinstance(posterior, OwnDistribution) and posterior.straight_through:
             value = posterior.rsample(self.lead(posterior), self.generator)
-            known = posterior.scores(prior, value) if isinstance(posterior, Code) else {}
+            known = posterior.scores(prior, value) if isinstance(posterior, CodeAssignment) else {}
             return Latent(name, value, prior, posterior, known)
         q = require_relaxable(name, posterior)
         mean = q.mean

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import sample
-from lambent.distributions.codes import Code
+from lambent.distributions.codes import CodeAssignment
 from lambent.draws import Detached
 from lambent.models import LatentModel
 from lambent.trace import Latent, Trace
@@ -167,7 +167,7 @@ def _mean(latent: Latent) -> Tensor:
     """
     assert latent.q is not None
     assert latent.value is not None
-    if isinstance(latent.q, Code):
+    if isinstance(latent.q, CodeAssignment):
         return latent.q.indices.view(latent.value.shape[1], -1).float()
     try:
         mean: Tensor = latent.q.mean

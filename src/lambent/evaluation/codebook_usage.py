@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lambent.models import CodeModel, LatentModel
+from lambent.models import LatentModel, Quantised
 
 
 def code_usage(model: LatentModel, codes: Tensor) -> dict[str, dict[str, float]] | None:
@@ -15,7 +15,7 @@ def code_usage(model: LatentModel, codes: Tensor) -> dict[str, dict[str, float]]
         model: Any model.
         codes: Indices of all levels side by side, (N, places).
     """
-    if not isinstance(model, CodeModel):
+    if not isinstance(model, Quantised):
         return None
     parts = codes.long().split([level.positions for level in model.levels], -1)
     sizes = [level.quantiser.size for level in model.levels]

@@ -20,7 +20,7 @@ from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.low_precision import require_even, roughened
 from lambent.evaluation.mutual_information import EXAMPLES, Information, information
 from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
-from lambent.likelihoods import Likelihood
+from lambent.likelihoods import LikelihoodModule
 from lambent.models import LatentModel
 from lambent.seeds import mix
 from lambent.trace import Trace
@@ -102,7 +102,7 @@ def data_facts(model: LatentModel, view: View) -> DataFacts:
     return DataFacts(
         view.dataset.name,
         prod(transform.event),
-        isinstance(likelihood, Likelihood) and likelihood.family.discrete,
+        isinstance(likelihood, LikelihoodModule) and likelihood.family.discrete,
         transform.log_jacobian,
         _symbol_counts(model, view),
         view.dataset.fingerprint(),
@@ -156,7 +156,7 @@ def exact_of_all(model: LatentModel, view: View) -> Tensor | None:
 def _symbol_counts(model: LatentModel, view: View) -> Tensor | None:
     """The number of symbols of each text that are scored, (N,); None for all other data."""
     likelihood = model.likelihood
-    if not isinstance(likelihood, Likelihood):
+    if not isinstance(likelihood, LikelihoodModule):
         return None
     counts = [likelihood.family.scored(x, likelihood.shapes) for x, _ in view.batches()]
     known = [part.cpu() for part in counts if part is not None]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lambent.draws import Enumerate
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.likelihoods.scale import location_and_log_scale
 from lambent.models import VAE, LatentModel
-from lambent.priors import StandardNormalPrior
+from lambent.priors import NormalPriorModule
 
 MOST_STATES = 4096
 """Joint values of discrete latents that are summed without being asked to."""
@@ -49,10 +49,10 @@ def _summed(model: LatentModel) -> ExactLogProb | None:
 
 
 def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:
-    if not isinstance(model, VAE) or not isinstance(model.prior, StandardNormalPrior):
+    if not isinstance(model, VAE) or not isinstance(model.prior, NormalPriorModule):
         return None
     likelihood = model.likelihood
-    if not isinstance(likelihood, Likelihood) or not isinstance(likelihood.family, NormalFamily):
+    if not isinstance(likelihood, LikelihoodModule) or not isinstance(likelihood.family, NormalLikelihood):
         return None
     affine = getattr(likelihood.decoder, "affine", None)
     if affine is None or likelihood.family.scale == "element" or likelihood.shapes.condition:
@@ -60,10 +60,10 @@ def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:
     return lambda x, _: linear_gaussian_log_prob(x.flatten(1), affine.weight, affine.bias, own_log_scale(likelihood))
 
 
-def own_log_scale(likelihood: Likelihood) -> Tensor:
+def own_log_scale(likelihood: LikelihoodModule) -> Tensor:
     """The log scale of each dimension of a Normal likelihood whose scale doesn't depend on z, (D,), float64."""
     family, event = likelihood.family, likelihood.shapes.event
-    assert isinstance(family, NormalFamily)
+    assert isinstance(family, NormalLikelihood)
     like = next(likelihood.decoder.parameters())
     numbers = torch.zeros(1, *event, dtype=torch.float64, device=like.device)
     _, log_scale = location_and_log_scale(numbers, likelihood.own, family.scale, family.sigma, len(event))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lambent.distributions.base import Distribution
 from lambent.errors import ConfigError, NumericsError
 from lambent.models import LatentModel
-from lambent.networks.mlp import MLPDecoderNet
+from lambent.networks.mlp import MLPDecoderModule
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 LOOSE = 0.5
@@ -202,7 +202,7 @@ def roughened(model: LatentModel, precision: str, samples: int) -> LatentModel:
 
 def _in_int8(likelihood: nn.Module, device: str) -> nn.Module:
     decoder = getattr(likelihood, "decoder", None)
-    if device != "cpu" or not isinstance(decoder, MLPDecoderNet):  # others may read a map's weights themselves
+    if device != "cpu" or not isinstance(decoder, MLPDecoderModule):  # others may read a map's weights themselves
         raise ConfigError(
             f"precision=int8 is for decoder=mlp on a CPU: found {type(decoder).__name__} on {device}; use "
             "precision=bfloat16, or leave it out"

@@ -12,12 +12,12 @@ from torch.distributions import Distribution
 
 from lambent.distributions.autoregressive import Autoregressive
 from lambent.errors import CombinationError
-from lambent.likelihoods.base import Family, Likelihood
+from lambent.likelihoods.base import LikelihoodModule, LikelihoodSettings
 from lambent.networks.autoregressive.base import AutoregressiveNet
 from lambent.shapes import Shapes
 
 
-class AutoregressiveLikelihood(Likelihood):
+class AutoregressiveLikelihoodModule(LikelihoodModule):
     """prod_d p(x_d | x before d, z, c): any family whose elements have one input and P parameters each.
 
     The network stands where a decoder stands; z and the condition are context that every element sees.
@@ -27,14 +27,14 @@ class AutoregressiveLikelihood(Likelihood):
 
     def __init__(
         self,
-        family: Family,
+        family: LikelihoodSettings,
         network: AutoregressiveNet,
         shapes: Shapes,
         reads: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__(family, network, shapes, reads)
         self.element = replace(shapes, event=(1,))
-        if family.closes(shapes) and not bool((network.order == torch.arange(network.order.shape[1])).all()):
+        if family.has_eos(shapes) and not bool((network.order == torch.arange(network.order.shape[1])).all()):
             raise CombinationError(
                 "decoder.ordering=random with texts that END closes from left to right; use decoder.ordering=natural, "
                 "or data.examples=blocks, which have no END"
@@ -42,7 +42,7 @@ class AutoregressiveLikelihood(Likelihood):
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Autoregressive:
         """p(x|z) of batch shape (K, B), from z (K, B, latent), latent 0 for none, and a condition (B, c)."""
-        z = self.seen(z)
+        z = self.encode_latent(z)
         context = z if condition is None else torch.cat([z, condition.to(z.dtype).expand(*z.shape[:2], -1)], -1)
         return Autoregressive(self, context, self.shapes.event)
 
@@ -66,14 +66,14 @@ class AutoregressiveLikelihood(Likelihood):
         def taken(element: int, numbers: Tensor) -> Tensor:
             nonlocal before
             p = self.family.distribution(numbers.unsqueeze(-1), self._own(element), self.element)
-            before = choose(element, p if before is None else self.family.after(p, before))
+            before = choose(element, p if before is None else self.family.given_previous(p, before))
             return self._inputs(before.unsqueeze(1), self.element).squeeze(1)
 
         self.decoder.unroll(len(context), context if context.shape[1] else None, ordering, taken)
 
     def _inputs(self, x: Tensor, shapes: Shapes) -> Tensor:
         """``x`` as the network wants it: symbols as they are, or numbers of about unit size."""
-        return x if self.decoder.embeds else self.family.as_numbers(x, shapes)
+        return x if self.decoder.embeds else self.family.as_elements(x, shapes)
 
     def _own(self, element: int) -> Tensor | None:
         """What the family learns for itself about one element."""

@@ -16,7 +16,7 @@ from lambent.settings import Part
 from lambent.shapes import Shapes
 
 
-class Family(Part, ABC):
+class LikelihoodSettings(Part, ABC):
     """Settings of a family p(x|z): what it scores, the numbers it needs, and the distribution they make.
 
     ``parameters`` tensors are (K, B, *out_shape); ``own`` is what the family learns without the decoder.
@@ -26,7 +26,7 @@ class Family(Part, ABC):
     """Whether it gives probabilities, so that bits/dim mean something."""
 
     centre: ClassVar[str] = "mean of p(x|z)"
-    """What `lambent.distributions.central` gives of it, in words."""
+    """What `lambent.distributions.point_estimate` gives of it, in words."""
 
     elementwise: ClassVar[bool] = True
     """Whether every element has one input and as many parameters as the others, so that they can come one by one."""
@@ -36,14 +36,14 @@ class Family(Part, ABC):
         """The data it scores; anything else is refused before training."""
 
     @abstractmethod
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Distribution:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Distribution:
         """p(x|z) of batch shape (K, B)."""
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """What the decoder gives: numbers per element, then the event."""
         return (1, *shapes.event)
 
-    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+    def shared_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
         """Parameters it learns beside the decoder's numbers."""
         return None
 
@@ -68,19 +68,19 @@ class Family(Part, ABC):
         numbers.select(-1 - len(shapes.event), 0).copy_(noisy)
         return numbers
 
-    def own_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
-        """What the family learns beside the decoder's numbers, (*own_shape), where it starts so; None for zeros."""
+    def shared_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
+        """What the family learns beside the decoder's numbers, (*shared_shape), where it starts so; None for zeros."""
         return None
 
-    def as_numbers(self, x: Tensor, shapes: Shapes) -> Tensor:
+    def as_elements(self, x: Tensor, shapes: Shapes) -> Tensor:
         """``x`` as one float an element, for networks that go element by element."""
         return self.as_input(x, shapes)
 
-    def after(self, p: Distribution, before: Tensor) -> Distribution:
+    def given_previous(self, p: Distribution, before: Tensor) -> Distribution:
         """``p`` of an element (N,) in the light of the value ``before`` (N,) of the one before it."""
         return p
 
-    def closes(self, shapes: Shapes) -> bool:
+    def has_eos(self, shapes: Shapes) -> bool:
         """Whether an element closes those on its right, so that they can only come in natural order."""
         return False
 
@@ -97,7 +97,7 @@ class Family(Part, ABC):
         return None
 
 
-class Likelihood(nn.Module):
+class LikelihoodModule(nn.Module):
     """p(x|z), or p(x|z,c): a decoder's numbers made a distribution by a family.
 
     K is folded into the batch here and nowhere else.
@@ -110,18 +110,22 @@ class Likelihood(nn.Module):
     """
 
     def __init__(
-        self, family: Family, decoder: nn.Module, shapes: Shapes, reads: Callable[[Tensor], Tensor] | None = None
+        self,
+        family: LikelihoodSettings,
+        decoder: nn.Module,
+        shapes: Shapes,
+        reads: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.family, self.decoder, self.shapes, self._reads = family, decoder, shapes, reads
-        own = family.own_shape(shapes)
-        self.own = None if own is None else nn.Parameter(torch.zeros(own))
+        shared_parameters = family.shared_shape(shapes)
+        self.own = None if shared_parameters is None else nn.Parameter(torch.zeros(shared_parameters))
 
     def forward(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """p(x|z) of batch shape (K, B), from z (K, B, latent) and a condition (B, c)."""
-        return self.family.distribution(fold(self.decoder, self.seen(z), condition), self.own, self.shapes)
+        return self.family.distribution(fold(self.decoder, self.encode_latent(z), condition), self.own, self.shapes)
 
-    def seen(self, z: Tensor) -> Tensor:
+    def encode_latent(self, z: Tensor) -> Tensor:
         """``z`` as the decoder wants it."""
         return z if self._reads is None else self._reads(z)
 

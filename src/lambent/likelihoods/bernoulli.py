@@ -10,14 +10,14 @@ from torch import Tensor
 
 from lambent.data.support import Support, binary
 from lambent.distributions import Bernoulli
-from lambent.likelihoods.base import Family
+from lambent.likelihoods.base import LikelihoodSettings
 from lambent.settings import part
 from lambent.shapes import Shapes
 
 
 @part("likelihood", "bernoulli")
 @dataclass(frozen=True)
-class BernoulliFamily(Family):
+class BernoulliLikelihood(LikelihoodSettings):
     """x in {0, 1}, independent given z; computed from logits throughout."""
 
     discrete: ClassVar[bool] = True
@@ -26,7 +26,7 @@ class BernoulliFamily(Family):
         """{0, 1}."""
         return binary()
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Bernoulli:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Bernoulli:
         """One logit an element."""
         dims = len(shapes.event)
         return Bernoulli(parameters.squeeze(-1 - dims), dims)

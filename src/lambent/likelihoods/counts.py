@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lambent.data.support import Support, counts
 from lambent.distributions import NegativeBinomial, Poisson, bounded_log_scale, unbounded_log_scale
-from lambent.likelihoods.base import Family
-from lambent.likelihoods.scale import numbers, own_scale_shape
+from lambent.likelihoods.base import LikelihoodSettings
+from lambent.likelihoods.scale import params_per_element, shared_scale_shape
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
@@ -32,7 +32,7 @@ def bounded_log_rate(raw: Tensor) -> Tensor:
 
 @part("likelihood", "poisson")
 @dataclass(frozen=True)
-class PoissonFamily(Family):
+class PoissonLikelihood(LikelihoodSettings):
     """Counts of rate exp(decoder), the log rate bounded smoothly to -15..15."""
 
     discrete: ClassVar[bool] = True
@@ -41,7 +41,7 @@ class PoissonFamily(Family):
         """{0, 1, 2, ...}."""
         return counts()
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Poisson:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Poisson:
         """One log rate an element."""
         dims = len(shapes.event)
         return Poisson(bounded_log_rate(parameters.squeeze(-1 - dims)), dims)
@@ -57,7 +57,7 @@ class PoissonFamily(Family):
 
 @part("likelihood", "negative-binomial")
 @dataclass(frozen=True)
-class NegativeBinomialFamily(Family):
+class NegativeBinomialLikelihood(LikelihoodSettings):
     """Counts of mean m and variance m + m^2 / r; m from the decoder, r learned."""
 
     discrete: ClassVar[bool] = True
@@ -73,16 +73,16 @@ class NegativeBinomialFamily(Family):
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """A log mean an element, and a log r where it is per element."""
-        return (numbers(self.dispersion), *shapes.event)
+        return (params_per_element(self.dispersion), *shapes.event)
 
-    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+    def shared_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
         """Log r per model or per dimension."""
-        return own_scale_shape(self.dispersion, shapes.event)
+        return shared_scale_shape(self.dispersion, shapes.event)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> NegativeBinomial:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> NegativeBinomial:
         """Log r is bounded smoothly to -7..15: from heavy tails to all but Poisson."""
         dims = len(shapes.event)
-        raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else own
+        raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else shared_parameters
         assert raw is not None
         log_mean = bounded_log_rate(parameters.select(-1 - dims, 0))
         return NegativeBinomial(log_mean, bounded_log_scale(raw, -7.0, 15.0), dims)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from lambent.data.support import Support, grey_levels
 from lambent.distributions import (
-    CategoricalLevels,
+    Categorical,
     DiscretisedLogistic,
     LogisticMixture,
     bounded_log_scale,
     unbounded_log_scale,
 )
 from lambent.errors import ConfigError
-from lambent.likelihoods.base import Family
+from lambent.likelihoods.base import LikelihoodSettings
 from lambent.likelihoods.scale import (
     INSIDE,
     LOGISTIC,
@@ -26,10 +26,10 @@ from lambent.likelihoods.scale import (
     SCALES,
     location_and_log_scale,
     location_bias,
-    noisy_numbers,
     noisy_own,
-    numbers,
-    own_scale_shape,
+    noisy_params,
+    params_per_element,
+    shared_scale_shape,
 )
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -54,7 +54,7 @@ def _centred(x: Tensor, levels: int) -> Tensor:
 
 @part("likelihood", "discretised-logistic")
 @dataclass(frozen=True)
-class DiscretisedLogisticFamily(Family):
+class DiscretisedLogisticLikelihood(LikelihoodSettings):
     """Levels 0..2^bits-1 by differences of a logistic's CDF (Kingma et al. 2016; Salimans et al. 2017, eq. 2)."""
 
     discrete: ClassVar[bool] = True
@@ -68,20 +68,20 @@ class DiscretisedLogisticFamily(Family):
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """A location an element, and a log scale where it is per element."""
-        return (numbers(self.scale), *shapes.event)
+        return (params_per_element(self.scale), *shapes.event)
 
-    def own_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
+    def shared_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
         """Scales per model or per dimension."""
-        return own_scale_shape(self.scale, shapes.event)
+        return shared_scale_shape(self.scale, shapes.event)
 
     def symbols(self, shapes: Shapes) -> int:
         """2^bits."""
         return _levels(self.bits, shapes)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> DiscretisedLogistic:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> DiscretisedLogistic:
         """Locations in the unit where the levels span -1..1."""
         dims = len(shapes.event)
-        loc, log_scale = location_and_log_scale(parameters, own, self.scale, self.sigma, dims)
+        loc, log_scale = location_and_log_scale(parameters, shared_parameters, self.scale, self.sigma, dims)
         return DiscretisedLogistic(loc, log_scale, _levels(self.bits, shapes), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
@@ -90,9 +90,9 @@ class DiscretisedLogisticFamily(Family):
 
     def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
         """The noisy value, and the scale of a logistic as wide as the noise where scales are per element."""
-        return noisy_numbers(noisy, log_noise + LOGISTIC, self.scale, self.sigma, len(shapes.event))
+        return noisy_params(noisy, log_noise + LOGISTIC, self.scale, self.sigma, len(shapes.event))
 
-    def own_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
+    def shared_denoised(self, log_noise: float, shapes: Shapes) -> Tensor | None:
         """The scale of a logistic as wide as the noise, where scales are per model or dimension."""
         return noisy_own(log_noise + LOGISTIC, self.scale, self.sigma, shapes.event)
 
@@ -103,7 +103,7 @@ class DiscretisedLogisticFamily(Family):
 
 @part("likelihood", "logistic-mixture")
 @dataclass(frozen=True)
-class LogisticMixtureFamily(Family):
+class LogisticMixtureLikelihood(LikelihoodSettings):
     """Levels 0..2^bits-1 by a mixture of discretised logistics for each element (Salimans et al. 2017, eq. 1 and 2).
 
     Unlike one logistic it can be sure of black and still expect white, so that a wrong guess costs a few nats and not
@@ -126,7 +126,7 @@ class LogisticMixtureFamily(Family):
         """2^bits."""
         return _levels(self.bits, shapes)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> LogisticMixture:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> LogisticMixture:
         """Locations are in the unit where the levels span -1..1, and start evenly spread over it."""
         dims = len(shapes.event)
         logits, loc, raw = parameters.chunk(3, -1 - dims)
@@ -176,7 +176,7 @@ def log_weights(masses: Tensor) -> Tensor:
 
 @part("likelihood", "categorical")
 @dataclass(frozen=True)
-class CategoricalFamily(Family):
+class CategoricalLikelihood(LikelihoodSettings):
     """Levels 0..2^bits-1 by a softmax: no order assumed."""
 
     discrete: ClassVar[bool] = True
@@ -194,10 +194,10 @@ class CategoricalFamily(Family):
         """2^bits."""
         return _levels(self.bits, shapes)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> CategoricalLevels:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Categorical:
         """Logits last, as the distribution wants them."""
         dims = len(shapes.event)
-        return CategoricalLevels(parameters.movedim(-1 - dims, -1), dims)
+        return Categorical(parameters.movedim(-1 - dims, -1), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Levels on -1..1."""

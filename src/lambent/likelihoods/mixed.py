@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lambent.data.support import Support, mixed_columns
-from lambent.distributions import CategoricalLevels, Normal, Poisson, Product, bounded_log_scale
+from lambent.distributions import Categorical, Normal, Poisson, Product, bounded_log_scale
 from lambent.errors import ConfigError
-from lambent.likelihoods.base import Family
+from lambent.likelihoods.base import LikelihoodSettings
 from lambent.likelihoods.counts import bounded_log_rate, log_mean_bias
 from lambent.likelihoods.scale import start
 from lambent.settings import option, part
@@ -44,7 +44,7 @@ def blocks_of(columns: tuple[Column, ...]) -> tuple[Block, ...]:
 
 @part("likelihood", "mixed")
 @dataclass(frozen=True)
-class ColumnsFamily(Family):
+class MixedLikelihood(LikelihoodSettings):
     """Numeric columns Normal with a learned scale each, counts Poisson, categorical columns by a softmax."""
 
     discrete: ClassVar[bool] = False
@@ -59,21 +59,21 @@ class ColumnsFamily(Family):
         """One number a numeric or count column, one a category."""
         return (1, blocks_of(_columns(shapes))[-1].numbers.stop)
 
-    def own_shape(self, shapes: Shapes) -> tuple[int, ...]:
+    def shared_shape(self, shapes: Shapes) -> tuple[int, ...]:
         """A log scale a column (only numeric ones use theirs)."""
         return (len(_columns(shapes)),)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Product:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Product:
         """A block each, independent given z."""
-        assert own is not None
+        assert shared_parameters is not None
         blocks = blocks_of(_columns(shapes))
         numbers = parameters.squeeze(-2)
-        parts = tuple(self._block(b, numbers[..., b.numbers], own[b.columns]) for b in blocks)
+        parts = tuple(self._block(b, numbers[..., b.numbers], shared_parameters[b.columns]) for b in blocks)
         return Product(parts, tuple(b.columns for b in blocks))
 
-    def _block(self, block: Block, numbers: Tensor, raw_scale: Tensor) -> Normal | Poisson | CategoricalLevels:
+    def _block(self, block: Block, numbers: Tensor, raw_scale: Tensor) -> Normal | Poisson | Categorical:
         if block.kind == "categorical":
-            return CategoricalLevels(numbers.unsqueeze(-2), 1)
+            return Categorical(numbers.unsqueeze(-2), 1)
         if block.kind == "count":
             return Poisson(bounded_log_rate(numbers), 1)
         return Normal(numbers, bounded_log_scale(raw_scale + start(self.sigma)), 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lambent.likelihoods.base import Family, Likelihood
+from lambent.likelihoods.base import LikelihoodModule, LikelihoodSettings
 from lambent.shapes import Shapes
 
 
@@ -23,7 +23,7 @@ class Pointwise(nn.Module):
         return self.gain * numbers + self.shift
 
 
-class NoisyLikelihood(Likelihood):
+class NoisyLikelihoodModule(LikelihoodModule):
     """p(x|z) of z = x + noise, element by element: the family's own answer to it, affinely corrected.
 
     Args:
@@ -34,11 +34,11 @@ class NoisyLikelihood(Likelihood):
 
     decoder: Pointwise
 
-    def __init__(self, family: Family, shapes: Shapes, log_noise: float) -> None:
+    def __init__(self, family: LikelihoodSettings, shapes: Shapes, log_noise: float) -> None:
         super().__init__(family, Pointwise(family.out_shape(shapes)[0], len(shapes.event)), shapes)
-        own = family.own_denoised(log_noise, shapes)
-        if self.own is not None and own is not None:
-            self.own.data.copy_(own)
+        shared_parameters = family.shared_denoised(log_noise, shapes)
+        if self.own is not None and shared_parameters is not None:
+            self.own.data.copy_(shared_parameters)
 
     def through(self, noisy: Tensor, log_noise: Tensor) -> Distribution:
         """p(x|noisy) of batch shape (K, B), from (K, B, *event) and the log standard deviation of its noise, ()."""

@@ -11,15 +11,15 @@ from torch import Tensor
 from lambent.data.support import Support
 from lambent.distributions import PixelMixture
 from lambent.errors import ConfigError
-from lambent.likelihoods.base import Family
-from lambent.likelihoods.grey import START, LogisticMixtureFamily, log_weights
+from lambent.likelihoods.base import LikelihoodSettings
+from lambent.likelihoods.grey import START, LogisticMixtureLikelihood, log_weights
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
 
 @part("likelihood", "pixel-mixture")
 @dataclass(frozen=True)
-class PixelMixtureFamily(Family):
+class PixelMixtureLikelihood(LikelihoodSettings):
     """Levels 0..2^bits-1 by a mixture of logistics for each pixel, whose channels share the component, a channel's
     location moved by the channels before it (Salimans et al. 2017, ICLR, section 2.2).
 
@@ -35,8 +35,8 @@ class PixelMixtureFamily(Family):
     components: int = option(10, "products of logistics in a pixel's mixture", minimum=1)
 
     @property
-    def _one_by_one(self) -> LogisticMixtureFamily:
-        return LogisticMixtureFamily(self.bits, self.components)
+    def _one_by_one(self) -> LogisticMixtureLikelihood:
+        return LogisticMixtureLikelihood(self.bits, self.components)
 
     def support(self, shapes: Shapes) -> Support:
         """{0..2^bits-1}."""
@@ -55,7 +55,7 @@ class PixelMixtureFamily(Family):
             )
         return ((3 + shapes.event[0]) * self.components, *shapes.event)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> PixelMixture:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> PixelMixture:
         """Locations are in the unit where the levels span -1..1; couplings start at 0 and stay within -1..1."""
         split = (3 * self.components, shapes.event[0] * self.components)
         plain, raw = parameters.split(split, -4)

@@ -19,25 +19,25 @@ SCALES = ("fixed", "model", "dimension", "element")
 SCALE_HELP = "the scale: fixed (sigma), one learned per model, per dimension, or per element of each example (decoder)"
 
 
-def own_scale_shape(scale: str, event: tuple[int, ...]) -> tuple[int, ...] | None:
+def shared_scale_shape(scale: str, event: tuple[int, ...]) -> tuple[int, ...] | None:
     """Shape of the scale parameters learned beside the decoder's."""
     return {"model": (), "dimension": event}.get(scale)
 
 
-def numbers(scale: str) -> int:
+def params_per_element(scale: str) -> int:
     """Numbers per element that the decoder gives a location-scale family."""
     return 2 if scale == "element" else 1
 
 
 def location_and_log_scale(
-    parameters: Tensor, own: Tensor | None, scale: str, sigma: float, event_dims: int
+    parameters: Tensor, shared_parameters: Tensor | None, scale: str, sigma: float, event_dims: int
 ) -> tuple[Tensor, Tensor]:
     """The location and the bounded log scale; a fixed scale is log(sigma) exactly."""
     axis = -1 - event_dims
     loc = parameters.select(axis, 0)
     if scale == "fixed":
         return loc, parameters.new_full((), math.log(sigma))
-    raw = parameters.select(axis, 1) if scale == "element" else own
+    raw = parameters.select(axis, 1) if scale == "element" else shared_parameters
     assert raw is not None
     return loc, bounded_log_scale(raw + start(sigma))
 
@@ -67,7 +67,7 @@ def location_bias(x: Tensor, scale: str, sigma: float) -> Tensor:
     return torch.stack([mean, unbounded_log_scale(deviation.log()) - start(sigma)]).float()
 
 
-def noisy_numbers(noisy: Tensor, log_scale: Tensor, scale: str, sigma: float, event_dims: int) -> Tensor:
+def noisy_params(noisy: Tensor, log_scale: Tensor, scale: str, sigma: float, event_dims: int) -> Tensor:
     """Numbers of which ``noisy`` (..., *event) is the location and ``log_scale`` the log scale, where that is asked."""
     loc = noisy.unsqueeze(-1 - event_dims)
     if scale != "element":
@@ -78,5 +78,5 @@ def noisy_numbers(noisy: Tensor, log_scale: Tensor, scale: str, sigma: float, ev
 
 def noisy_own(log_scale: float, scale: str, sigma: float, event: tuple[int, ...]) -> Tensor | None:
     """The learned numbers of that log scale, where one is learned per model or dimension."""
-    shape = own_scale_shape(scale, event)
+    shape = shared_scale_shape(scale, event)
     return None if shape is None else torch.full(shape, start(math.exp(log_scale)) - start(sigma))

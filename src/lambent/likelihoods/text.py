@@ -11,16 +11,16 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lambent.data.support import Support, strings
-from lambent.distributions import Strings, behind
+from lambent.distributions import Strings, after_eos
 from lambent.errors import ConfigError
-from lambent.likelihoods.base import Family
+from lambent.likelihoods.base import LikelihoodSettings
 from lambent.settings import part
 from lambent.shapes import Shapes
 
 
 @part("likelihood", "text")
 @dataclass(frozen=True)
-class TextFamily(Family):
+class TextLikelihood(LikelihoodSettings):
     """Symbols 0..S-1 by a softmax at each position; where texts vary in length, up to and with the first END.
 
     END is the last symbol. What follows it is END again and costs nothing, so that p sums to 1 over the strings of up
@@ -50,16 +50,16 @@ class TextFamily(Family):
         """A logit a symbol and position."""
         return (self.symbols(shapes), *shapes.event)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> Strings:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Strings:
         """Logits last, as the distribution wants them."""
         return Strings(parameters.movedim(-2, -1), end=shapes.end)
 
-    def after(self, p: Distribution, before: Tensor) -> Distribution:
+    def given_previous(self, p: Distribution, before: Tensor) -> Distribution:
         """END for certain after END."""
         assert isinstance(p, Strings)
         return p.following(before)
 
-    def closes(self, shapes: Shapes) -> bool:
+    def has_eos(self, shapes: Shapes) -> bool:
         """END does."""
         return shapes.end
 
@@ -71,7 +71,7 @@ class TextFamily(Family):
         """One-hot, (..., S, D)."""
         return F.one_hot(x.long(), self.symbols(shapes)).movedim(-1, -2).float()
 
-    def as_numbers(self, x: Tensor, shapes: Shapes) -> Tensor:
+    def as_elements(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Symbols on -1..1."""
         return x.float() * (2 / max(1, self.symbols(shapes) - 1)) - 1
 
@@ -79,11 +79,11 @@ class TextFamily(Family):
         """Symbols of each example up to and with END, (N,)."""
         if not shapes.end:
             return torch.full((len(x),), x.shape[-1], device=x.device)
-        return (~behind(x, self.symbols(shapes) - 1)).sum(-1)
+        return (~after_eos(x, self.symbols(shapes) - 1)).sum(-1)
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Log frequencies (smoothed by half a count) of the scored symbols, the same at each position."""
         symbols = self.symbols(shapes)
-        counted = x.long() if not shapes.end else x.long()[~behind(x, symbols - 1)]
+        counted = x.long() if not shapes.end else x.long()[~after_eos(x, symbols - 1)]
         counts = torch.bincount(counted.flatten(), minlength=symbols).double() + 0.5
         return (counts / counts.sum()).log().float().unsqueeze(1).expand(symbols, *shapes.event)

@@ -9,7 +9,7 @@ from lambent.models.image_ladder import ImageLadderStructure
 from lambent.models.joint import Joint
 from lambent.models.ladder import Ladder
 from lambent.models.mixture import Mixture
-from lambent.models.quantised import CodeLevel, CodeModel
+from lambent.models.quantised import CodeLevel, Quantised
 from lambent.models.recurrent import Recurrent
 from lambent.models.vae import VAE
 from lambent.networks.ladder.base import LadderLevel
@@ -17,7 +17,6 @@ from lambent.networks.ladder.base import LadderLevel
 __all__ = [
     "VAE",
     "CodeLevel",
-    "CodeModel",
     "Density",
     "Diffusion",
     "DiffusionStructure",
@@ -29,5 +28,6 @@ __all__ = [
     "MarkovChain",
     "Mixture",
     "Penalty",
+    "Quantised",
     "Recurrent",
 ]

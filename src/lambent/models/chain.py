@@ -18,7 +18,7 @@ from lambent.models.base import LatentModel
 from lambent.models.structure import Parts, VectorLevels, likelihood_of
 from lambent.networks import MLPEncoder
 from lambent.networks.base import EncoderSettings
-from lambent.posteriors import AmortisedPosterior
+from lambent.posteriors import AmortisedPosteriorModule
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
@@ -114,11 +114,11 @@ class ChainStructure(VectorLevels):
         inner = self._between(config)
         q, p = config.posterior, config.posterior.conditional()
         lowest = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
-        posteriors = [AmortisedPosterior(q, lowest, self.latent)]
+        posteriors = [AmortisedPosteriorModule(q, lowest, self.latent)]
         conditionals = []
         for down, up in itertools.pairwise(self.sizes):
-            posteriors.append(AmortisedPosterior(q, inner.build((down,), shapes.condition), up))
-            conditionals.append(_flattened(AmortisedPosterior(p, inner.build((up,), shapes.condition), down)))
+            posteriors.append(AmortisedPosteriorModule(q, inner.build((down,), shapes.condition), up))
+            conditionals.append(_flattened(AmortisedPosteriorModule(p, inner.build((up,), shapes.condition), down)))
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         return MarkovChain(prior, posteriors, conditionals, likelihood_of(config, shapes), self.states(config))
 
@@ -134,7 +134,7 @@ class ChainStructure(VectorLevels):
         return replace(encoder, hidden=self.between)
 
 
-def _flattened(level: AmortisedPosterior, gain: float = 0.1) -> AmortisedPosterior:
+def _flattened(level: AmortisedPosteriorModule, gain: float = 0.1) -> AmortisedPosteriorModule:
     """Starts p(z|level above) nearly the same for all: a scale too small by chance costs thousands of nats."""
     with torch.no_grad():
         level.head.weight.mul_(gain)

@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lambent.errors import ConfigError
-from lambent.likelihoods import Likelihood
+from lambent.likelihoods import LikelihoodModule
 from lambent.models.ladder import Ladder
 from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_given
 from lambent.networks import ConvDecoder, ConvEncoder
 from lambent.networks.autoregressive.base import context_size
 from lambent.networks.conv import image_shape, size_ladder
 from lambent.networks.ladder.blocks import BLOCKS, Style
-from lambent.networks.ladder.bottom_up import BottomUp, Place
+from lambent.networks.ladder.bottom_up import BottomUp, Resolution
 from lambent.networks.ladder.image import MapLevels
-from lambent.posteriors import DiagonalNormal, RelativeNormal
+from lambent.posteriors import NormalPosterior, RelativeNormalPosterior
 from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 
@@ -34,7 +34,7 @@ class ImageLadderStructure(Structure):
     sections: ClassVar[Mapping[str, Slot]] = {
         **INFERRED,
         "posterior": Slot(
-            "normal", (DiagonalNormal, RelativeNormal), why="its numbers come as maps, a few for each of z"
+            "normal", (NormalPosterior, RelativeNormalPosterior), why="its numbers come as maps, a few for each of z"
         ),
         "encoder": Slot("conv", (ConvEncoder,), why="its levels are maps at the resolutions of convolutions"),
     }
@@ -65,7 +65,7 @@ class ImageLadderStructure(Structure):
 
     def conflicts(self, parts: Parts) -> Conflict | None:
         """A level takes what the family needs from its head alone."""
-        if not parts.posterior.own_size(self.latent):
+        if not parts.posterior.shared_size(self.latent):
             return None
         why = "a level has no numbers alike for all examples; use posterior=normal"
         return Conflict(("model", "posterior"), why)
@@ -105,7 +105,7 @@ class ImageLadderStructure(Structure):
             self.spectral,
         )
 
-    def _places(self, image: tuple[int, int], encoder: ConvEncoder) -> list[Place]:
+    def _places(self, image: tuple[int, int], encoder: ConvEncoder) -> list[Resolution]:
         """The largest first: from the image's own size, if it has levels, to the smallest."""
         sizes = size_ladder(*image, encoder.smallest)
         if not sum(self.levels):
@@ -118,10 +118,10 @@ class ImageLadderStructure(Structure):
         if not widths:
             raise ConfigError("encoder.channels is empty, expected one width or more; give encoder.channels=[32,64]")
         each = (widths[min(i, len(widths) - 1)] for i in range(len(sizes)))
-        return [Place(width, *size, count) for width, size, count in zip(each, sizes, counts, strict=True)]
+        return [Resolution(width, *size, count) for width, size, count in zip(each, sizes, counts, strict=True)]
 
 
-def _likelihood(config: Parts, shapes: Shapes, places: list[Place]) -> Likelihood:
+def _likelihood(config: Parts, shapes: Shapes, places: list[Resolution]) -> LikelihoodModule:
     last = next(place for place in places if place.levels)
     seen = (last.channels, last.height, last.width)
     decoder = config.decoder

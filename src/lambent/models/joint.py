@@ -13,7 +13,7 @@ from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw
 from lambent.models.base import LatentModel
 from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_of
-from lambent.priors import CategoricalPrior
+from lambent.priors import CategoricalPriorModule
 from lambent.priors.base import SMOOTH, LatentKind
 from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
@@ -54,8 +54,8 @@ class Joint(LatentModel):
         self.state_head = nn.Linear(features, self.states)
         self.head = nn.Linear(features + self.states, family.width(latent))
         family.initialise(self.head, latent)
-        own = family.own_size(latent)
-        self.own = nn.Parameter(torch.zeros(own)) if own else None
+        shared_parameters = family.shared_size(latent)
+        self.own = nn.Parameter(torch.zeros(shared_parameters)) if shared_parameters else None
 
     def forward(self, x: Tensor | None, draw: Draw, condition: Tensor | None = None) -> Trace:
         """Runs the model on a batch ``x``; None generates."""
@@ -79,8 +79,8 @@ class Joint(LatentModel):
         """The parameters of p ("generative") and of q ("inference")."""
         generative = [p for part in (self.discrete, self.prior, self.likelihood) for p in part.parameters()]
         inference = [p for part in (self.encoder, self.state_head, self.head) for p in part.parameters()]
-        own = [] if self.own is None else [self.own]
-        return {"generative": generative, "inference": [*inference, *own], **self.control_group()}
+        shared_parameters = [] if self.own is None else [self.own]
+        return {"generative": generative, "inference": [*inference, *shared_parameters], **self.control_group()}
 
 
 def _beside(first: Tensor | None, second: Tensor | None) -> Tensor:
@@ -115,5 +115,5 @@ class JointStructure(Structure):
         """One encoder for both; the decoder sees both."""
         encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
         likelihood = likelihood_of(config, replace(shapes, latent=self.latent + self.states))
-        discrete = CategoricalPrior(self.states)
+        discrete = CategoricalPriorModule(self.states)
         return Joint(discrete, config.prior.build(shapes), encoder, config.posterior, likelihood, self.latent)

@@ -18,8 +18,8 @@ from lambent.errors import ConfigError
 from lambent.models.base import LatentModel, split_code
 from lambent.models.structure import INFERRED, Parts, Slot, VectorLevels, likelihood_given
 from lambent.networks.fold import fold, fold_together
-from lambent.networks.ladder.base import Climb, LadderLevel, VectorLevel, VectorSizes, VectorStyle
-from lambent.posteriors import MergedNormal, PosteriorSettings
+from lambent.networks.ladder.base import BottomUpMLP, LadderLevel, VectorLevel, VectorSizes, VectorStyle
+from lambent.posteriors import MergedNormalPosterior, PosteriorSettings
 from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
@@ -99,8 +99,8 @@ class Ladder(LatentModel):
     ) -> Distribution:
         """q(z|x, levels above): of batch shape (K, B), or (B,) at the top."""
         if state is None:
-            return self.family.distribution(level.posterior_numbers(seen, None, condition), level.latent)
-        numbers = fold_together(lambda s, x, c: level.posterior_numbers(x, s, c), (state,), (seen, condition))
+            return self.family.distribution(level.posterior_params(seen, None, condition), level.latent)
+        numbers = fold_together(lambda s, x, c: level.posterior_params(x, s, c), (state,), (seen, condition))
         return self.family.around(numbers, p, level.latent)
 
     def _next(self, level: Any, state: Tensor | None, value: Tensor | None, condition: Tensor | None) -> Tensor:
@@ -170,7 +170,7 @@ class LadderStructure(VectorLevels):
 
     def conflicts(self, parts: Parts) -> Conflict | None:
         """A level takes what the family needs from its head alone."""
-        if any(parts.posterior.own_size(latent) for latent in self.sizes):
+        if any(parts.posterior.shared_size(latent) for latent in self.sizes):
             why = "a level has no numbers alike for all examples; use posterior=normal"
             return Conflict(("model", "posterior"), why)
         return super().conflicts(parts)
@@ -191,7 +191,12 @@ class LadderStructure(VectorLevels):
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         likelihood = likelihood_given(config, replace(shapes, latent=last), last)
         return Ladder(
-            prior, config.posterior, Climb(encoder, steps, shapes.condition), levels, likelihood, self.states(config)
+            prior,
+            config.posterior,
+            BottomUpMLP(encoder, steps, shapes.condition),
+            levels,
+            likelihood,
+            self.states(config),
         )
 
     def _level(self, i: int, config: Parts, shapes: Shapes, seen: tuple[int, ...], style: VectorStyle) -> VectorLevel:
@@ -204,7 +209,7 @@ class LadderStructure(VectorLevels):
 
     def _style(self, config: Parts) -> VectorStyle:
         name = getattr(config.encoder, "activation", "elu")
-        looks = self.skip or not isinstance(config.posterior, MergedNormal)
+        looks = self.skip or not isinstance(config.posterior, MergedNormalPosterior)
         return VectorStyle(name, self.layers, self.skip, looks, 1 / math.sqrt(len(self.sizes)))
 
     def _between(self, features: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from lambent.draws import Draw, Enumerate
 from lambent.models.base import LatentModel
 from lambent.models.structure import LIKELIHOOD, NOT_ONE_LATENT, Absent, Parts, Slot, Structure, likelihood_of
 from lambent.networks.quantisers.kmeans import clusters
-from lambent.priors import CategoricalPriorSettings
+from lambent.priors import CategoricalPrior
 from lambent.priors.base import LatentKind
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -89,7 +89,7 @@ class MixtureStructure(Structure):
 
     sections: ClassVar[Mapping[str, Slot]] = {
         **LIKELIHOOD,
-        "prior": Slot("categorical", (CategoricalPriorSettings,), why="its latent is one of a few states"),
+        "prior": Slot("categorical", (CategoricalPrior,), why="its latent is one of a few states"),
         "draw": Slot("enumerate", (Enumerate,), why="its posterior is the exact one, summed"),
     }
     absent: ClassVar[Mapping[str, Absent]] = {

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lambent.distributions.codes import Code, Coded
+from lambent.distributions.codes import CodeAssignment, EmbeddedCodes
 from lambent.draws import Draw
 from lambent.errors import ConfigError, DataError
 from lambent.models.base import LatentModel, split_code
@@ -20,7 +20,7 @@ from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihoo
 from lambent.networks import ConvEncoder, affine
 from lambent.networks.autoregressive.base import ContextShape, context_size
 from lambent.networks.fold import fold
-from lambent.posteriors import CodePosterior
+from lambent.posteriors import CodePosteriorSettings
 from lambent.priors import CodePriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -65,11 +65,11 @@ class CodeLevel(nn.Module):
         """P, codes in the grid."""
         return prod(self.grid)
 
-    def posterior(self, features: Tensor, above: Tensor | None) -> Code:
+    def posterior(self, features: Tensor, above: Tensor | None) -> CodeAssignment:
         """q(z|x, codes above) for features (B, ...): of batch (B,), or (K, B) below another level."""
         if above is None:
-            return Code(self._vectors(features, None), self.quantiser)
-        return Code(fold(lambda maps, own: self._vectors(own, maps), above, features), self.quantiser)
+            return CodeAssignment(self._vectors(features, None), self.quantiser)
+        return CodeAssignment(fold(lambda maps, own: self._vectors(own, maps), above, features), self.quantiser)
 
     def _vectors(self, features: Tensor | None, above: Tensor | None) -> Tensor:
         """What is quantised, (N, P, d)."""
@@ -80,9 +80,9 @@ class CodeLevel(nn.Module):
         joined = features if above is None else torch.cat([features, resized(above, self.grid)], 1)
         return self.head(joined).flatten(2).transpose(1, 2)
 
-    def given(self, context: Tensor | None) -> Coded:
+    def given(self, context: Tensor | None) -> EmbeddedCodes:
         """p(z| codes above, condition)."""
-        return Coded(self.prior(context), self.quantiser)
+        return EmbeddedCodes(self.prior(context), self.quantiser)
 
     def as_map(self, value: Tensor) -> Tensor:
         """Embeddings (K, B, P d) as maps (K, B, d, h, w); as they are where the grid is no map."""
@@ -99,7 +99,7 @@ def _require_codes(indices: Tensor, size: int) -> None:
         )
 
 
-class CodeModel(LatentModel):
+class Quantised(LatentModel):
     """p(zL) ... p(z1|z2..zL) p(x|z1..zL), each z a grid of codes, with q a point mass on the nearest ones.
 
     VQ-VAE (van den Oord et al. 2017) with one level, VQ-VAE-2 (Razavi et al. 2019) with two or more: features go up
@@ -170,7 +170,7 @@ class CodeModel(LatentModel):
         """What draws codebooks and encoders to each other, by name (and level)."""
         found: dict[str, Tensor] = {}
         for level, z in zip(self.levels, latents, strict=True):
-            if not isinstance(z.q, Code):
+            if not isinstance(z.q, CodeAssignment):
                 continue
             terms = level.quantiser.penalties(z.q.encoded.flatten(0, -3), z.q.indices.flatten(0, -2))
             for name, term in terms.items():
@@ -219,7 +219,7 @@ class CodeModel(LatentModel):
         if decoder and not any(p.requires_grad for p in decoder):
             return
         for level, z in zip(self.levels, trace.latents, strict=True):
-            if isinstance(z.q, Code):
+            if isinstance(z.q, CodeAssignment):
                 encoded, indices = z.q.encoded.flatten(0, -2), z.q.indices.flatten()
                 rows = slice(None) if counted else slice(0)
                 level.quantiser.update_buffers(encoded[rows], indices[rows], total, leader=leader)
@@ -262,7 +262,7 @@ def _stacked(maps: list[Tensor]) -> Tensor | None:
 
 @part("model", "quantised")
 @dataclass(frozen=True)
-class CodeStructure(Structure):
+class QuantisedStructure(Structure):
     """Grids of codes: VQ-VAE and its like with one level, VQ-VAE-2 with more.
 
     With a convolutional encoder there is a code for each place of its last map (its `smallest` says how small that is);
@@ -276,7 +276,7 @@ class CodeStructure(Structure):
     sections: ClassVar[Mapping[str, Slot]] = {
         **INFERRED,
         "prior": Slot("uniform", (CodePriorSettings,), why="its latents are grids of codes"),
-        "posterior": Slot("vq", (CodePosterior,), why="its latents are grids of codes"),
+        "posterior": Slot("vq", (CodePosteriorSettings,), why="its latents are grids of codes"),
         "draw": Slot("straight-through"),
     }
 
@@ -285,9 +285,9 @@ class CodeStructure(Structure):
         """Those above and the lowest."""
         return 1 + len(self.above)
 
-    def assemble(self, config: Parts, shapes: Shapes) -> CodeModel:
+    def assemble(self, config: Parts, shapes: Shapes) -> Quantised:
         """Encoders upwards, a codebook and a prior a level, one decoder that sees all codes."""
-        assert isinstance(config.posterior, CodePosterior)
+        assert isinstance(config.posterior, CodePosteriorSettings)
         assert isinstance(config.prior, CodePriorSettings)
         levels: list[CodeLevel] = []
         ways = self._ways(config, shapes)
@@ -301,7 +301,7 @@ class CodeStructure(Structure):
             prior = config.prior.over_codes(quantisers[i].size, grids[i], above, shapes.condition)
             levels.append(CodeLevel(encoder, head, quantisers[i], prior, map_, grids[i]))
         seen = _map(sum(widths), grids[0]) if len(grids[0]) == 2 else sum(widths) * grids[0][0]
-        return CodeModel(levels, likelihood_given(config, replace(shapes, latent=context_size(seen)), seen))
+        return Quantised(levels, likelihood_given(config, replace(shapes, latent=context_size(seen)), seen))
 
     def _ways(self, config: Parts, shapes: Shapes) -> list[tuple[nn.Module, tuple[int, ...]]]:
         """The encoder of each level and the shape of its features, lowest first."""

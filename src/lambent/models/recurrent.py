@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.draws import Draw, Given
-from lambent.likelihoods import Likelihood, TextFamily
+from lambent.likelihoods import LikelihoodModule, TextLikelihood
 from lambent.models.base import LatentModel
 from lambent.models.structure import INFERRED, Parts, Slot, Structure
 from lambent.networks import LinearEncoder
 from lambent.networks.fold import fold_together
-from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings, Shown
-from lambent.posteriors import AmortisedPosterior
+from lambent.networks.recurrent.draw import CanvasDecoder, CanvasDecoderModule, ReaderEncoder
+from lambent.posteriors import AmortisedPosteriorModule
 from lambent.priors.base import SMOOTH
 from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes
@@ -132,8 +132,8 @@ class RecurrentStructure(Structure):
 
     sections: ClassVar[Mapping[str, Slot]] = {
         **INFERRED,
-        "encoder": Slot("draw-reader", (ReaderSettings,), why="it needs a network that goes step by step"),
-        "decoder": Slot("draw-writer", (CanvasSettings,), why="it needs a network that goes step by step"),
+        "encoder": Slot("draw-reader", (ReaderEncoder,), why="it needs a network that goes step by step"),
+        "decoder": Slot("draw-writer", (CanvasDecoder,), why="it needs a network that goes step by step"),
     }
     latent: int = option(10, "latent dimensions of a step", minimum=1)
     steps: int = option(10, "steps", minimum=1)
@@ -147,20 +147,20 @@ class RecurrentStructure(Structure):
         """Its latents are continuous, and its canvas is compared with x."""
         if parts.posterior.latent_kind not in SMOOTH:
             return Conflict(("model", "posterior"), "its steps have continuous latents; use posterior=normal")
-        if isinstance(parts.likelihood, TextFamily) or not parts.likelihood.elementwise:
+        if isinstance(parts.likelihood, TextLikelihood) or not parts.likelihood.elementwise:
             why = "its canvas is compared with an example, element by element; use likelihood=bernoulli"
             return Conflict(("model", "likelihood"), why)
         return None
 
     def assemble(self, config: Parts, shapes: Shapes) -> Recurrent:
         """A reader, a writer, and the canvas as p(x|z)."""
-        assert isinstance(config.encoder, ReaderSettings)
-        assert isinstance(config.decoder, CanvasSettings)
+        assert isinstance(config.encoder, ReaderEncoder)
+        assert isinstance(config.decoder, CanvasDecoder)
         out, family = config.likelihood.out_shape(shapes), config.likelihood
         writer = config.decoder.build_writer(self.latent, out, shapes.condition)
         reader = config.encoder.build_reader(family.input_shape(shapes), writer.features, shapes.condition)
-        posterior = AmortisedPosterior(config.posterior, LinearEncoder().build((reader.features,)), self.latent)
-        likelihood = Likelihood(family, Shown(out), shapes)
+        posterior = AmortisedPosteriorModule(config.posterior, LinearEncoder().build((reader.features,)), self.latent)
+        likelihood = LikelihoodModule(family, CanvasDecoderModule(out), shapes)
         return Recurrent(config.prior.build(shapes), posterior, reader, writer, likelihood, self.steps)
 
     def state_count(self, config: Parts) -> None:

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from lambent.likelihoods import AutoregressiveLikelihood, Likelihood
+from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodModule
 from lambent.models.base import LatentModel
 from lambent.networks import AutoregressiveSettings, ConvDecoder
 from lambent.networks.autoregressive.base import ContextShape, context_size
-from lambent.posteriors import AmortisedPosterior
+from lambent.posteriors import AmortisedPosteriorModule
 from lambent.priors.base import LatentKind
 from lambent.settings import Conflict, Part, registry
 from lambent.shapes import Shapes
@@ -185,27 +185,27 @@ class Structure(Part, ABC):
         return count
 
 
-def likelihood_of(config: Parts, shapes: Shapes) -> Likelihood:
+def likelihood_of(config: Parts, shapes: Shapes) -> LikelihoodModule:
     """The likelihood with a decoder of the shapes it asks for."""
     return likelihood_given(config, shapes, shapes.latent)
 
 
-def likelihood_given(config: Parts, shapes: Shapes, seen: ContextShape, decoder: Any = None) -> Likelihood:
+def likelihood_given(config: Parts, shapes: Shapes, seen: ContextShape, decoder: Any = None) -> LikelihoodModule:
     """The likelihood with a decoder that sees numbers or a map; a decoder that knows no maps sees the map's numbers."""
     family, decoder = config.likelihood, config.decoder if decoder is None else decoder
     out, condition = family.out_shape(shapes), shapes.condition
     reads = config.model.reads(config)
     if isinstance(decoder, AutoregressiveSettings):
         network = decoder.build(seen, out, condition, family.symbols(shapes))
-        return AutoregressiveLikelihood(family, network, shapes, reads)
+        return AutoregressiveLikelihoodModule(family, network, shapes, reads)
     seen = seen if isinstance(decoder, ConvDecoder) else context_size(seen)
-    return Likelihood(family, decoder.build(seen, out, condition), shapes, reads)
+    return LikelihoodModule(family, decoder.build(seen, out, condition), shapes, reads)
 
 
 def posterior_of(config: Parts, shapes: Shapes) -> nn.Module:
     """The amortised posterior behind its corruption."""
     encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
-    posterior: nn.Module = AmortisedPosterior(config.posterior, encoder, shapes.latent)
+    posterior: nn.Module = AmortisedPosteriorModule(config.posterior, encoder, shapes.latent)
     return posterior if config.corruption is None else config.corruption.wrap(posterior)
 
 

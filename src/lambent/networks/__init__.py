@@ -14,16 +14,16 @@ from lambent.networks.autoregressive.nade import NADE, NADEDecoder
 from lambent.networks.autoregressive.pixelcnn import GatedPixelCNN, GatedPixelCNNDecoder, PixelCNN, PixelCNNDecoder
 from lambent.networks.autoregressive.transformer import Stack, TransformerDecoder, TransformerEncoder, TransformerNet
 from lambent.networks.autoregressive.unmasking import UnmaskingTransformer
-from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings
+from lambent.networks.base import DecoderModule, DecoderSettings, EncoderModule, EncoderSettings
 from lambent.networks.conv import ConvDecoder, ConvEncoder
 from lambent.networks.diffusion.denoiser import DenoiserSettings, MLPDenoiser
-from lambent.networks.diffusion.unet import UNet
+from lambent.networks.diffusion.unet import UNetDenoiser
 from lambent.networks.fold import fold
 from lambent.networks.identity import ConstantEncoder, IdentityDecoder
 from lambent.networks.mlp import LinearDecoder, LinearEncoder, MLPDecoder, MLPEncoder, affine
 from lambent.networks.quantisers.codebook import Codebook, Learning, Quantiser
 from lambent.networks.quantisers.finite_scalar import FiniteScalar
-from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings
+from lambent.networks.recurrent.draw import CanvasDecoder, ReaderEncoder
 from lambent.networks.user import UserDecoder, UserEncoder, as_decoder, as_encoder
 
 __all__ = [
@@ -31,15 +31,15 @@ __all__ = [
     "NADE",
     "AutoregressiveNet",
     "AutoregressiveSettings",
-    "CanvasSettings",
+    "CanvasDecoder",
     "Codebook",
     "ConstantEncoder",
     "ConvDecoder",
     "ConvEncoder",
-    "Decoder",
+    "DecoderModule",
     "DecoderSettings",
     "DenoiserSettings",
-    "Encoder",
+    "EncoderModule",
     "EncoderSettings",
     "FiniteScalar",
     "GatedPixelCNN",
@@ -59,12 +59,12 @@ __all__ = [
     "PixelCNN",
     "PixelCNNDecoder",
     "Quantiser",
-    "ReaderSettings",
+    "ReaderEncoder",
     "Stack",
     "TransformerDecoder",
     "TransformerEncoder",
     "TransformerNet",
-    "UNet",
+    "UNetDenoiser",
     "UnmaskingTransformer",
     "UserDecoder",
     "UserEncoder",

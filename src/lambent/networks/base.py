@@ -12,7 +12,7 @@ from lambent.errors import ShapeError
 from lambent.settings import Part
 
 
-class Encoder(nn.Module):
+class EncoderModule(nn.Module):
     """Tensors to features: ``module(x (N, *in_shape), condition (N, c) or None) -> (N, features)``."""
 
     features: int
@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     """Latents to parameters: ``module(z (N, latent), condition (N, c) or None) -> (N, *out_shape)``.
 
     ``out_shape`` is (P, *event): P parameters for each element of an event.
@@ -43,7 +43,7 @@ class EncoderSettings(Part, ABC):
     """Settings that build an encoder: the dataclasses registered as part("encoder", ...), or a wrapped module."""
 
     @abstractmethod
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """An encoder for items of shape ``in_shape``, with a condition vector of width ``condition`` (0: none)."""
 
 
@@ -51,7 +51,7 @@ class DecoderSettings(Part, ABC):
     """Settings that build a decoder: the dataclasses registered as part("decoder", ...), or a wrapped module."""
 
     @abstractmethod
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """A decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
 
 

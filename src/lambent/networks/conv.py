@@ -17,7 +17,15 @@ from torch import Tensor, nn
 
 from lambent.errors import ConfigError
 from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
-from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked, flat_items, join
+from lambent.networks.base import (
+    DecoderModule,
+    DecoderSettings,
+    EncoderModule,
+    EncoderSettings,
+    checked,
+    flat_items,
+    join,
+)
 from lambent.networks.mlp import affine
 from lambent.settings import option, part
 
@@ -75,7 +83,7 @@ def channels_last(h: Tensor) -> Tensor:
     return h.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-class Level(nn.Module):
+class Stage(nn.Module):
     """One size of the ladder: the map to it, the condition's shift and scale of each channel, residual blocks."""
 
     def __init__(self, entry: nn.Module, channels: int, blocks: int, name: str, condition: int) -> None:
@@ -111,7 +119,7 @@ def _up(inputs: int, outputs: int, small: Size, large: Size, *, bias: bool = Tru
     return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=(rows, columns), bias=bias)
 
 
-class _Ladder:
+class _Stages:
     """Sizes and channels of the levels below the image, first to last."""
 
     def __init__(self, shape: tuple[int, int, int], channels: tuple[int, ...], smallest: int) -> None:
@@ -126,7 +134,7 @@ class _Ladder:
         return iter(zip(self.sizes, self.widths, strict=True))
 
 
-class ConvEncoderNet(Encoder):
+class ConvEncoderModule(EncoderModule):
     """Stride-2 convolutions down the ladder, residual blocks at each level, features flat at the end.
 
     Attributes:
@@ -136,11 +144,11 @@ class ConvEncoderNet(Encoder):
     def __init__(self, in_shape: tuple[int, ...], settings: ConvEncoder, condition: int) -> None:
         super().__init__()
         self.image, self.condition = image_shape(in_shape), condition
-        ladder, name = _Ladder(self.image, settings.channels, settings.smallest), settings.activation
+        ladder, name = _Stages(self.image, settings.channels, settings.smallest), settings.activation
         before, size, levels = self.image[0], ladder.image, []
         for smaller, width in ladder:
             entry = strided(before, width, name, halve=smaller != size)
-            levels.append(Level(entry, width, settings.blocks, name, condition))
+            levels.append(Stage(entry, width, settings.blocks, name, condition))
             before, size = width, smaller
         self.levels, self.act = nn.ModuleList(levels), activation(name)
         self.map_shape = (before, *size)
@@ -155,7 +163,7 @@ class ConvEncoderNet(Encoder):
         return self.act(h).flatten(1)
 
 
-class ConvDecoderNet(Decoder):
+class ConvDecoderModule(DecoderModule):
     """A map of the smallest size, then up the ladder by transposed convolutions, with residual blocks.
 
     That map is an affine function of z, or a convolution of it where z is a map of that size itself.
@@ -168,15 +176,15 @@ class ConvDecoderNet(Decoder):
         self.latent = latent if isinstance(latent, int) else prod(latent)
         self.out_shape, self.condition = tuple(out_shape), condition
         channels, height, width = image_shape(self.out_shape[1:])
-        ladder = _Ladder((channels, height, width), settings.channels, settings.smallest)
+        ladder = _Stages((channels, height, width), settings.channels, settings.smallest)
         steps, name = list(ladder)[::-1], settings.activation
         (size, before), levels = steps[0], []
         self.start = (before, *size)
         self.first = _entry(latent, self.start, condition, name)
-        levels.append(Level(nn.Identity(), before, settings.blocks, name, condition))
+        levels.append(Stage(nn.Identity(), before, settings.blocks, name, condition))
         for larger, after in steps[1:]:
             entry = nn.Sequential(activation(name), _initialised(_up(before, after, size, larger), name))
-            levels.append(Level(entry, after, settings.blocks, name, condition))
+            levels.append(Stage(entry, after, settings.blocks, name, condition))
             before, size = after, larger
         self.levels, self.act = nn.ModuleList(levels), activation(name)
         output = _up(before, self.out_shape[0] * channels, size, ladder.image, bias=False)
@@ -229,9 +237,9 @@ class ConvEncoder(EncoderSettings):
     activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of images of shape ``in_shape``, (C, H, W) or (H, W)."""
-        return ConvEncoderNet(in_shape, self, condition)
+        return ConvEncoderModule(in_shape, self, condition)
 
 
 @part("decoder", "conv")
@@ -251,6 +259,8 @@ class ConvDecoder(DecoderSettings):
     activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
-    def build(self, latent: int | tuple[int, int, int], out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(
+        self, latent: int | tuple[int, int, int], out_shape: tuple[int, ...], condition: int = 0
+    ) -> DecoderModule:
         """The decoder from ``latent`` numbers, or a map of them, to ``out_shape`` = (P, C, H, W) or (P, H, W)."""
-        return ConvDecoderNet(latent, out_shape, self, condition)
+        return ConvDecoderModule(latent, out_shape, self, condition)

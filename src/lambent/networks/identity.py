@@ -8,11 +8,11 @@ from math import prod
 from torch import Tensor
 
 from lambent.errors import ConfigError
-from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked, flat_items
+from lambent.networks.base import DecoderModule, DecoderSettings, EncoderModule, EncoderSettings, checked, flat_items
 from lambent.settings import part
 
 
-class NoFeatures(Encoder):
+class ConstantEncoderModule(EncoderModule):
     """No features of x at all: what is learnt behind it is the same for every example."""
 
     features = 0
@@ -27,7 +27,7 @@ class NoFeatures(Encoder):
         return x.new_zeros(len(x), 0)
 
 
-class Identity(Decoder):
+class IdentityDecoderModule(DecoderModule):
     """The latent itself as the one parameter of each element."""
 
     def __init__(self, latent: int, out_shape: tuple[int, ...], condition: int) -> None:
@@ -55,9 +55,9 @@ class ConstantEncoder(EncoderSettings):
     torch.Size([5, 0])
     """
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of anything."""
-        return NoFeatures(condition)
+        return ConstantEncoderModule(condition)
 
 
 @part("decoder", "identity")
@@ -69,6 +69,6 @@ class IdentityDecoder(DecoderSettings):
         ConfigError: another number of latents.
     """
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """The decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
-        return Identity(latent, out_shape, condition)
+        return IdentityDecoderModule(latent, out_shape, condition)

@@ -9,7 +9,7 @@ from math import prod
 from torch import Tensor, nn
 
 from lambent.networks.activations import ACTIVATIONS, activation, initialise, output_gain
-from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, flat_items, join
+from lambent.networks.base import DecoderModule, DecoderSettings, EncoderModule, EncoderSettings, flat_items, join
 from lambent.settings import option, part
 
 
@@ -27,7 +27,7 @@ def _hidden_layers(inputs: int, hidden: tuple[int, ...], name: str) -> list[nn.M
     return layers
 
 
-class MLPEncoderNet(Encoder):
+class MLPEncoderModule(EncoderModule):
     """Affine maps, each followed by an activation; the features are the last layer's (the input's, without layers)."""
 
     def __init__(self, in_shape: tuple[int, ...], hidden: tuple[int, ...], name: str, condition: int) -> None:
@@ -42,7 +42,7 @@ class MLPEncoderNet(Encoder):
         return self.layers(join(flat_items(x, self.inputs), condition, self.condition))
 
 
-class MLPDecoderNet(Decoder):
+class MLPDecoderModule(DecoderModule):
     """Affine maps with activations between them, the last one affine to P numbers an element."""
 
     def __init__(
@@ -82,9 +82,9 @@ class MLPEncoder(EncoderSettings):
     hidden: tuple[int, ...] = option((400,), "width of each hidden layer, first to last", minimum=1)
     activation: str = option("elu", "activation after each hidden layer", choices=ACTIVATIONS)
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""
-        return MLPEncoderNet(in_shape, self.hidden, self.activation, condition)
+        return MLPEncoderModule(in_shape, self.hidden, self.activation, condition)
 
 
 @part("decoder", "mlp")
@@ -100,9 +100,9 @@ class MLPDecoder(DecoderSettings):
     hidden: tuple[int, ...] = option((400,), "width of each hidden layer, from the latent to the data", minimum=1)
     activation: str = option("elu", "activation after each hidden layer", choices=ACTIVATIONS)
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """The decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
-        return MLPDecoderNet(latent, out_shape, self.hidden, self.activation, condition)
+        return MLPDecoderModule(latent, out_shape, self.hidden, self.activation, condition)
 
 
 @part("encoder", "linear")
@@ -110,9 +110,9 @@ class MLPDecoder(DecoderSettings):
 class LinearEncoder(EncoderSettings):
     """No hidden layer: the features are the flat input itself, so the posterior's affine head is the only map."""
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of items of shape ``in_shape``: the flat input, its condition beside it."""
-        return MLPEncoderNet(in_shape, (), "identity", condition)
+        return MLPEncoderModule(in_shape, (), "identity", condition)
 
 
 @part("decoder", "linear")
@@ -120,6 +120,6 @@ class LinearEncoder(EncoderSettings):
 class LinearDecoder(DecoderSettings):
     """One affine map from the latent (and condition) to the parameters."""
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """The decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
-        return MLPDecoderNet(latent, out_shape, (), "identity", condition)
+        return MLPDecoderModule(latent, out_shape, (), "identity", condition)

@@ -15,7 +15,7 @@ from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
 from lambent.errors import ConfigError, ShapeError
-from lambent.networks.base import Decoder, DecoderSettings, Encoder, EncoderSettings, checked
+from lambent.networks.base import DecoderModule, DecoderSettings, EncoderModule, EncoderSettings, checked
 
 _DRY_ITEMS = 7
 
@@ -81,7 +81,7 @@ def _check_arguments(module: nn.Module, role: str, condition: int) -> None:
         ) from None
 
 
-class UserEncoderNet(Encoder):
+class UserEncoderModule(EncoderModule):
     """A user's module whose output, flattened, is the features."""
 
     def __init__(self, module: nn.Module, in_shape: tuple[int, ...], condition: int) -> None:
@@ -97,7 +97,7 @@ class UserEncoderNet(Encoder):
         return features.reshape(x.shape[0], self.features)
 
 
-class UserDecoderNet(Decoder):
+class UserDecoderModule(DecoderModule):
     """A user's module whose output, reshaped, is the parameters (P, *event)."""
 
     def __init__(self, module: nn.Module, latent: int, out_shape: tuple[int, ...], condition: int) -> None:
@@ -135,14 +135,14 @@ class UserEncoder(EncoderSettings):
 
     module: nn.Module
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The module as an encoder of items of shape ``in_shape``.
 
         Raises:
             ConfigError: a forward that doesn't take what it will be given, or gives something else than a tensor.
             ShapeError: an output without the batch first.
         """
-        return UserEncoderNet(self.module, in_shape, condition)
+        return UserEncoderModule(self.module, in_shape, condition)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,14 +158,14 @@ class UserDecoder(DecoderSettings):
 
     module: nn.Module
 
-    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Decoder:
+    def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """The module as a decoder from ``latent`` numbers to ``out_shape`` = (P, *event).
 
         Raises:
             ConfigError: a forward that doesn't take what it will be given, or gives something else than a tensor.
             ShapeError: an output of another size than P numbers for each element.
         """
-        return UserDecoderNet(self.module, latent, out_shape, condition)
+        return UserDecoderModule(self.module, latent, out_shape, condition)
 
 
 def as_encoder(spec: EncoderSettings | nn.Module) -> EncoderSettings:

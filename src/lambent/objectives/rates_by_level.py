@@ -83,7 +83,7 @@ class LevelWarmUp(RatesByLevel):
 
 @part("rate", "kl-balancing")
 @dataclass(frozen=True)
-class Balanced(RatesByLevel):
+class KLBalancing(RatesByLevel):
     """KL balancing (Vahdat & Kautz 2020, appendix A): for ``steps`` steps factors gamma_l, then 1.
 
     gamma_l is proportional to s_l E[rate_l], of mean 1 over the levels, with s_l the level's dimensions and the mean

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lambent.models.diffusion.model import DrawnLevels
+from lambent.models.diffusion.model import DrawnTimesteps
 from lambent.objectives.rates import RateFunction
 from lambent.posteriors import NoisingPosterior
 from lambent.settings import Conflict, option, part
@@ -19,14 +19,14 @@ WEIGHTS = ("simple", "min-snr")
 
 @part("rate", "snr-weighted")
 @dataclass(frozen=True)
-class NoiseWeighted(RateFunction):
+class SNRWeighted(RateFunction):
     """1/2 E_t[w |eps - eps_hat|^2] in place of the noise levels' rate: better samples, for a worse bound.
 
     The bound's own w is gamma'(t), which counts the least noise most. "simple" is w = 1 (Ho et al. 2020, eq. 14);
     "min-snr" w = min(1, limit exp(gamma)) (Hang et al. 2023, ICCV): less for noise that can hardly be seen, with a
     signal-to-noise ratio exp(-gamma) over the limit.
 
-    >>> NoiseWeighted("min-snr", limit=0.5).weights(torch.tensor([0.0, 1.0]))
+    >>> SNRWeighted("min-snr", limit=0.5).weights(torch.tensor([0.0, 1.0]))
     tensor([0.5000, 1.0000])
     """
 
@@ -53,7 +53,7 @@ class NoiseWeighted(RateFunction):
         return torch.stack([self._charge(latent).expand(trace.px.batch_shape) for latent in trace.latents]).sum(0)
 
     def _charge(self, latent: Latent) -> Tensor:
-        if not isinstance(latent, DrawnLevels):
+        if not isinstance(latent, DrawnTimesteps):
             return latent.rate
         assert latent.gamma is not None
         assert latent.weight is not None

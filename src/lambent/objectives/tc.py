@@ -20,7 +20,7 @@ from lambent.trace import Latent, Trace
 
 @part("rate", "tc")
 @dataclass(frozen=True)
-class Split(RateFunction):
+class TotalCorrelationRate(RateFunction):
     """alpha I_q(x; z) + beta KL(q(z)||prod_i q(z_i)) + gamma KL(prod_i q(z_i)||p(z)) (Chen et al. 2018, eq. 2).
 
     The three terms add up to the rate, so it is charged as alpha rate + (beta - alpha) TC + (gamma - alpha) KL, with

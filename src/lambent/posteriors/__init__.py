@@ -1,40 +1,40 @@
 """Posteriors q(z|x), one family a file; importing this registers them."""
 
-from lambent.posteriors.base import AmortisedPosterior, PosteriorSettings
-from lambent.posteriors.bounded import BoundedNormal
-from lambent.posteriors.bytes import ByteConditional, BytePosterior
-from lambent.posteriors.codes import CodePosterior, FiniteScalarQuantised, VectorQuantised
-from lambent.posteriors.corrupted import CorruptedPosterior, Corruption, GaussianCorruption, MaskingCorruption
+from lambent.posteriors.base import AmortisedPosteriorModule, PosteriorSettings
+from lambent.posteriors.bounded import BoundedNormalPosterior
+from lambent.posteriors.bytes import ByteConditionalPosterior, BytePosterior
+from lambent.posteriors.codes import CodePosteriorSettings, FiniteScalarPosterior, VectorQuantisedPosterior
+from lambent.posteriors.corrupted import CorruptedPosteriorModule, Corruption, GaussianCorruption, MaskingCorruption
 from lambent.posteriors.delta import DeltaPosterior
-from lambent.posteriors.discrete import AutoregressivePosterior, BernoulliPosterior, CategoricalPosterior
+from lambent.posteriors.discrete import AutoregressiveBernoulliPosterior, BernoulliPosterior, CategoricalPosterior
 from lambent.posteriors.noising import NoisingPosterior
-from lambent.posteriors.normal import DiagonalNormal, FullCovariance, LowRank
-from lambent.posteriors.relative import MergedNormal, RelativeNormal, ResidualNormal
+from lambent.posteriors.normal import FullCovariancePosterior, LowRankPosterior, NormalPosterior
+from lambent.posteriors.relative import MergedNormalPosterior, RelativeNormalPosterior, ResidualNormalPosterior
 from lambent.posteriors.sphere import VonMisesFisherPosterior
 
 __all__ = [
-    "AmortisedPosterior",
-    "AutoregressivePosterior",
+    "AmortisedPosteriorModule",
+    "AutoregressiveBernoulliPosterior",
     "BernoulliPosterior",
-    "BoundedNormal",
-    "ByteConditional",
+    "BoundedNormalPosterior",
+    "ByteConditionalPosterior",
     "BytePosterior",
     "CategoricalPosterior",
-    "CodePosterior",
-    "CorruptedPosterior",
+    "CodePosteriorSettings",
+    "CorruptedPosteriorModule",
     "Corruption",
     "DeltaPosterior",
-    "DiagonalNormal",
-    "FiniteScalarQuantised",
-    "FullCovariance",
+    "FiniteScalarPosterior",
+    "FullCovariancePosterior",
     "GaussianCorruption",
-    "LowRank",
+    "LowRankPosterior",
     "MaskingCorruption",
-    "MergedNormal",
+    "MergedNormalPosterior",
     "NoisingPosterior",
+    "NormalPosterior",
     "PosteriorSettings",
-    "RelativeNormal",
-    "ResidualNormal",
-    "VectorQuantised",
+    "RelativeNormalPosterior",
+    "ResidualNormalPosterior",
+    "VectorQuantisedPosterior",
     "VonMisesFisherPosterior",
 ]

@@ -33,14 +33,14 @@ class PosteriorSettings(Part, ABC):
         """Numbers per example that the head gives."""
 
     @abstractmethod
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Distribution:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Distribution:
         """q(z|x) of batch shape (B,) from the head's (B, width) and what the family learns for all examples alike."""
 
     def around(self, head: Tensor, prior: Distribution, latent: int) -> Distribution:
         """The posterior of a level of a ladder, (K, B), which may look at its prior there: it doesn't, for most."""
         return self.distribution(head, latent)
 
-    def own_size(self, latent: int) -> int:
+    def shared_size(self, latent: int) -> int:
         """Numbers that are the same for every example."""
         return 0
 
@@ -57,7 +57,7 @@ class PosteriorSettings(Part, ABC):
         return z
 
 
-class AmortisedPosterior(nn.Module):
+class AmortisedPosteriorModule(nn.Module):
     """q(z|x), or q(z|x,c): an encoder's features, one affine head, a family."""
 
     def __init__(self, family: PosteriorSettings, encoder: nn.Module, latent: int) -> None:
@@ -67,8 +67,8 @@ class AmortisedPosterior(nn.Module):
         assert isinstance(features, int)
         self.head = affine_head(features, family.width(latent))
         family.initialise(self.head, latent)
-        own = family.own_size(latent)
-        self.own = nn.Parameter(torch.zeros(own)) if own else None
+        shared_parameters = family.shared_size(latent)
+        self.own = nn.Parameter(torch.zeros(shared_parameters)) if shared_parameters else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from lambent.distributions import AR1, Normal
 from lambent.distributions.numerics import full_precision
 from lambent.posteriors.base import PosteriorSettings
-from lambent.priors.ar1 import AR1PriorSettings, SequenceSettings
+from lambent.priors.ar1 import AR1Prior, SequenceSettings
 from lambent.settings import Conflict, option, part
 
 _DEPTH, _START = 7.0, 2.0
@@ -20,7 +20,7 @@ _DEPTH, _START = 7.0, 2.0
 
 @part("posterior", "bounded-normal")
 @dataclass(frozen=True)
-class BoundedNormal(SequenceSettings, PosteriorSettings):
+class BoundedNormalPosterior(SequenceSettings, PosteriorSettings):
     """N(m(x), diag s(x)^2) with every s_i under a bound b_i, so that KL(q||prior=ar1) >= ``rate`` whatever the head.
 
     KL(q||AR(1)) is a least rate (`AR1.least_rate`) + m^T S^-1 m / 2 + 1/2 sum_i (u_i - 1 - log u_i), u_i = s_i^2 P_i,
@@ -35,7 +35,7 @@ class BoundedNormal(SequenceSettings, PosteriorSettings):
     def conflicts(self, parts: Any) -> Conflict | None:
         """Its rate is committed against the AR(1) process that is the prior."""
         prior = parts.prior
-        if not isinstance(prior, AR1PriorSettings):
+        if not isinstance(prior, AR1Prior):
             why = "its rate is committed against an AR(1) process; use prior=ar1"
             return Conflict(("prior", "posterior"), why)
         if (prior.steps, prior.alpha) == (self.steps, self.alpha):
@@ -47,7 +47,7 @@ class BoundedNormal(SequenceSettings, PosteriorSettings):
         """Means and log scales."""
         return 2 * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Normal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Normal:
         """The Normal; its log scales are bounded smoothly."""
         loc, raw = head.chunk(2, -1)
         return Normal(loc, below(raw, self.log_bounds(self.process(latent))))

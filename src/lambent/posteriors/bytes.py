@@ -46,13 +46,13 @@ class BytePosterior(PosteriorSettings):
         """A number each."""
         return latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> RoundedPoint:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> RoundedPoint:
         """The bytes, with the gradient of the numbers before rounding."""
         return RoundedPoint(HALF * (1 + torch.tanh(head * (self.spread / HALF))))
 
     def conditional(self) -> PosteriorSettings:
         """Rounded Normals."""
-        return ByteConditional(self.spread)
+        return ByteConditionalPosterior(self.spread)
 
     def as_input(self, z: Tensor) -> Tensor:
         """Around 127.5, in units of ``spread``."""
@@ -60,7 +60,7 @@ class BytePosterior(PosteriorSettings):
 
 
 @dataclass(frozen=True)
-class ByteConditional(PosteriorSettings):
+class ByteConditionalPosterior(PosteriorSettings):
     """p(z_i|z_{i+1}) of a chain of bytes: Normals rounded to bytes."""
 
     spread: float
@@ -70,7 +70,7 @@ class ByteConditional(PosteriorSettings):
         """Mean and log scale each."""
         return 2 * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> RoundedNormal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> RoundedNormal:
         """Means and scales in units of ``spread`` bytes; log scales are bounded smoothly."""
         loc, raw_scale = head.chunk(2, -1)
         return rounded_normal(loc, raw_scale, self.spread)

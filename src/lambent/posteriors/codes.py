@@ -16,7 +16,7 @@ from lambent.priors.base import LatentKind
 from lambent.settings import option, part
 
 
-class CodePosterior(PosteriorSettings):
+class CodePosteriorSettings(PosteriorSettings):
     """q(z|x) at the code of what an encoder gives for each position; only a model of codes knows the positions."""
 
     reserved: ClassVar[str] = "codes come in a grid that only a model of codes knows; use model=quantised"
@@ -33,7 +33,7 @@ class CodePosterior(PosteriorSettings):
         """Refused: a head of its own for every position, which a model of codes has."""
         raise _refusal()
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> NoReturn:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> NoReturn:
         """Refused, as `width`."""
         raise _refusal()
 
@@ -44,7 +44,7 @@ def _refusal() -> CombinationError:
 
 @part("posterior", "vq")
 @dataclass(frozen=True)
-class VectorQuantised(CodePosterior):
+class VectorQuantisedPosterior(CodePosteriorSettings):
     """The nearest code of a learned codebook (van den Oord et al. 2017, NeurIPS)."""
 
     codes: int = option(512, "size of the codebook", minimum=2)
@@ -70,7 +70,7 @@ class VectorQuantised(CodePosterior):
 
 @part("posterior", "fsq")
 @dataclass(frozen=True)
-class FiniteScalarQuantised(CodePosterior):
+class FiniteScalarPosterior(CodePosteriorSettings):
     """The nearest point of a fixed grid (Mentzer et al. 2024, ICLR): nothing to learn, to commit to, or to revive."""
 
     levels: tuple[int, ...] = option((8, 5, 5, 5), "levels of each number of a code", minimum=3)

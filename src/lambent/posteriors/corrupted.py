@@ -21,7 +21,7 @@ class Corruption(Part, ABC):
 
     def wrap(self, posterior: nn.Module) -> nn.Module:
         """The posterior q(z|x) with x corrupted in training mode."""
-        return CorruptedPosterior(posterior, self)
+        return CorruptedPosteriorModule(posterior, self)
 
 
 @part("corruption", "gaussian")
@@ -48,7 +48,7 @@ class MaskingCorruption(Corruption):
         return torch.where(torch.rand_like(x) < self.rate, torch.zeros_like(x), x)
 
 
-class CorruptedPosterior(nn.Module):
+class CorruptedPosteriorModule(nn.Module):
     """q(z|x + noise) in training mode, q(z|x) in evaluation."""
 
     def __init__(self, posterior: nn.Module, corruption: Corruption) -> None:

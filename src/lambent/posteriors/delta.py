@@ -23,6 +23,6 @@ class DeltaPosterior(PosteriorSettings):
         """The point."""
         return latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Delta:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Delta:
         """The point mass."""
         return Delta(head)

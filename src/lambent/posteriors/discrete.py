@@ -25,14 +25,14 @@ class BernoulliPosterior(PosteriorSettings):
         """One logit each."""
         return latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Bernoulli:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Bernoulli:
         """The coins."""
         return Bernoulli(head)
 
 
 @part("posterior", "autoregressive-bernoulli")
 @dataclass(frozen=True)
-class AutoregressivePosterior(PosteriorSettings):
+class AutoregressiveBernoulliPosterior(PosteriorSettings):
     """Coins in order: logits from x, and weights on the coins before that are the same for every x."""
 
     marginals: ClassVar[bool] = False
@@ -42,14 +42,16 @@ class AutoregressivePosterior(PosteriorSettings):
         """One logit each."""
         return latent
 
-    def own_size(self, latent: int) -> int:
+    def shared_size(self, latent: int) -> int:
         """The square of weights, of which half counts."""
         return latent * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> AutoregressiveBernoulli:
+    def distribution(
+        self, head: Tensor, latent: int, shared_parameters: Tensor | None = None
+    ) -> AutoregressiveBernoulli:
         """The coins in order."""
-        assert own is not None
-        return AutoregressiveBernoulli(head, own.view(latent, latent))
+        assert shared_parameters is not None
+        return AutoregressiveBernoulli(head, shared_parameters.view(latent, latent))
 
 
 @part("posterior", "categorical")
@@ -65,6 +67,6 @@ class CategoricalPosterior(PosteriorSettings):
         """One logit a class."""
         return latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> OneHotCategorical:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> OneHotCategorical:
         """The categories."""
         return OneHotCategorical(head, self.classes)

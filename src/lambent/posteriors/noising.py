@@ -45,6 +45,6 @@ class NoisingPosterior(PosteriorSettings):
         """No head: refused."""
         raise CombinationError("posterior=noising has no encoder; use model=diffusion")
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> NoReturn:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> NoReturn:
         """No head: refused."""
         raise CombinationError("posterior=noising has no encoder; use model=diffusion")

@@ -15,7 +15,7 @@ from lambent.settings import option, part
 
 @part("posterior", "normal")
 @dataclass(frozen=True)
-class DiagonalNormal(PosteriorSettings):
+class NormalPosterior(PosteriorSettings):
     """N(m(x), diag s(x)^2)."""
 
     scale: float | None = option(None, "fixed standard deviation; none learns it per example", above=0)
@@ -24,7 +24,7 @@ class DiagonalNormal(PosteriorSettings):
         """Means, and log scales unless they are fixed."""
         return latent if self.scale is not None else 2 * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Normal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Normal:
         """The diagonal Normal; log scales are bounded smoothly."""
         if self.scale is not None:
             return Normal(head, head.new_full((), math.log(self.scale)))
@@ -34,7 +34,7 @@ class DiagonalNormal(PosteriorSettings):
 
 @part("posterior", "full-cov")
 @dataclass(frozen=True)
-class FullCovariance(PosteriorSettings):
+class FullCovariancePosterior(PosteriorSettings):
     """N(m(x), L(x) L(x)^T) with L lower triangular, its diagonal positive."""
 
     shared: bool = option(False, "one covariance for all examples, as linear-Gaussian models have")  # noqa: FBT003
@@ -43,13 +43,13 @@ class FullCovariance(PosteriorSettings):
         """Means, and unless they are shared the log diagonal and the entries below it."""
         return latent if self.shared else latent + _triangle(latent)
 
-    def own_size(self, latent: int) -> int:
+    def shared_size(self, latent: int) -> int:
         """The shared triangle."""
         return _triangle(latent) if self.shared else 0
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> CholeskyNormal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> CholeskyNormal:
         """Entries below the diagonal are in units of their row's scale."""
-        loc, triangle = (head, own) if self.shared else head.split([latent, _triangle(latent)], -1)
+        loc, triangle = (head, shared_parameters) if self.shared else head.split([latent, _triangle(latent)], -1)
         assert triangle is not None
         raw, below = triangle.split([latent, _triangle(latent) - latent], -1)
         scale = bounded_log_scale(raw).exp()
@@ -67,7 +67,7 @@ class FullCovariance(PosteriorSettings):
 
 
 def raw_triangle(factor: Tensor) -> Tensor:
-    """What `FullCovariance` shares, (L (L + 1) / 2), for L L^T with ``factor`` L (L, L); scales within their bounds."""
+    """Shared parameters (D (D + 1) / 2) at which the Cholesky factor of the covariance is ``factor`` (D, D)."""
     scale = factor.diagonal()
     rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=factor.device)
     return torch.cat([unbounded_log_scale(scale.log().clamp(-6.99, 4.99)), factor[rows, columns] / scale[rows]])
@@ -79,7 +79,7 @@ def _triangle(latent: int) -> int:
 
 @part("posterior", "low-rank")
 @dataclass(frozen=True)
-class LowRank(PosteriorSettings):
+class LowRankPosterior(PosteriorSettings):
     """N(m(x), F(x) F(x)^T + diag s(x)^2) with F of few columns."""
 
     rank: int = option(4, "columns of F", minimum=1)
@@ -88,7 +88,7 @@ class LowRank(PosteriorSettings):
         """Means, log scales, and F."""
         return (2 + self.rank) * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> LowRankNormal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> LowRankNormal:
         """The columns of F are the head's own numbers."""
         loc, raw, factor = head.split([latent, latent, self.rank * latent], -1)
         return LowRankNormal(loc, factor.unflatten(-1, (latent, self.rank)), bounded_log_scale(raw))

@@ -12,14 +12,14 @@ from torch.distributions import Distribution
 from lambent.distributions import Normal, bounded_log_scale
 from lambent.distributions.numerics import full_precision
 from lambent.posteriors.base import PosteriorSettings
-from lambent.posteriors.normal import DiagonalNormal
+from lambent.posteriors.normal import NormalPosterior
 from lambent.settings import part
 
 MOST_LOG_RATIO = 5.0
 """Bound of log(s_q / s_p) on either side."""
 
 
-class RelativeNormal(PosteriorSettings):
+class RelativeNormalPosterior(PosteriorSettings):
     """q of a level that knows p there; at the top, where p is the model's prior, an ordinary diagonal Normal."""
 
     reserved: ClassVar[str] = "only a ladder knows the prior of a level in time; use posterior=normal"
@@ -28,18 +28,18 @@ class RelativeNormal(PosteriorSettings):
         """A mean and a log scale each."""
         return 2 * latent
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> Normal:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Normal:
         """The top level's."""
-        return DiagonalNormal().distribution(head, latent)
+        return NormalPosterior().distribution(head, latent)
 
-    def conditional(self) -> DiagonalNormal:
+    def conditional(self) -> NormalPosterior:
         """P of a level: a diagonal Normal."""
-        return DiagonalNormal()
+        return NormalPosterior()
 
 
 @part("posterior", "residual-normal")
 @dataclass(frozen=True)
-class ResidualNormal(RelativeNormal):
+class ResidualNormalPosterior(RelativeNormalPosterior):
     """N(m_p + d, diag (s_p r)^2), r between e^-5 and e^5 (Vahdat & Kautz 2020, section 3.2).
 
     Its rate is 1/2 sum (d^2 / s_p^2 + r^2 - log r^2 - 1): where p moves, q moves with it.
@@ -54,7 +54,7 @@ class ResidualNormal(RelativeNormal):
 
 @part("posterior", "merged-normal")
 @dataclass(frozen=True)
-class MergedNormal(RelativeNormal):
+class MergedNormalPosterior(RelativeNormalPosterior):
     """The normalised product of p and a Normal N(m, s^2) seen from x (Sonderby et al. 2016, eq. 17 to 19).
 
     Precisions add, 1/s_q^2 = 1/s^2 + 1/s_p^2, and the mean is the mean of m and m_p weighted by them.

@@ -32,7 +32,7 @@ class VonMisesFisherPosterior(PosteriorSettings):
         """A vector in the direction, and the log of k unless it is fixed."""
         return latent + self.learned
 
-    def distribution(self, head: Tensor, latent: int, own: Tensor | None = None) -> VonMisesFisher:
+    def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> VonMisesFisher:
         """The direction is the vector's; its length means nothing."""
         if not self.learned:
             return VonMisesFisher(head, head.new_full((), self.concentration))

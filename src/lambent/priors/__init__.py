@@ -1,54 +1,59 @@
 """Priors p(z), one family a file; importing this registers them."""
 
-from lambent.priors.ar1 import AR1Prior, AR1PriorSettings
+from lambent.priors.ar1 import AR1Prior, AR1PriorModule
 from lambent.priors.base import CodePriorSettings, LatentKind, PriorSettings
-from lambent.priors.bernoulli import AutoregressivePrior, BernoulliPrior, CoinPrior, OrderedCoinPrior
-from lambent.priors.bytes import ByteFrequencies, BytePrior, RoundedNormalPrior
-from lambent.priors.categorical import CategoricalPrior, CategoricalPriorSettings
-from lambent.priors.code_diffusion import CodeDiffusion, CodeDiffusionSettings
-from lambent.priors.codes import OrderedCodes, PixelCNNPriorSettings, TransformerPriorSettings
-from lambent.priors.diffusion import DiffusionPrior, LatentDiffusion
-from lambent.priors.flat import FlatPrior, FlatPriorSettings
-from lambent.priors.flow import AutoregressiveFlowPrior, FlowPrior
-from lambent.priors.mixture import LearnedMixturePrior, MixturePrior
-from lambent.priors.normal import ConditionalNormal, ConditionalNormalPrior, NormalPrior, StandardNormalPrior
-from lambent.priors.sphere import SpherePrior, SpherePriorSettings
-from lambent.priors.uniform import UniformCodes, UniformPriorSettings
+from lambent.priors.bernoulli import (
+    AutoregressiveBernoulliPrior,
+    AutoregressiveBernoulliPriorModule,
+    BernoulliPrior,
+    BernoulliPriorModule,
+)
+from lambent.priors.bytes import BytePrior, BytePriorModule, RoundedNormalPriorModule
+from lambent.priors.categorical import CategoricalPrior, CategoricalPriorModule
+from lambent.priors.code_diffusion import CodeDiffusionPrior, CodeDiffusionPriorModule
+from lambent.priors.codes import AutoregressiveCodePriorModule, PixelCNNPrior, TransformerPrior
+from lambent.priors.diffusion import LatentDiffusionPrior, LatentDiffusionPriorModule
+from lambent.priors.flat import FlatPrior, FlatPriorModule
+from lambent.priors.flow import AutoregressiveFlowPrior, AutoregressiveFlowPriorModule
+from lambent.priors.mixture import MixturePrior, MixturePriorModule
+from lambent.priors.normal import ConditionalNormalPrior, ConditionalNormalPriorModule, NormalPrior, NormalPriorModule
+from lambent.priors.sphere import SpherePrior, SpherePriorModule
+from lambent.priors.uniform import UniformPrior, UniformPriorModule
 
 __all__ = [
     "AR1Prior",
-    "AR1PriorSettings",
+    "AR1PriorModule",
+    "AutoregressiveBernoulliPrior",
+    "AutoregressiveBernoulliPriorModule",
+    "AutoregressiveCodePriorModule",
     "AutoregressiveFlowPrior",
-    "AutoregressivePrior",
+    "AutoregressiveFlowPriorModule",
     "BernoulliPrior",
-    "ByteFrequencies",
+    "BernoulliPriorModule",
     "BytePrior",
+    "BytePriorModule",
     "CategoricalPrior",
-    "CategoricalPriorSettings",
-    "CodeDiffusion",
-    "CodeDiffusionSettings",
+    "CategoricalPriorModule",
+    "CodeDiffusionPrior",
+    "CodeDiffusionPriorModule",
     "CodePriorSettings",
-    "CoinPrior",
-    "ConditionalNormal",
     "ConditionalNormalPrior",
-    "DiffusionPrior",
+    "ConditionalNormalPriorModule",
     "FlatPrior",
-    "FlatPriorSettings",
-    "FlowPrior",
-    "LatentDiffusion",
+    "FlatPriorModule",
+    "LatentDiffusionPrior",
+    "LatentDiffusionPriorModule",
     "LatentKind",
-    "LearnedMixturePrior",
     "MixturePrior",
+    "MixturePriorModule",
     "NormalPrior",
-    "OrderedCodes",
-    "OrderedCoinPrior",
-    "PixelCNNPriorSettings",
+    "NormalPriorModule",
+    "PixelCNNPrior",
     "PriorSettings",
-    "RoundedNormalPrior",
+    "RoundedNormalPriorModule",
     "SpherePrior",
-    "SpherePriorSettings",
-    "StandardNormalPrior",
-    "TransformerPriorSettings",
-    "UniformCodes",
-    "UniformPriorSettings",
+    "SpherePriorModule",
+    "TransformerPrior",
+    "UniformPrior",
+    "UniformPriorModule",
 ]

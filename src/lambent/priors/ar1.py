@@ -40,7 +40,7 @@ class SequenceSettings:
 
 @part("prior", "ar1")
 @dataclass(frozen=True)
-class AR1PriorSettings(SequenceSettings, PriorSettings):
+class AR1Prior(SequenceSettings, PriorSettings):
     """Steps of a stationary AR(1) process, which no factorised posterior fits: its rate is never 0 (delta-VAE)."""
 
     @property
@@ -50,10 +50,10 @@ class AR1PriorSettings(SequenceSettings, PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
-        return AR1Prior(self.process(shapes.latent))
+        return AR1PriorModule(self.process(shapes.latent))
 
 
-class AR1Prior(nn.Module):
+class AR1PriorModule(nn.Module):
     """p(z) = N(z_1; 0, I) prod_{t>1} N(z_t; a z_{t-1}, (1 - a^2) I), whatever the condition (Razavi et al. 2019)."""
 
     alpha: Tensor

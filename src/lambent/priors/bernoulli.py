@@ -33,10 +33,10 @@ class BernoulliPrior(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts with fair coins."""
-        return CoinPrior(shapes.latent).requires_grad_(self.learned)
+        return BernoulliPriorModule(shapes.latent).requires_grad_(self.learned)
 
 
-class CoinPrior(nn.Module):
+class BernoulliPriorModule(nn.Module):
     """p(z) = prod_d Bernoulli(z_d; l_d), whatever the condition."""
 
     def __init__(self, latent: int) -> None:
@@ -50,7 +50,7 @@ class CoinPrior(nn.Module):
 
 @part("prior", "autoregressive-bernoulli")
 @dataclass(frozen=True)
-class AutoregressivePrior(PriorSettings):
+class AutoregressiveBernoulliPrior(PriorSettings):
     """Coins in order, each a logistic regression on those before it (Gregor et al. 2014, section 3)."""
 
     latent_kind: ClassVar[LatentKind] = "binary"
@@ -61,10 +61,10 @@ class AutoregressivePrior(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts with fair, independent coins."""
-        return OrderedCoinPrior(shapes.latent)
+        return AutoregressiveBernoulliPriorModule(shapes.latent)
 
 
-class OrderedCoinPrior(nn.Module):
+class AutoregressiveBernoulliPriorModule(nn.Module):
     """p(z) = prod_d Bernoulli(z_d; l_d + sum_{j<d} W_dj z_j), whatever the condition."""
 
     def __init__(self, latent: int) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lambent.distributions import CategoricalLevels, RoundedNormal, bounded_log_scale
+from lambent.distributions import Categorical, RoundedNormal, bounded_log_scale
 from lambent.priors.base import LatentKind, PriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes
@@ -48,23 +48,23 @@ class BytePrior(PriorSettings):
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior of ``shapes.latent`` bytes."""
         if self.learned == "normal":
-            return RoundedNormalPrior(shapes.latent, self.spread)
-        return ByteFrequencies(shapes.latent).requires_grad_(self.learned == "categorical")
+            return RoundedNormalPriorModule(shapes.latent, self.spread)
+        return BytePriorModule(shapes.latent).requires_grad_(self.learned == "categorical")
 
 
-class ByteFrequencies(nn.Module):
+class BytePriorModule(nn.Module):
     """p(z) = prod_d softmax(l_d)[z_d], whatever the condition; starts uniform."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(latent, BYTES))
 
-    def forward(self, condition: Tensor | None = None) -> CategoricalLevels:
+    def forward(self, condition: Tensor | None = None) -> Categorical:
         """The prior, with batch shape ()."""
-        return CategoricalLevels(self.logits)
+        return Categorical(self.logits)
 
 
-class RoundedNormalPrior(nn.Module):
+class RoundedNormalPriorModule(nn.Module):
     """p(z) = prod_d RoundedNormal(z_d; m_d, s_d), whatever the condition; starts at mean 127.5 and scale ``spread``."""
 
     def __init__(self, latent: int, spread: float) -> None:

@@ -16,7 +16,7 @@ from lambent.shapes import Shapes
 
 @part("prior", "categorical")
 @dataclass(frozen=True)
-class CategoricalPriorSettings(PriorSettings):
+class CategoricalPrior(PriorSettings):
     """One of `latent` states, or latent / classes variables of so many classes each; values one-hot."""
 
     latent_kind: ClassVar[LatentKind] = "one-hot"
@@ -34,10 +34,10 @@ class CategoricalPriorSettings(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts uniform."""
-        return CategoricalPrior(shapes.latent, self.classes).requires_grad_(self.learned)
+        return CategoricalPriorModule(shapes.latent, self.classes).requires_grad_(self.learned)
 
 
-class CategoricalPrior(nn.Module):
+class CategoricalPriorModule(nn.Module):
     """p(z = c) = softmax(logits)_c for each variable, whatever the condition."""
 
     def __init__(self, states: int, classes: int | None = None) -> None:

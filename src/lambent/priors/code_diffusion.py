@@ -18,7 +18,7 @@ from lambent.settings import option, part
 
 @part("prior", "diffusion")
 @dataclass(frozen=True)
-class CodeDiffusionSettings(CodePriorSettings):
+class CodeDiffusionPrior(CodePriorSettings):
     """Absorbing-state diffusion over codes (Austin et al. 2021, NeurIPS; Hoogeboom et al. 2022, ICLR).
 
     Trained on one random set of masked codes an example: an unbiased estimate of a bound on log p(z) under all
@@ -38,7 +38,7 @@ class CodeDiffusionSettings(CodePriorSettings):
 
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
-    ) -> CodeDiffusion:
+    ) -> CodeDiffusionPriorModule:
         """The prior, its weights and orderings from torch's current random state."""
         net = UnmaskingTransformer(
             symbols,
@@ -50,10 +50,10 @@ class CodeDiffusionSettings(CodePriorSettings):
             context=context,
             condition=condition,
         )
-        return CodeDiffusion(net, orders(prod(grid), "random", self.orderings), grid, self.steps)
+        return CodeDiffusionPriorModule(net, orders(prod(grid), "random", self.orderings), grid, self.steps)
 
 
-class CodeDiffusion(nn.Module):
+class CodeDiffusionPriorModule(nn.Module):
     """p(z|context) over grids of indices: estimated in training mode, exact in evaluation.
 
     Args:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.data.support import Support, grey_levels
-from lambent.distributions import Autoregressive, CategoricalLevels
+from lambent.distributions import Autoregressive, Categorical
 from lambent.errors import ConfigError
-from lambent.likelihoods import AutoregressiveLikelihood, Family
+from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodSettings
 from lambent.networks import AutoregressiveNet, AutoregressiveSettings, GatedPixelCNNDecoder, TransformerDecoder
 from lambent.networks.autoregressive.base import ContextShape, context_size
 from lambent.priors.base import CodePriorSettings
@@ -20,7 +20,7 @@ from lambent.settings import option, part
 from lambent.shapes import Shapes
 
 
-class OrderedCodes(nn.Module):
+class AutoregressiveCodePriorModule(nn.Module):
     """p(z) = prod_i p(z_i | codes before it, context), by an autoregressive network."""
 
     def __init__(
@@ -29,7 +29,7 @@ class OrderedCodes(nn.Module):
         super().__init__()
         shapes = Shapes(grid, context_size(context), given, symbols)
         net: AutoregressiveNet = network.build(context, (symbols, *grid), given, symbols)
-        self.conditionals = AutoregressiveLikelihood(_Indices(), net, shapes)
+        self.conditionals = AutoregressiveLikelihoodModule(_Indices(), net, shapes)
 
     def forward(self, context: Tensor | None = None) -> Distribution:
         """The prior given a context (..., c), of batch shape (...); () without one."""
@@ -39,7 +39,7 @@ class OrderedCodes(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Indices(Family):
+class _Indices(LikelihoodSettings):
     """Indices 0..S-1 by a softmax; the numbers mean nothing but themselves."""
 
     discrete: ClassVar[bool] = True
@@ -61,17 +61,17 @@ class _Indices(Family):
         """S."""
         return self._size(shapes)
 
-    def distribution(self, parameters: Tensor, own: Tensor | None, shapes: Shapes) -> CategoricalLevels:
+    def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Categorical:
         """Logits last, as the distribution wants them."""
         dims = len(shapes.event)
-        return CategoricalLevels(parameters.movedim(-1 - dims, -1), dims)
+        return Categorical(parameters.movedim(-1 - dims, -1), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
         """Indices on -1..1, for networks that don't look them up."""
         return x.float() * (2 / max(1, self._size(shapes) - 1)) - 1
 
 
-class _OrderedSettings(CodePriorSettings):
+class _AutoregressiveCodePriorSettings(CodePriorSettings):
     """Settings of a prior that goes through the grid in order."""
 
     @abstractmethod
@@ -80,14 +80,14 @@ class _OrderedSettings(CodePriorSettings):
 
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
-    ) -> OrderedCodes:
+    ) -> AutoregressiveCodePriorModule:
         """The prior, its weights from torch's current random state."""
-        return OrderedCodes(self.network(grid), symbols, grid, context, condition)
+        return AutoregressiveCodePriorModule(self.network(grid), symbols, grid, context, condition)
 
 
 @part("prior", "pixelcnn")
 @dataclass(frozen=True)
-class PixelCNNPriorSettings(_OrderedSettings):
+class PixelCNNPrior(_AutoregressiveCodePriorSettings):
     """A gated PixelCNN over the grid of codes (van den Oord et al. 2017, section 3.2), row by row."""
 
     channels: int = option(64, "channels of each stack", minimum=1)
@@ -112,7 +112,7 @@ class PixelCNNPriorSettings(_OrderedSettings):
 
 @part("prior", "transformer")
 @dataclass(frozen=True)
-class TransformerPriorSettings(_OrderedSettings):
+class TransformerPrior(_AutoregressiveCodePriorSettings):
     """A causal transformer over the codes (Esser et al. 2021, section 3.2)."""
 
     width: int = option(128, "width of a token", minimum=1)

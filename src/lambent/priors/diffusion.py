@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lambent.distributions.diffusion_density import Diffused, Visits
-from lambent.distributions.gaussian_diffusion import Noising
+from lambent.distributions.diffusion_density import DiffusionDensity, Visits
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion
 from lambent.errors import ConfigError
 from lambent.networks.diffusion.denoiser import MLPDenoiser
 from lambent.networks.diffusion.schedules import Schedule, schedule
@@ -26,7 +26,7 @@ LEAST = 1e-6
 
 @part("prior", "latent-diffusion")
 @dataclass(frozen=True)
-class LatentDiffusion(PriorSettings):
+class LatentDiffusionPrior(PriorSettings):
     """A diffusion in the space of latents (Vahdat et al. 2021, NeurIPS; Rombach et al. 2022, CVPR), by v-prediction.
 
     Latents are standardised first. The ELBO stays a bound, with an estimate of a bound on log p(z) in it, and has no
@@ -60,11 +60,11 @@ class LatentDiffusion(PriorSettings):
         net = MLPDenoiser(self.width, self.blocks, self.dropout).build_denoiser((shapes.latent,), shapes.condition)
         visits = Visits(self.levels, self.steps)
         noise = schedule(self.schedule, self.minimum, self.maximum)
-        return DiffusionPrior(net, noise, shapes.latent, visits, conditioned=shapes.condition > 0)
+        return LatentDiffusionPriorModule(net, noise, shapes.latent, visits, conditioned=shapes.condition > 0)
 
 
-class DiffusionPrior(nn.Module):
-    """p(z), or p(z|c) where the denoiser takes a condition: `Diffused`, about latents of running mean and scale.
+class LatentDiffusionPriorModule(nn.Module):
+    """p(z), or p(z|c) where the denoiser takes a condition: `DiffusionDensity`, standardised by running moments.
 
     Args:
         denoiser: ``net(u (N, D), gamma (N,), condition (N, c) or None) -> v (N, D)``.
@@ -87,14 +87,14 @@ class DiffusionPrior(nn.Module):
         self.register_buffer("square", torch.ones(latent, dtype=torch.float64))
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, condition: Tensor | None = None) -> Diffused:
+    def forward(self, condition: Tensor | None = None) -> DiffusionDensity:
         """The prior, of batch shape (), or that of the condition (*batch, c) if the denoiser takes one."""
         like = next(self.denoiser.parameters())
         given = condition.to(like) if condition is not None and self.conditioned else None
         visits = Visits(1, self.visits.steps) if self.training else self.visits
         variance = (self.square - self.centre.square()).clamp_min(LEAST)
-        chain = Noising(self.noise, self.denoiser, "v")
-        return Diffused(chain, self.centre.to(like), 0.5 * variance.log().to(like), given, visits)
+        chain = GaussianDiffusion(self.noise, self.denoiser, "v")
+        return DiffusionDensity(chain, self.centre.to(like), 0.5 * variance.log().to(like), given, visits)
 
     def initialise(self, z: Tensor) -> None:
         """Takes mean and scale of latents (..., D) as they are."""

@@ -15,7 +15,7 @@ from lambent.shapes import Shapes
 
 @part("prior", "flat")
 @dataclass(frozen=True)
-class FlatPriorSettings(PriorSettings):
+class FlatPrior(PriorSettings):
     """log p(z) = 0 everywhere: no density, so that nothing with it is a bound."""
 
     normalised: ClassVar[bool] = False
@@ -27,10 +27,10 @@ class FlatPriorSettings(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
-        return FlatPrior(shapes.latent)
+        return FlatPriorModule(shapes.latent)
 
 
-class FlatPrior(nn.Module):
+class FlatPriorModule(nn.Module):
     """p(z) proportional to 1."""
 
     def __init__(self, latent: int) -> None:

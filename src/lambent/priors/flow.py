@@ -30,13 +30,13 @@ class AutoregressiveFlowPrior(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts near N(0, I)."""
-        return FlowPrior(
+        return AutoregressiveFlowPriorModule(
             AutoregressiveTransforms(shapes.latent, self.transforms, self.hidden, spline=self.kind == "spline"),
             shapes.latent,
         )
 
 
-class FlowPrior(nn.Module):
+class AutoregressiveFlowPriorModule(nn.Module):
     """p(z) = N(f(z); 0, I) |det df/dz|, whatever the condition."""
 
     def __init__(self, net: nn.Module, latent: int) -> None:

@@ -23,10 +23,10 @@ class MixturePrior(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Components start at means drawn from N(0, spread^2) with scale 1."""
-        return LearnedMixturePrior(self.components, shapes.latent, self.spread)
+        return MixturePriorModule(self.components, shapes.latent, self.spread)
 
 
-class LearnedMixturePrior(nn.Module):
+class MixturePriorModule(nn.Module):
     """p(z) = sum_c pi_c N(m_c, diag s_c^2), whatever the condition."""
 
     def __init__(self, components: int, latent: int, spread: float) -> None:

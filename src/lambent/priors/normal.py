@@ -25,13 +25,13 @@ class NormalPrior(PriorSettings):
 
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
-        return StandardNormalPrior(shapes.latent)
+        return NormalPriorModule(shapes.latent)
 
 
-class StandardNormalPrior(nn.Module):
+class NormalPriorModule(nn.Module):
     """p(z) = N(0, I), whatever the condition.
 
-    >>> StandardNormalPrior(2)().log_prob(torch.zeros(2))  # -log(2 pi)
+    >>> NormalPriorModule(2)().log_prob(torch.zeros(2))  # -log(2 pi)
     tensor(-1.8379)
     """
 
@@ -49,17 +49,19 @@ class StandardNormalPrior(nn.Module):
 
 @part("prior", "conditional-normal")
 @dataclass(frozen=True)
-class ConditionalNormal(PriorSettings):
+class ConditionalNormalPrior(PriorSettings):
     """p(z|c): a diagonal Normal whose mean and scale are a network of the condition (Sohn et al. 2015)."""
 
     units: int = option(64, "units of the one hidden layer", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts at N(0, I) for every condition."""
-        return ConditionalNormalPrior(shapes.require_condition("prior=conditional-normal"), shapes.latent, self.units)
+        return ConditionalNormalPriorModule(
+            shapes.require_condition("prior=conditional-normal"), shapes.latent, self.units
+        )
 
 
-class ConditionalNormalPrior(nn.Module):
+class ConditionalNormalPriorModule(nn.Module):
     """p(z|c) = N(m(c), diag s(c)^2)."""
 
     def __init__(self, condition: int, latent: int, hidden: int) -> None:

@@ -17,7 +17,7 @@ from lambent.shapes import Shapes
 
 @part("prior", "sphere")
 @dataclass(frozen=True)
-class SpherePriorSettings(PriorSettings):
+class SpherePrior(PriorSettings):
     """Uniform on the unit sphere of the latent space, whose surface is one dimension less (Davidson et al. 2018)."""
 
     latent_kind: ClassVar[LatentKind] = "sphere"
@@ -30,13 +30,13 @@ class SpherePriorSettings(PriorSettings):
     def build(self, shapes: Shapes) -> nn.Module:
         """A module without parameters."""
         check_dimensions(shapes.latent, "prior=sphere")
-        return SpherePrior(shapes.latent)
+        return SpherePriorModule(shapes.latent)
 
 
-class SpherePrior(nn.Module):
+class SpherePriorModule(nn.Module):
     """p(z) = 1 / surface, whatever the condition.
 
-    >>> SpherePrior(2)().log_prob(torch.tensor([0.6, 0.8]))  # -log(2 pi)
+    >>> SpherePriorModule(2)().log_prob(torch.tensor([0.6, 0.8]))  # -log(2 pi)
     tensor(-1.8379)
     """
 

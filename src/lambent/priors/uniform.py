@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lambent.distributions.uniform import UniformLevels
+from lambent.distributions.uniform import DiscreteUniform
 from lambent.networks.autoregressive.base import ContextShape
 from lambent.priors.base import CodePriorSettings
 from lambent.settings import part
@@ -15,7 +15,7 @@ from lambent.settings import part
 
 @part("prior", "uniform")
 @dataclass(frozen=True)
-class UniformPriorSettings(CodePriorSettings):
+class UniformPrior(CodePriorSettings):
     """Every code as probable as any other: an example of P codes costs P log S nats."""
 
     @property
@@ -25,12 +25,12 @@ class UniformPriorSettings(CodePriorSettings):
 
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
-    ) -> UniformCodes:
+    ) -> UniformPriorModule:
         """A module without parameters."""
-        return UniformCodes(symbols, grid)
+        return UniformPriorModule(symbols, grid)
 
 
-class UniformCodes(nn.Module):
+class UniformPriorModule(nn.Module):
     """p(z) = S^-P, whatever the context."""
 
     like: Tensor
@@ -40,6 +40,6 @@ class UniformCodes(nn.Module):
         self.symbols, self.grid = symbols, grid
         self.register_buffer("like", torch.zeros(()), persistent=False)
 
-    def forward(self, context: Tensor | None = None) -> UniformLevels:
+    def forward(self, context: Tensor | None = None) -> DiscreteUniform:
         """The prior, of batch shape ()."""
-        return UniformLevels(self.symbols, self.like, self.grid)
+        return DiscreteUniform(self.symbols, self.like, self.grid)

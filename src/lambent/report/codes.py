@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lambent.evaluation.codebook_usage import code_usage
-from lambent.models import CodeLevel, CodeModel
+from lambent.models import CodeLevel, Quantised
 from lambent.report.drawing import draw, number, percent
 from lambent.report.latents import bars
 from lambent.report.material import Held
@@ -30,9 +30,9 @@ def section(held: Held) -> Section:
     )
 
 
-def levels_of(run: Run) -> CodeModel:
+def levels_of(run: Run) -> Quantised:
     """The run's model, which is one of codes."""
-    assert isinstance(run.model, CodeModel)
+    assert isinstance(run.model, Quantised)
     return run.model
 
 
@@ -53,7 +53,7 @@ def in_use(found: Mapping[str, Any]) -> str:
     return "; ".join(named)
 
 
-def _levels(model: CodeModel, z: Tensor) -> list[tuple[str, CodeLevel, Tensor, float]]:
+def _levels(model: Quantised, z: Tensor) -> list[tuple[str, CodeLevel, Tensor, float]]:
     """Name, level, its indices (N, places) and their perplexity."""
     parts = z.long().split([level.positions for level in model.levels], -1)
     usage = code_usage(model, z) or {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Ancestral
-from lambent.likelihoods import AutoregressiveLikelihood, Family, NormalFamily
+from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodSettings, NormalLikelihood
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
 from lambent.report.images import raw_to_bytes, sheet, to_bytes
@@ -61,13 +61,13 @@ def samples(run: Run, held: Held | None) -> list[Panel]:
 
 def has_mean(run: Run) -> bool:
     """Whether p(x|z) has a mean in closed form; elements that look at each other have none."""
-    return not isinstance(run.model.likelihood, AutoregressiveLikelihood)
+    return not isinstance(run.model.likelihood, AutoregressiveLikelihoodModule)
 
 
 def decoded(run: Run) -> str:
     """What `Run.decode` gives, in words."""
     family = getattr(run.model.likelihood, "family", None)
-    return getattr(family, "centre", Family.centre) if has_mean(run) else "a draw of p(x|z)"
+    return getattr(family, "centre", LikelihoodSettings.centre) if has_mean(run) else "a draw of p(x|z)"
 
 
 def _drawn(run: Run, condition: Tensor | None, columns: int, n: int, order: str) -> Panel:
@@ -266,7 +266,7 @@ def interpolations(held: Held) -> Panel | None:
 def score_noise(run: Run) -> float | None:
     """The noise of a denoising autoencoder on real numbers; None for every other model."""
     corruption = run.config.corruption
-    real = isinstance(run.config.likelihood, NormalFamily)
+    real = isinstance(run.config.likelihood, NormalLikelihood)
     return corruption.noise if isinstance(corruption, GaussianCorruption) and real else None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.distributions import central
+from lambent.distributions import point_estimate
 from lambent.draws import Ancestral
 from lambent.models.diffusion.model import Diffusion
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number, percent, short
@@ -188,7 +188,7 @@ def _seen(model: Diffusion, value: Tensor | None) -> Tensor:
     """What p(x|.) shows for a clean value (B, *event), as pictures (B, *event)."""
     assert value is not None
     start, _ = model.schedule.ends(value.new_zeros(()))
-    return central(model.likelihood.through(value.unsqueeze(0), 0.5 * start))[0].cpu()
+    return point_estimate(model.likelihood.through(value.unsqueeze(0), 0.5 * start))[0].cpu()
 
 
 @torch.inference_mode()
@@ -202,7 +202,7 @@ def from_levels(held: Held) -> Panel:
     made, levels = [], _levels_at(model)
     for level in levels:
         draw_ = Ancestral(generator=torch.Generator(run.device).manual_seed(SEED))
-        made.append(central(model.from_level(x, level, draw_, given))[0].cpu())
+        made.append(point_estimate(model.from_level(x, level, draw_, given))[0].cpu())
     cells = to_bytes(torch.stack(made, 1).flatten(0, 1), run.transform)
     left = [float((part - held.x[rows]).double().square().mean().sqrt()) for part in made]
     return Panel(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lambent.data import Alphabet
-from lambent.likelihoods import AutoregressiveLikelihood
+from lambent.likelihoods import AutoregressiveLikelihoodModule
 from lambent.report.drawing import number, percent
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
@@ -67,7 +67,7 @@ def reconstructions(held: Held) -> Panel:
 
 
 def _decoded(run: Run) -> str:
-    drawn = isinstance(run.model.likelihood, AutoregressiveLikelihood)
+    drawn = isinstance(run.model.likelihood, AutoregressiveLikelihoodModule)
     return "a draw of p(x|z) at its encoding" if drawn else "the most probable symbols at its encoding"
 
 

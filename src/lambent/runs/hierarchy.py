@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lambent.distributions import central
+from lambent.distributions import point_estimate
 from lambent.draws import Ancestral, Held, Mode
 from lambent.errors import ConfigError, ShapeError
 from lambent.models import LatentModel
@@ -72,7 +72,7 @@ def complete(
             raise
         device = next(iter(values.values())).device
         px = model(None, Held(values=held, generator=torch.Generator(device).manual_seed(0)), condition).px
-    return central(px)[0]
+    return point_estimate(px)[0]
 
 
 def generate(

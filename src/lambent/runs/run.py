@@ -23,7 +23,7 @@ from lambent.data import (
 )
 from lambent.data.sources import Source, dataset_of, held_out
 from lambent.data.view import CHUNK
-from lambent.distributions import central, sample
+from lambent.distributions import point_estimate, sample
 from lambent.draws import Ancestral, Detached, Draw, Held, Mode
 from lambent.errors import ConfigError, ShapeError
 from lambent.evaluation.evaluate import evaluate, means_of_all
@@ -170,7 +170,7 @@ class Run:
             code = z[start : start + CHUNK].to(self.device).unsqueeze(0)
             part = None if condition is None else condition[start : start + CHUNK].to(self.device)
             px = self.model.decode(code, part)
-            found.append((central(px) if generator is None else sample(px, (), generator))[0].cpu())
+            found.append((point_estimate(px) if generator is None else sample(px, (), generator))[0].cpu())
         return torch.cat(found)
 
     @torch.inference_mode()
@@ -241,7 +241,7 @@ class Run:
         px = self.model(None, draw, given).px
         if mean and not hasattr(px, "greedy"):
             return px.mean[0].cpu()
-        return (central(px) if mean else sample(px, (), generator))[0].cpu()
+        return (point_estimate(px) if mean else sample(px, (), generator))[0].cpu()
 
     def conditions(self, n: int, label: str | None = None) -> Tensor | None:
         """``n`` conditions: of one class, or of all classes in turn; None for an unconditional model.

@@ -15,15 +15,15 @@ from lambent.draws import Ancestral, Detached, Given, Mode, Pathwise
 from lambent.errors import ConfigError
 from lambent.evaluation.bounds import bounds
 from lambent.likelihoods import (
-    BernoulliFamily,
-    CategoricalFamily,
-    DiscretisedLogisticFamily,
-    LogisticMixtureFamily,
-    NoisyLikelihood,
-    NormalFamily,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    DiscretisedLogisticLikelihood,
+    LogisticMixtureLikelihood,
+    NoisyLikelihoodModule,
+    NormalLikelihood,
 )
-from lambent.models.diffusion.model import Diffusion, DrawnLevels, Levels
-from lambent.models.diffusion.timestep_losses import BINS, LevelLosses
+from lambent.models.diffusion.model import Diffusion, DrawnTimesteps, Timesteps
+from lambent.models.diffusion.timestep_losses import BINS, TimestepLosses
 from lambent.networks.diffusion.schedules import schedule
 from lambent.shapes import Shapes
 from support import diffusion_truths as truth
@@ -45,9 +45,9 @@ class Best(nn.Module):
 
 
 def gaussian(steps=None, importance="evaluation", sampling=100, low=truth.LOW, high=truth.HIGH):
-    family, shapes = NormalFamily(scale="model"), Shapes((3,), 0)
-    likelihood = NoisyLikelihood(family, shapes, low / 2)
-    return Diffusion(Best(), schedule("linear", low, high), likelihood, Levels(steps, "eps", sampling, importance))
+    family, shapes = NormalLikelihood(scale="model"), Shapes((3,), 0)
+    likelihood = NoisyLikelihoodModule(family, shapes, low / 2)
+    return Diffusion(Best(), schedule("linear", low, high), likelihood, Timesteps(steps, "eps", sampling, importance))
 
 
 def closed_form(steps):
@@ -93,8 +93,8 @@ def test_evaluation_by_some_levels_is_unbiased(steps, importance):
 
 
 def test_dropped_weights_are_caught(monkeypatch):
-    real = LevelLosses.placed
-    monkeypatch.setattr(LevelLosses, "placed", lambda *a: (real(*a)[0], torch.ones_like(a[1])))
+    real = TimestepLosses.placed
+    monkeypatch.setattr(TimestepLosses, "placed", lambda *a: (real(*a)[0], torch.ones_like(a[1])))
     with pytest.raises(AssertionError):
         check_bound(None, 7)
 
@@ -178,10 +178,10 @@ def bayes(noisy, values, gamma):
 def test_likelihood_of_discrete_data_is_bayes_rule(gamma):
     noisy = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     log_noise = torch.tensor(gamma / 2)
-    coins = NoisyLikelihood(BernoulliFamily(), Shapes((4,), 0), gamma / 2).through(noisy, log_noise)
+    coins = NoisyLikelihoodModule(BernoulliLikelihood(), Shapes((4,), 0), gamma / 2).through(noisy, log_noise)
     expected = bayes(noisy, torch.tensor([-1.0, 1.0]), gamma)[..., 1].float()
     torch.testing.assert_close(coins.mean, expected, rtol=1e-4, atol=1e-6)
-    levels = NoisyLikelihood(CategoricalFamily(bits=3), Shapes((4,), 0), gamma / 2).through(noisy, log_noise)
+    levels = NoisyLikelihoodModule(CategoricalLikelihood(bits=3), Shapes((4,), 0), gamma / 2).through(noisy, log_noise)
     values = torch.linspace(-1, 1, 8)
     # where two levels are as likely as each other, float32 says which by the 5th digit of e^13.3
     rtol, atol = 1e-3, 0.05 if gamma < -10 else 1e-5
@@ -195,18 +195,18 @@ def test_likelihood_of_numbers_is_as_wide_as_the_noise(gamma, scale):
     noisy = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0)).clamp(-0.9, 0.9)
     spread = math.exp(gamma / 2)
     for family, logistic in (
-        (NormalFamily(scale=scale), 1),
-        (DiscretisedLogisticFamily(8, scale), math.sqrt(3) / math.pi),
+        (NormalLikelihood(scale=scale), 1),
+        (DiscretisedLogisticLikelihood(8, scale), math.sqrt(3) / math.pi),
     ):
-        px = NoisyLikelihood(family, Shapes((4,), 0), gamma / 2).through(noisy, torch.tensor(gamma / 2))
+        px = NoisyLikelihoodModule(family, Shapes((4,), 0), gamma / 2).through(noisy, torch.tensor(gamma / 2))
         torch.testing.assert_close(px.loc, noisy)
         expected = torch.full_like(px.log_scale, spread * logistic)
         torch.testing.assert_close(px.log_scale.exp(), expected, rtol=1e-4, atol=0)
-    mixed = NoisyLikelihood(LogisticMixtureFamily(8, 3), Shapes((4,), 0), gamma / 2).through(
+    mixed = NoisyLikelihoodModule(LogisticMixtureLikelihood(8, 3), Shapes((4,), 0), gamma / 2).through(
         noisy, torch.tensor(gamma / 2)
     )
-    one = DiscretisedLogisticFamily(8, "element")
-    alone = NoisyLikelihood(one, Shapes((4,), 0), gamma / 2).through(noisy, torch.tensor(gamma / 2))
+    one = DiscretisedLogisticLikelihood(8, "element")
+    alone = NoisyLikelihoodModule(one, Shapes((4,), 0), gamma / 2).through(noisy, torch.tensor(gamma / 2))
     x = ((noisy[0] + 1) * 127.5).round()
     torch.testing.assert_close(mixed.log_prob(x), alone.log_prob(x), rtol=1e-4, atol=1e-3)
 
@@ -219,7 +219,7 @@ def trained(draw=None):
 def test_losses_by_level_are_those_of_the_training():
     model, trace = trained()
     drawn = trace.latents[0]
-    assert isinstance(drawn, DrawnLevels)
+    assert isinstance(drawn, DrawnTimesteps)
     model.update_buffers(trace, lambda total: total)
     found = model.pop_metrics()["noise_levels"]
     cell = (drawn.position.flatten() * 10).long()

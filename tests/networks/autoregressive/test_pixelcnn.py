@@ -8,7 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from lambent.errors import ConfigError
-from lambent.likelihoods import AutoregressiveLikelihood, BernoulliFamily, CategoricalFamily, NormalFamily
+from lambent.likelihoods import (
+    AutoregressiveLikelihoodModule,
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    NormalLikelihood,
+)
 from lambent.networks import GatedPixelCNNDecoder, PixelCNNDecoder
 from lambent.networks.autoregressive import image_context as imagecontext
 from lambent.networks.autoregressive import masked_conv as masked
@@ -40,11 +45,11 @@ def built(part, out_shape, latent=0, condition=0, symbols=None, seed=0, scale=0.
 
 
 def likelihood(part, shape=SHAPE, latent=0, condition=0, family=None, levels=None, **options):
-    family = family or BernoulliFamily()
+    family = family or BernoulliLikelihood()
     numbers = latent if isinstance(latent, int) else math.prod(latent)
     shapes = Shapes(shape, numbers, condition, levels)
     net = built(part, family.out_shape(shapes), latent, condition, family.symbols(shapes), **options)
-    return AutoregressiveLikelihood(family, net, shapes).double().eval()
+    return AutoregressiveLikelihoodModule(family, net, shapes).double().eval()
 
 
 def images(shape=SHAPE):
@@ -305,9 +310,9 @@ def naive(net):
 @pytest.mark.parametrize(
     ("shape", "family", "options"),
     [
-        ((1, 6, 6), BernoulliFamily(), {}),
-        ((6, 6), CategoricalFamily(), {"embedding": 3, "levels": 4}),
-        ((3, 4, 4), CategoricalFamily(), {"levels": 4, "latent": 2, "context_map": 2}),
+        ((1, 6, 6), BernoulliLikelihood(), {}),
+        ((6, 6), CategoricalLikelihood(), {"embedding": 3, "levels": 4}),
+        ((3, 4, 4), CategoricalLikelihood(), {"levels": 4, "latent": 2, "context_map": 2}),
     ],
 )
 @pytest.mark.parametrize("part", PARTS)
@@ -324,7 +329,7 @@ def test_samples_are_those_of_a_pass_for_each_element_bit_by_bit(part, shape, fa
 
 @pytest.mark.parametrize("part", PARTS)
 def test_real_samples_are_those_of_a_pass_for_each_element(part, monkeypatch):
-    model = likelihood(part, (2, 3, 3), family=NormalFamily(scale="element"), scale=0.3)
+    model = likelihood(part, (2, 3, 3), family=NormalLikelihood(scale="element"), scale=0.3)
     with torch.no_grad():
         fast = model(noise(1, 10, 0)).sample((), torch.Generator().manual_seed(3))
         monkeypatch.setattr(model.decoder, "unroll", naive(model.decoder))

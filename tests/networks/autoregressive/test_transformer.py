@@ -245,7 +245,7 @@ def padding_in_the_mean(patch):
     from lambent.networks.autoregressive import transformer
 
     forward = lambda self, x, condition=None: self.stack(self.steps(x, condition)[0] + self.positions).mean(1)  # noqa: E731
-    patch.setattr(transformer.TransformerEncoderNet, "forward", forward)
+    patch.setattr(transformer.TransformerEncoderModule, "forward", forward)
     return not pad_independent(encoder(end=0))
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from lambent.errors import ConfigError, ShapeError
-from lambent.networks import DenoiserSettings, MLPDenoiser, UNet
+from lambent.networks import DenoiserSettings, MLPDenoiser, UNetDenoiser
 from lambent.networks.diffusion.denoiser import GammaEmbedding
 from lambent.networks.diffusion.unet import FourierFeatures, SelfAttention
 from lambent.settings import registry
 
 DENOISERS = {
     "denoising-mlp": MLPDenoiser(width=12, blocks=2),
-    "unet": UNet(channels=(4, 8), blocks=1, smallest=3, attention=3, fourier=(1, 2)),
+    "unet": UNetDenoiser(channels=(4, 8), blocks=1, smallest=3, attention=3, fourier=(1, 2)),
 }
 EVENTS = {
     "denoising-mlp": [(5,), (3, 7, 2), (1,)],
@@ -106,9 +106,9 @@ def test_what_is_built_for_something_else_is_refused(name):
 
 def test_unets_refuse_what_is_no_image_and_no_channels():
     with pytest.raises(ConfigError, match="use 'denoising-mlp' for these"):
-        UNet().build_denoiser((5,))
+        UNetDenoiser().build_denoiser((5,))
     with pytest.raises(ConfigError, match="give channels"):
-        UNet(channels=())
+        UNetDenoiser(channels=())
 
 
 def test_registered_names():
@@ -210,7 +210,7 @@ class Blind(nn.Module):
 
 LEARNING = {
     "denoising-mlp": (MLPDenoiser(width=64, blocks=1), (3,), 200, 1e-2),
-    "unet": (UNet(channels=(16, 16), blocks=1, smallest=1, attention=0), (1, 2, 1), 80, 2e-2),
+    "unet": (UNetDenoiser(channels=(16, 16), blocks=1, smallest=1, attention=0), (1, 2, 1), 80, 2e-2),
 }
 REACHED, BLIND = 0.03, 0.1
 """Measured: 0.003 and 0.015, and 0.14 and 0.19 without the noise level."""

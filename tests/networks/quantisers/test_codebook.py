@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.networks import Codebook, FiniteScalar, Learning
 from lambent.networks.quantisers import codebook, kmeans, nearest
-from lambent.posteriors import FiniteScalarQuantised, VectorQuantised
+from lambent.posteriors import FiniteScalarPosterior, VectorQuantisedPosterior
 from support import codebook_checks as checks
 from support.codebook_checks import book, brute, outputs
 
@@ -253,13 +253,13 @@ def test_all_indices_of_a_fixed_grid_come_back():
 
 
 def test_settings_make_their_quantisers():
-    made = VectorQuantised(codes=20, dim=3, learning="gradient", commitment=0.5, start="random").quantiser()
+    made = VectorQuantisedPosterior(codes=20, dim=3, learning="gradient", commitment=0.5, start="random").quantiser()
     assert (made.size, made.dim, made.learning) == (20, 3, Learning("gradient", commitment=0.5, start="random"))
-    assert VectorQuantised().quantiser().learning == Learning()
+    assert VectorQuantisedPosterior().quantiser().learning == Learning()
     with pytest.raises(ConfigError, match="rule='emma' of a codebook, expected ema or gradient"):
         Learning(rule="emma")
-    assert FiniteScalarQuantised(levels=(4, 5)).quantiser().size == 20
+    assert FiniteScalarPosterior(levels=(4, 5)).quantiser().size == 20
     with pytest.raises(CombinationError, match="model=quantised"):
-        VectorQuantised().width(3)
+        VectorQuantisedPosterior().width(3)
     with pytest.raises(CombinationError, match="model=quantised"):
-        FiniteScalarQuantised().distribution(torch.zeros(1), 3)
+        FiniteScalarPosterior().distribution(torch.zeros(1), 3)

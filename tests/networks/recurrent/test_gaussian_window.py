@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lambent.errors import ConfigError
-from lambent.networks.recurrent.draw import CanvasSettings, ReaderSettings
+from lambent.networks.recurrent.draw import CanvasDecoder, ReaderEncoder
 from lambent.networks.recurrent.gaussian_window import Window
 
 
@@ -116,6 +116,6 @@ def test_a_window_far_outside_the_image_still_has_filters():
 
 def test_a_window_on_what_is_no_image_is_refused_with_what_would_do():
     with pytest.raises(ConfigError, match=r"encoder\.patch=0"):
-        ReaderSettings().build_reader((4,), 3)
+        ReaderEncoder().build_reader((4,), 3)
     with pytest.raises(ConfigError, match=r"decoder\.patch=0"):
-        CanvasSettings().build_writer(2, (1, 4))
+        CanvasDecoder().build_writer(2, (1, 4))

@@ -14,9 +14,9 @@ from lambent.distributions import CholeskyNormal, Normal, OneHotCategorical, Sta
 from lambent.draws import Enumerate, Given, Pathwise
 from lambent.errors import CombinationError
 from lambent.models import VAE
-from lambent.objectives import DIP, ELBO, IWAE, L1, MMD, Adversarial, Factor
+from lambent.objectives import ELBO, IWAE, AdversarialPenalty, DIPPenalty, FactorPenalty, L1Penalty, MMDPenalty
 from lambent.objectives.base import total_penalty
-from lambent.priors import StandardNormalPrior
+from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
 
@@ -56,7 +56,7 @@ KERNELS = {"imq": discrepancy.inverse_multiquadratic, "rbf": discrepancy.gaussia
 
 
 def unbiased_mmd(kernel="imq", mean=0.8, scale=0.5, batch=4, repeats=4000):
-    penalty = MMD(weight=2.0, kernel=kernel)
+    penalty = MMDPenalty(weight=2.0, kernel=kernel)
     loc = torch.full((batch, 1), mean)
     found = torch.stack([penalty(latent_of(loc, scale)) for _ in range(repeats)]).double()
     truth = 2 * true_mmd(KERNELS[kernel], mean, scale)
@@ -95,11 +95,11 @@ def test_faulty_discrepancies_are_caught(fault, monkeypatch):
 
 def test_the_discrepancy_over_k_is_the_mean_of_each_sample():
     loc, repeats = torch.full((5, 1), 0.8), 500
-    several = torch.stack([MMD()(latent_of(loc, 0.5, samples=8)) for _ in range(repeats)])
+    several = torch.stack([MMDPenalty()(latent_of(loc, 0.5, samples=8)) for _ in range(repeats)])
     assert several.dim() == 1
     truth = 10 * true_mmd(KERNELS["imq"], 0.8, 0.5)
     assert abs(several.mean() - truth) < 5 * several.std() / math.sqrt(repeats)
-    assert MMD()(latent_of(loc[:1], 0.5)) == 0  # one example has no pair
+    assert MMDPenalty()(latent_of(loc[:1], 0.5)) == 0  # one example has no pair
 
 
 # The covariance
@@ -123,7 +123,7 @@ def dip_by_hand():
     ):
         latent = Pathwise(2)("z", prior, q)
         for kind in ("i", "ii"):
-            found = DIP(kind, lambda_od=3.0, lambda_d=7.0)(latent)
+            found = DIPPenalty(kind, lambda_od=3.0, lambda_d=7.0)(latent)
             assert found.item() == pytest.approx(numpy_dip(kind, means, own), abs=1e-9)
 
 
@@ -149,27 +149,29 @@ DIP_FAULTS = {
         lambda self, latent: real(self, Latent("z", latent.value, latent.p, Normal(latent.value[0], ZERO - 30)))
     ),
     "kinds swapped": lambda real: (
-        lambda self, latent: real(DIP("i" if self.kind == "ii" else "ii", self.lambda_od, self.lambda_d), latent)
+        lambda self, latent: real(DIPPenalty("i" if self.kind == "ii" else "ii", self.lambda_od, self.lambda_d), latent)
     ),
-    "factors swapped": lambda real: lambda self, latent: real(DIP(self.kind, self.lambda_d, self.lambda_od), latent),
+    "factors swapped": lambda real: (
+        lambda self, latent: real(DIPPenalty(self.kind, self.lambda_d, self.lambda_od), latent)
+    ),
 }
 
 
 @pytest.mark.parametrize("fault", DIP_FAULTS)
 def test_faulty_covariances_are_caught(fault, monkeypatch):
-    monkeypatch.setattr(DIP, "__call__", DIP_FAULTS[fault](DIP.__call__))
+    monkeypatch.setattr(DIPPenalty, "__call__", DIP_FAULTS[fault](DIPPenalty.__call__))
     with pytest.raises(AssertionError):
         dip_by_hand()
 
 
 def test_a_batch_of_one_has_no_covariance():
-    assert DIP()(latent_of(torch.ones(1, 3), 1.0)) == 0
+    assert DIPPenalty()(latent_of(torch.ones(1, 3), 1.0)) == 0
 
 
 # The critics
 
 
-class Encoder(nn.Module):
+class EncoderModule(nn.Module):
     def __init__(self):
         super().__init__()
         self.map = nn.Linear(3, 2)
@@ -178,7 +180,7 @@ class Encoder(nn.Module):
         return Normal(self.map(x), torch.full((2,), -1.0))
 
 
-class Decoder(nn.Module):
+class DecoderModule(nn.Module):
     def __init__(self):
         super().__init__()
         self.map = nn.Linear(2, 3)
@@ -188,7 +190,7 @@ class Decoder(nn.Module):
 
 
 def model_with(penalty):
-    return VAE(StandardNormalPrior(2), Encoder(), Decoder(), penalty.named(SHAPES))
+    return VAE(NormalPriorModule(2), EncoderModule(), DecoderModule(), penalty.named(SHAPES))
 
 
 def losses_stay_apart(penalty, objective=None):
@@ -217,20 +219,20 @@ def _unpenalised(model, x):
     return trace.px, trace.latents
 
 
-@pytest.mark.parametrize("penalty", [Factor(), Adversarial()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("penalty", [FactorPenalty(), AdversarialPenalty()], ids=lambda p: type(p).__name__)
 @pytest.mark.parametrize("objective", [ELBO(), IWAE()], ids=lambda o: type(o).__name__)
 def test_model_and_critic_never_move_each_other(penalty, objective):
     losses_stay_apart(penalty, objective)
 
 
-@pytest.mark.parametrize("penalty", [Factor(), Adversarial()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("penalty", [FactorPenalty(), AdversarialPenalty()], ids=lambda p: type(p).__name__)
 def test_a_critic_moved_by_the_models_loss_is_caught(penalty, monkeypatch):
     monkeypatch.setattr(critics.Critic, "held", critics.Critic.forward)
     with pytest.raises(AssertionError):
         losses_stay_apart(penalty)
 
 
-@pytest.mark.parametrize("penalty", [Factor(), Adversarial()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("penalty", [FactorPenalty(), AdversarialPenalty()], ids=lambda p: type(p).__name__)
 def test_a_model_moved_by_the_critics_loss_is_caught(penalty, monkeypatch):
     class Attached:
         def __init__(self, z):
@@ -261,7 +263,7 @@ def correlated(rho=0.8, n=1000):
 
 def total_correlation_by_ratio():
     """-1/2 log(1 - rho^2) of two standard Normals, to within what such a critic learns in seconds."""
-    (penalty,) = Factor(weight=2.0, critic_hidden=(64, 64)).named(SHAPES).values()
+    (penalty,) = FactorPenalty(weight=2.0, critic_hidden=(64, 64)).named(SHAPES).values()
     train_critic(penalty, correlated)
     with torch.no_grad():
         found = torch.cat([penalty(correlated()) for _ in range(20)]).mean() / 2
@@ -299,7 +301,7 @@ def test_permuting_keeps_each_dimension_and_nothing_between_them():
 
 def test_the_adversary_pulls_codes_to_the_prior():
     shift = nn.Parameter(torch.tensor([2.0, -1.5]))
-    (penalty,) = Adversarial(critic_hidden=(32,)).named(SHAPES).values()
+    (penalty,) = AdversarialPenalty(critic_hidden=(32,)).named(SHAPES).values()
     optimizer = torch.optim.Adam([shift, *penalty.parameters()], lr=5e-3, betas=(0.5, 0.999))
     for _ in range(1500):
         z = Latent("z", torch.randn(1, 200, 2) + shift, StandardNormal((2,)), None)
@@ -318,13 +320,13 @@ def test_penalties_of_enumerated_states_are_weighed_by_their_mass():
     cost = torch.tensor([1.0, 5.0, 7.0]).unsqueeze(1).expand(3, 2)
     trace = Trace(Normal(torch.zeros(3, 2, 1), ZERO), (z,), {"cost": cost})
     assert total_penalty(trace).item() == pytest.approx((q.mean * cost[:, 0]).sum(-1).mean().item(), abs=1e-6)
-    assert L1(0.1)(z).shape == (3, 2)
+    assert L1Penalty(0.1)(z).shape == (3, 2)
     with pytest.raises(CombinationError, match="penalty=mmd compares draws"):
-        MMD()(z)
+        MMDPenalty()(z)
 
 
 def test_penalties_are_terms_of_the_training_loss_alone():
-    model, x = model_with(Factor()), torch.randn(4, 3)
+    model, x = model_with(FactorPenalty()), torch.randn(4, 3)
     assert set(model(x, Pathwise()).critics) == {"factor"}
     assert not model.eval()(x, Pathwise()).critics
     assert not model.train()(None, Given(values={"z": torch.zeros(1, 4, 2)})).penalties

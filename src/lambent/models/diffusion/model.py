@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.distributions import Normal, StandardNormal
-from lambent.distributions.gaussian_diffusion import Noising, scales
+from lambent.distributions.gaussian_diffusion import GaussianDiffusion, scales
 from lambent.distributions.normal import standard_noise
 from lambent.distributions.timesteps import spread, stratified
 from lambent.draws import Ancestral, Draw, Mode
 from lambent.errors import ConfigError
 from lambent.models.base import LatentModel
-from lambent.models.diffusion.timestep_losses import REPORTED, LevelLosses
+from lambent.models.diffusion.timestep_losses import REPORTED, TimestepLosses
 from lambent.networks.diffusion.schedules import Schedule
-from lambent.priors.diffusion import DiffusionPrior
+from lambent.priors.diffusion import LatentDiffusionPriorModule
 from lambent.trace import Latent, Trace
 
 NUMBERS = 2**18
@@ -28,7 +28,7 @@ NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
-class Levels:
+class Timesteps:
     """How the chain is cut into levels and how these are visited.
 
     Attributes:
@@ -45,7 +45,7 @@ class Levels:
 
 
 @dataclass(frozen=True, eq=False)
-class DrawnLevels(Latent):
+class DrawnTimesteps(Latent):
     """The levels of each draw, and what was found there.
 
     Attributes:
@@ -83,15 +83,15 @@ class Diffusion(LatentModel):
     likelihood: Any
     schedule: Any
 
-    def __init__(self, denoiser: nn.Module, schedule: Schedule, likelihood: nn.Module, levels: Levels) -> None:
+    def __init__(self, denoiser: nn.Module, schedule: Schedule, likelihood: nn.Module, levels: Timesteps) -> None:
         super().__init__()
         self.denoiser, self.schedule, self.likelihood, self.levels = denoiser, schedule, likelihood, levels
-        self.losses = LevelLosses()
+        self.losses = TimestepLosses()
 
     @property
-    def chain(self) -> Noising:
+    def chain(self) -> GaussianDiffusion:
         """The chain as it stands."""
-        return Noising(self.schedule, self.denoiser, self.levels.predict, self.levels.steps)
+        return GaussianDiffusion(self.schedule, self.denoiser, self.levels.predict, self.levels.steps)
 
     @property
     def event(self) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ class Diffusion(LatentModel):
         px: Distribution = self.likelihood.through(start / self._first_scales(start)[0], log_noise)
         return px
 
-    def _levels(self, y: Tensor, draw: Draw, condition: Tensor | None) -> DrawnLevels:
+    def _levels(self, y: Tensor, draw: Draw, condition: Tensor | None) -> DrawnTimesteps:
         """The chain's cost, (K, B), estimated at one level each."""
         shape = (draw.samples, len(y))
         position, weight = self._placed(shape, draw, y.device)
@@ -141,7 +141,7 @@ class Diffusion(LatentModel):
         found = [self.chain.weighted_term(*part) for part in parts]
         kl, errors, gamma = (torch.cat(terms).view(shape) for terms in zip(*found, strict=True))
         losses = kl.detach() / weight.to(kl.dtype)
-        return DrawnLevels(
+        return DrawnTimesteps(
             "levels",
             None,
             known={"kl": kl},
@@ -251,7 +251,7 @@ class Diffusion(LatentModel):
         """Remembers what the levels of a step cost."""
         rows = slice(None) if counted else slice(0)
         for drawn in trace.latents:
-            if isinstance(drawn, DrawnLevels):
+            if isinstance(drawn, DrawnTimesteps):
                 assert drawn.position is not None
                 assert drawn.losses is not None
                 assert drawn.errors is not None
@@ -288,7 +288,7 @@ def ancestral(
     Raises:
         ConfigError: steps or noise of a model that is no diffusion and has no such prior, or out of range.
     """
-    diffuses = isinstance(model, Diffusion) or isinstance(getattr(model, "prior", None), DiffusionPrior)
+    diffuses = isinstance(model, Diffusion) or isinstance(getattr(model, "prior", None), LatentDiffusionPriorModule)
     if (steps, noise) != (None, None) and not diffuses:
         raise ConfigError("steps and noise of a sample: only a diffusion has levels to visit; leave both out")
     if steps is not None and steps < 1:

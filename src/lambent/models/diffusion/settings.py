@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lambent.distributions.gaussian_diffusion import PREDICTIONS
-from lambent.likelihoods import TextFamily
-from lambent.likelihoods.noisy import NoisyLikelihood
-from lambent.models.diffusion.model import Diffusion, Levels
+from lambent.likelihoods import TextLikelihood
+from lambent.likelihoods.noisy import NoisyLikelihoodModule
+from lambent.models.diffusion.model import Diffusion, Timesteps
 from lambent.models.structure import LIKELIHOOD, NOT_ONE_LATENT, Absent, Parts, Slot, Structure
 from lambent.networks import DenoiserSettings
 from lambent.posteriors import NoisingPosterior
@@ -54,7 +54,7 @@ class DiffusionStructure(Structure):
 
     def conflicts(self, parts: Parts) -> Conflict | None:
         """Noise is added to numbers, and no noise level has a density of its own."""
-        if not parts.likelihood.elementwise or isinstance(parts.likelihood, TextFamily):
+        if not parts.likelihood.elementwise or isinstance(parts.likelihood, TextLikelihood):
             why = "noise can't be added to symbols and categories; use likelihood=normal"
             return Conflict(("model", "likelihood"), why)
         if parts.rate.one_level:
@@ -66,6 +66,6 @@ class DiffusionStructure(Structure):
         assert isinstance(config.posterior, NoisingPosterior)
         assert isinstance(config.decoder, DenoiserSettings)
         denoiser = config.decoder.build_denoiser(shapes.event, shapes.condition)
-        likelihood = NoisyLikelihood(config.likelihood, shapes, 0.5 * config.posterior.minimum)
-        levels = Levels(self.steps, self.predict, self.sampling, self.importance)
+        likelihood = NoisyLikelihoodModule(config.likelihood, shapes, 0.5 * config.posterior.minimum)
+        levels = Timesteps(self.steps, self.predict, self.sampling, self.importance)
         return Diffusion(denoiser, config.posterior.build(), likelihood, levels)

@@ -21,7 +21,7 @@ KEPT = 0.99
 _BELOW_ONE = 1 - 1e-9
 
 
-class LevelLosses(nn.Module):
+class TimestepLosses(nn.Module):
     """What each part of 0..1 costs: running means of the squared loss, and means since the last report.
 
     Positions of density proportional to the root of the mean square give the estimate of least variance; a tenth of

@@ -66,7 +66,7 @@ class ContextTerms(nn.Module):
         return F.interpolate(image, self.size) if self.maker is None else self.maker(image)
 
 
-class PlaceTerms(nn.Module):
+class PositionTerms(nn.Module):
     """V' m added to each sum, m a learned map that is the same for all images: a network that knows where it is.
 
     Masked convolutions padded with zeros see no edge where the data is zero too, and nothing else tells one place from

@@ -18,7 +18,7 @@ from lambent.networks.autoregressive.base import (
     linear,
 )
 from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, end_of_blocks, pixel_order
-from lambent.networks.base import Encoder, EncoderSettings, checked
+from lambent.networks.base import EncoderModule, EncoderSettings, checked
 from lambent.settings import Conflict, option, part
 
 State = tuple[Tensor, Tensor]
@@ -111,7 +111,7 @@ class LSTMDecoder(AutoregressiveSettings):
         return LSTMNet(out_shape, self, context_size(latent) + condition, symbols)
 
 
-class LSTMEncoderNet(Encoder):
+class LSTMEncoderModule(EncoderModule):
     """Layers of LSTM cells over the steps; the features are the last layer's last outputs, of each direction."""
 
     def __init__(self, in_shape: tuple[int, ...], settings: LSTMEncoder, condition: int) -> None:
@@ -149,6 +149,6 @@ class LSTMEncoder(EncoderSettings):
         """An end symbol needs texts that have one."""
         return end_of_blocks(self.end, parts)
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""
-        return LSTMEncoderNet(in_shape, self, condition)
+        return LSTMEncoderModule(in_shape, self, condition)

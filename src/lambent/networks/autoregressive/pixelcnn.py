@@ -23,7 +23,7 @@ from lambent.networks.autoregressive.base import (
     context_size,
     input_dropout_option,
 )
-from lambent.networks.autoregressive.image_context import ContextTerms, PlaceTerms, Term
+from lambent.networks.autoregressive.image_context import ContextTerms, PositionTerms, Term
 from lambent.networks.autoregressive.masked_conv import (
     MaskedConv,
     Pass,
@@ -43,7 +43,7 @@ RESIDUAL = 0.1
 """Scale at which residual branches start: near the identity, so that depth costs nothing at first."""
 
 
-class ImageNet(AutoregressiveNet, ABC):
+class MaskedImageNet(AutoregressiveNet, ABC):
     """Masked convolutions between a lookup of the inputs and 1x1 layers to P numbers an element.
 
     Elements come row by row, left to right, the channels of a pixel in order, each of which sees those before it.
@@ -60,7 +60,7 @@ class ImageNet(AutoregressiveNet, ABC):
 
     def __init__(
         self,
-        settings: ImageSettings,
+        settings: MaskedImageSettings,
         latent: ContextShape,
         out_shape: tuple[int, ...],
         condition: int,
@@ -81,7 +81,7 @@ class ImageNet(AutoregressiveNet, ABC):
         self.output = MaskedConv(head, numbers, scale=0.1, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_shape))
         self.terms = ContextTerms(latent, condition, settings.context_map, self.size, self.sums())
-        self.places = PlaceTerms(settings.places, self.size, self.sums()) if settings.places else None
+        self.places = PositionTerms(settings.places, self.size, self.sums()) if settings.places else None
 
     @abstractmethod
     def build_stack(self, inputs: Tensor, reaches: list[int]) -> None:
@@ -155,7 +155,7 @@ def _pixel_order(image: tuple[int, int, int]) -> Tensor:
     return torch.arange(prod(image)).view(image).permute(1, 2, 0).reshape(1, -1)
 
 
-class PixelCNN(ImageNet):
+class PixelCNN(MaskedImageNet):
     """Residual blocks of masked convolutions (van den Oord, Kalchbrenner & Kavukcuoglu 2016, section 3).
 
     Its kernels have a blind spot: n rows above, an element sees no further to the right than n (k // 2) columns
@@ -210,7 +210,7 @@ class Block(nn.Module):
         return h + run.apply(self.widen, self.dropout(run.add(inner, term, self.look.outputs).relu()))
 
 
-class GatedPixelCNN(ImageNet):
+class GatedPixelCNN(MaskedImageNet):
     """A stack over rows above, which feeds one along the row: nothing before an element is out of its sight.
 
     van den Oord et al. 2016 (NeurIPS), section 2.2 and figure 2, with the gates of eq. 2, to which eq. 3 and 4 add a
@@ -314,11 +314,11 @@ def row_of(term: Tensor | None, i: int) -> Tensor | None:
 
 
 @dataclass(frozen=True)
-class ImageSettings(AutoregressiveSettings):
+class MaskedImageSettings(AutoregressiveSettings):
     """What both networks have."""
 
     name: ClassVar[str] = ""
-    net: ClassVar[type[ImageNet]]
+    net: ClassVar[type[MaskedImageNet]]
     channels: int = option(32, "channels of each layer", minimum=1)
     layers: int = option(6, "layers that look at more than one element, the first included", minimum=1)
     kernel: int = option(3, "side of the layers' kernels, odd", minimum=1)
@@ -332,7 +332,7 @@ class ImageSettings(AutoregressiveSettings):
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
-    ) -> ImageNet:
+    ) -> MaskedImageNet:
         """The network, its weights from torch's current random state."""
         return self.net(self, latent, out_shape, condition, symbols)
 
@@ -388,7 +388,7 @@ class ImageSettings(AutoregressiveSettings):
 
 @part("decoder", "pixelcnn")
 @dataclass(frozen=True)
-class PixelCNNDecoder(ImageSettings):
+class PixelCNNDecoder(MaskedImageSettings):
     """PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016, ICML): `PixelCNN`.
 
     >>> net = PixelCNNDecoder(channels=64, layers=7).build(0, (1, 1, 28, 28))
@@ -397,12 +397,12 @@ class PixelCNNDecoder(ImageSettings):
     """
 
     name: ClassVar[str] = "pixelcnn"
-    net: ClassVar[type[ImageNet]] = PixelCNN
+    net: ClassVar[type[MaskedImageNet]] = PixelCNN
 
 
 @part("decoder", "gated-pixelcnn")
 @dataclass(frozen=True)
-class GatedPixelCNNDecoder(ImageSettings):
+class GatedPixelCNNDecoder(MaskedImageSettings):
     """Gated PixelCNN (van den Oord et al. 2016, NeurIPS): `GatedPixelCNN`.
 
     >>> net = GatedPixelCNNDecoder(channels=32, layers=4).build(0, (1, 1, 28, 28))
@@ -411,4 +411,4 @@ class GatedPixelCNNDecoder(ImageSettings):
     """
 
     name: ClassVar[str] = "gated-pixelcnn"
-    net: ClassVar[type[ImageNet]] = GatedPixelCNN
+    net: ClassVar[type[MaskedImageNet]] = GatedPixelCNN

@@ -20,7 +20,7 @@ from lambent.networks.autoregressive.base import (
 )
 from lambent.networks.autoregressive.context_tokens import ContextTokens, positions
 from lambent.networks.autoregressive.sequence import SequenceNet, Step, Steps, end_of_blocks, pixel_order
-from lambent.networks.base import Encoder, EncoderSettings
+from lambent.networks.base import EncoderModule, EncoderSettings
 from lambent.networks.mlp import affine
 from lambent.settings import Conflict, option, part
 
@@ -272,7 +272,7 @@ class TransformerDecoder(AutoregressiveSettings):
         return TransformerNet(out_shape, self, latent, condition, symbols)
 
 
-class TransformerEncoderNet(Encoder):
+class TransformerEncoderModule(EncoderModule):
     """A `Stack` without a causal mask over the steps, at learned positions; the features are its mean over steps."""
 
     def __init__(self, in_shape: tuple[int, ...], settings: TransformerEncoder, condition: int) -> None:
@@ -310,6 +310,6 @@ class TransformerEncoder(EncoderSettings):
         """An end symbol needs texts that have one."""
         return end_of_blocks(self.end, parts)
 
-    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> Encoder:
+    def build(self, in_shape: tuple[int, ...], condition: int = 0) -> EncoderModule:
         """The encoder of items of shape ``in_shape``, with a condition of ``condition`` numbers (0: none)."""
-        return TransformerEncoderNet(in_shape, self, condition)
+        return TransformerEncoderModule(in_shape, self, condition)

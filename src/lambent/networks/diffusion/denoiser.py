@@ -107,7 +107,7 @@ class DenoisingBlock(nn.Module):
         return h + self.last(self.dropout(self.act(inner)))
 
 
-class MLPDenoiserNet(nn.Module):
+class MLPDenoiserModule(nn.Module):
     """An affine map of the flat value, residual blocks that see gamma, and an affine map back that starts at 0."""
 
     def __init__(self, event: tuple[int, ...], settings: MLPDenoiser, condition: int) -> None:
@@ -144,4 +144,4 @@ class MLPDenoiser(DenoiserSettings):
 
     def build_denoiser(self, event: tuple[int, ...], condition: int = 0) -> nn.Module:
         """The denoiser of values of shape ``event``, whatever its dimensions."""
-        return MLPDenoiserNet(event, self, condition)
+        return MLPDenoiserModule(event, self, condition)

@@ -83,7 +83,7 @@ class SelfAttention(nn.Module):
 class UNetBlock(nn.Module):
     """h + conv(act(FiLM(norm(conv(act(norm(h))))))), and attention where asked for; without change at first."""
 
-    def __init__(self, inputs: int, outputs: int, settings: UNet, embedding: int, *, attends: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, settings: UNetDenoiser, embedding: int, *, attends: bool) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups_of(inputs), inputs)
         self.first = _conv(inputs, outputs)
@@ -101,7 +101,7 @@ class UNetBlock(nn.Module):
         return self.attention(self.way(h) + inner)
 
 
-class Halve(nn.Module):
+class Downsample(nn.Module):
     """A convolution of stride 2; sizes are rounded up."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -113,7 +113,7 @@ class Halve(nn.Module):
         return self.conv(h)
 
 
-class Enlarge(nn.Module):
+class Upsample(nn.Module):
     """The nearest place's values at a larger size.
 
     Channels are mixed at the small size; places are by the block that follows. A convolution of 3 x 3 at the large
@@ -129,7 +129,7 @@ class Enlarge(nn.Module):
         return F.interpolate(self.conv(h), self.size, mode="nearest")
 
 
-class Upwards(nn.Module):
+class UpPath(nn.Module):
     """The blocks of one size on the way up, and what enlarges their result."""
 
     def __init__(self, blocks: list[UNetBlock], larger: nn.Module) -> None:
@@ -143,10 +143,10 @@ class Upwards(nn.Module):
         return self.larger(h)
 
 
-class UNetNet(nn.Module):
+class UNetDenoiserModule(nn.Module):
     """Down the sizes, two blocks at the smallest, and up again with the maps of the way down beside each block."""
 
-    def __init__(self, event: tuple[int, ...], settings: UNet, condition: int) -> None:
+    def __init__(self, event: tuple[int, ...], settings: UNetDenoiser, condition: int) -> None:
         super().__init__()
         self.event, self.image = tuple(event), image_shape(event, "unet", "denoising-mlp")
         sizes = size_ladder(*self.image[1:], settings.smallest)
@@ -174,7 +174,7 @@ class UNetNet(nn.Module):
         kept = [widths[0]]
         for i, (size, width) in enumerate(zip(sizes, widths, strict=True)):
             if i:
-                modules.append(Halve(kept[-1], width))
+                modules.append(Downsample(kept[-1], width))
                 kept.append(width)
             for _ in range(self.settings.blocks):
                 modules.append(self._block(kept[-1], width, attends=self._attends(size)))
@@ -189,7 +189,7 @@ class UNetNet(nn.Module):
             for _ in range(self.settings.blocks + 1):
                 blocks.append(self._block(before + kept.pop(), widths[i], attends=self._attends(sizes[i])))
                 before = widths[i]
-            ways.append(Upwards(blocks, Enlarge(before, widths[i - 1], sizes[i - 1]) if i else nn.Identity()))
+            ways.append(UpPath(blocks, Upsample(before, widths[i - 1], sizes[i - 1]) if i else nn.Identity()))
             before = widths[max(i - 1, 0)]
         return ways
 
@@ -209,7 +209,7 @@ class UNetNet(nn.Module):
 
 @part("decoder", "unet")
 @dataclass(frozen=True)
-class UNet(DenoiserSettings):
+class UNetDenoiser(DenoiserSettings):
     """A U-Net for images of any size; for model=diffusion.
 
     Raises:
@@ -241,4 +241,4 @@ class UNet(DenoiserSettings):
 
     def build_denoiser(self, event: tuple[int, ...], condition: int = 0) -> nn.Module:
         """The denoiser of images of shape ``event``, (C, H, W) or (H, W)."""
-        return UNetNet(event, self, condition)
+        return UNetDenoiserModule(event, self, condition)

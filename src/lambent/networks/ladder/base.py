@@ -33,7 +33,7 @@ class LadderLevel(nn.Module, ABC):
         """Of p(z|levels above), (N, width_p); never called at the top, where the model has a prior."""
 
     @abstractmethod
-    def posterior_numbers(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
+    def posterior_params(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
         """Of q(z|x, levels above), (N, width_q), from what this level sees of x; ``state`` is None at the top."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class LadderLevel(nn.Module, ABC):
         return {}
 
 
-class Step(nn.Module):
+class ResidualMLP(nn.Module):
     """Fully connected layers to ``outputs`` numbers, each with layer normalisation and an activation.
 
     With ``carried`` numbers, the first of the input, the layers end in an affine map that starts small, and add to what
@@ -89,7 +89,7 @@ def hidden(inputs: int, outputs: int, name: str) -> nn.Sequential:
     return nn.Sequential(affine(inputs, outputs, name), nn.LayerNorm(outputs), activation(name))
 
 
-class Climb(nn.Module):
+class BottomUpMLP(nn.Module):
     """What each level sees of x: an encoder's features, then one step a level.
 
     Args:
@@ -98,7 +98,7 @@ class Climb(nn.Module):
         condition: Numbers of the condition.
     """
 
-    def __init__(self, encoder: nn.Module, steps: Iterable[Step], condition: int) -> None:
+    def __init__(self, encoder: nn.Module, steps: Iterable[ResidualMLP], condition: int) -> None:
         super().__init__()
         self.encoder, self.steps, self.condition = encoder, nn.ModuleList(steps), condition
 
@@ -128,10 +128,10 @@ class VectorStyle:
     looks: bool = True
     gain: float = 1.0
 
-    def step(self, carried: int, beside: int, outputs: int) -> Step:
+    def step(self, carried: int, beside: int, outputs: int) -> ResidualMLP:
         """From ``carried`` numbers (which are added to the result, with ``skip``) and more beside them."""
         kept = carried if self.skip else 0
-        return Step(carried + beside, outputs, self.layers, self.activation, carried=kept, gain=self.gain)
+        return ResidualMLP(carried + beside, outputs, self.layers, self.activation, carried=kept, gain=self.gain)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ class VectorLevel(LadderLevel):
         found: Tensor = self.prior(state)
         return found
 
-    def posterior_numbers(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
+    def posterior_params(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
         """An affine map of what is seen, or of a layer that sees the state too."""
         joined = seen if state is None or not self.style.looks else torch.cat([seen, state], 1)
         found: Tensor = self.head(self.reader(joined))

@@ -18,7 +18,7 @@ from lambent.networks.mlp import affine
 
 
 @dataclass(frozen=True)
-class Place:
+class Resolution:
     """A resolution of a ladder.
 
     Attributes:
@@ -59,7 +59,7 @@ class BottomUp(nn.Module):
     def __init__(
         self,
         image: tuple[int, int, int],
-        places: Sequence[Place],
+        places: Sequence[Resolution],
         blocks: int,
         style: Style,
         *,
@@ -101,7 +101,7 @@ class BottomUp(nn.Module):
         return {} if self.penalty is None else {"spectral": self.spectral * self.penalty()}
 
 
-def _entry(channels: int, size: Size, place: Place, style: Style, *, first: bool) -> nn.Module:
+def _entry(channels: int, size: Size, place: Resolution, style: Style, *, first: bool) -> nn.Module:
     """From the image (``first``), or the place before, to a place: from ``channels`` and ``size`` to its own."""
     halve = (place.height, place.width) != size
     if first:

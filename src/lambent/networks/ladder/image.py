@@ -15,7 +15,7 @@ from lambent.networks.base import checked
 from lambent.networks.conv import channels_last
 from lambent.networks.ladder.base import LadderLevel
 from lambent.networks.ladder.blocks import Block, Style, bottleneck, conv
-from lambent.networks.ladder.bottom_up import Place
+from lambent.networks.ladder.bottom_up import Resolution
 from lambent.networks.ladder.spectral import SpectralPenalty
 from lambent.networks.mlp import affine
 
@@ -52,7 +52,7 @@ class MapLevels:
         """Of what a level adds to the state: 1/sqrt(depth) (Child 2021, section 3.2)."""
         return 1 / math.sqrt(self.depth)
 
-    def build(self, places: Sequence[Place]) -> list[LadderLevel]:
+    def build(self, places: Sequence[Resolution]) -> list[LadderLevel]:
         """The levels at ``places`` (the largest map first), lowest first."""
         at = [place for place in places for _ in range(place.levels)]
         return [MapLevel(self, place, at[i - 1] if i else None, top=i + 1 == len(at)) for i, place in enumerate(at)]
@@ -71,16 +71,16 @@ class MapLevel(LadderLevel):
         top: Whether it is the top, which starts from a learned map.
     """
 
-    def __init__(self, shared: MapLevels, place: Place, below: Place | None, *, top: bool) -> None:
+    def __init__(self, shared: MapLevels, place: Resolution, below: Resolution | None, *, top: bool) -> None:
         size = shared.latent * place.pixels
         super().__init__(size, shared.per_p * size, shared.per_q * size)
         self.map_shape, self.channels = (shared.latent, place.height, place.width), place.channels
-        self.start = Start(place, shared.condition) if top else None
+        self.start = LearnedMap(place, shared.condition) if top else None
         self.posterior = _posterior(shared, place)
         self.inject = conv(shared.latent, place.channels, 1, gain=shared.gain)
         blocks = (Block(shared.style, place.channels, place.side, shared.gain) for _ in range(shared.blocks))
         self.blocks = nn.Sequential(*blocks)
-        self.descent = None if below is None else Descent(shared, place, below)
+        self.descent = None if below is None else TopDown(shared, place, below)
         self.spectral = shared.spectral
         self.penalty = SpectralPenalty(self) if shared.spectral else None
 
@@ -88,7 +88,7 @@ class MapLevel(LadderLevel):
         """The numbers beside the map, (N, width_p)."""
         return _numbers(state[:, self.channels :], self.inject)
 
-    def posterior_numbers(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
+    def posterior_params(self, seen: Tensor, state: Tensor | None, condition: Tensor | None) -> Tensor:
         """From the features of its resolution and the map, (N, width_q)."""
         found = torch.cat([self._map(state, len(seen), condition), seen], 1)
         return _numbers(self.posterior(channels_last(found)), self.inject)
@@ -116,10 +116,10 @@ class MapLevel(LadderLevel):
         return {} if self.penalty is None else {"spectral": self.spectral * self.penalty()}
 
 
-class Start(nn.Module):
+class LearnedMap(nn.Module):
     """The map that a ladder starts from: learned, shifted by the condition."""
 
-    def __init__(self, place: Place, condition: int) -> None:
+    def __init__(self, place: Resolution, condition: int) -> None:
         super().__init__()
         self.map = nn.Parameter(torch.zeros(place.channels, place.height, place.width))
         self.condition = condition
@@ -134,15 +134,15 @@ class Start(nn.Module):
         return found + self.shift(condition.to(found.dtype))[:, :, None, None]
 
 
-class Descent(nn.Module):
+class TopDown(nn.Module):
     """From a level's map to the state of the level below: to its size, then the numbers of its p beside it."""
 
-    def __init__(self, shared: MapLevels, place: Place, below: Place) -> None:
+    def __init__(self, shared: MapLevels, place: Resolution, below: Resolution) -> None:
         super().__init__()
         self.numbers = shared.per_p * shared.latent
         grows = (place.height, place.width) != (below.height, below.width)
         self.up = conv(place.channels, below.channels, 1) if grows else None
-        self.start = Start(below, shared.condition) if grows else None
+        self.start = LearnedMap(below, shared.condition) if grows else None
         self.prior, self.moves = _prior(shared, below), shared.style.block == "bottleneck"
 
     def forward(self, h: Tensor, condition: Tensor | None) -> Tensor:
@@ -161,7 +161,7 @@ def _numbers(found: Tensor, layer: nn.Conv2d) -> Tensor:
     return found.flatten(1).to(layer.weight.dtype)
 
 
-def _prior(shared: MapLevels, place: Place) -> nn.Module:
+def _prior(shared: MapLevels, place: Resolution) -> nn.Module:
     """The layers of p, which start at 0; those of a bottleneck ladder also give what is added to the map."""
     name, channels, numbers = shared.style.activation, place.channels, shared.per_p * shared.latent
     if shared.style.block == "bottleneck":
@@ -169,7 +169,7 @@ def _prior(shared: MapLevels, place: Place) -> nn.Module:
     return nn.Sequential(activation(name), conv(channels, numbers, 1, gain=0.0))
 
 
-def _posterior(shared: MapLevels, place: Place) -> nn.Module:
+def _posterior(shared: MapLevels, place: Resolution) -> nn.Module:
     """The layers of q, from the map and the features beside it."""
     name, channels, numbers = shared.style.activation, place.channels, shared.per_q * shared.latent
     if shared.style.block == "bottleneck":

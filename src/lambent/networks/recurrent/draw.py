@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from lambent.networks.base import Decoder, checked, flat_items, join
+from lambent.networks.base import DecoderModule, checked, flat_items, join
 from lambent.networks.conv import image_shape
 from lambent.networks.mlp import affine
 from lambent.networks.recurrent.gaussian_window import Window
@@ -41,7 +41,7 @@ class Reader(nn.Module):
     ``read`` is both images whole (eq. 17), or both through one window that the writer's output places (eq. 27).
     """
 
-    def __init__(self, event: tuple[int, ...], settings: ReaderSettings, writer: int, condition: int) -> None:
+    def __init__(self, event: tuple[int, ...], settings: ReaderEncoder, writer: int, condition: int) -> None:
         super().__init__()
         self.condition, self.features = condition, settings.units
         self.image, self.window = (prod(event), 1, 1), None
@@ -67,7 +67,7 @@ class Writer(nn.Module):
     canvas (eq. 18), or to a patch that a window puts there (eq. 28 and 29).
     """
 
-    def __init__(self, latent: int, out_shape: tuple[int, ...], settings: CanvasSettings, condition: int) -> None:
+    def __init__(self, latent: int, out_shape: tuple[int, ...], settings: CanvasDecoder, condition: int) -> None:
         super().__init__()
         self.condition, self.features, self.numbers = condition, settings.units, prod(out_shape)
         self.cell = Cell(latent + condition, settings.units)
@@ -101,7 +101,7 @@ class Writer(nn.Module):
         return torch.cat([cell, self.canvas(state) + stroke.flatten(1)], 1)
 
 
-class Shown(Decoder):
+class CanvasDecoderModule(DecoderModule):
     """The canvas as parameters of p(x|z), above one learned number each: the canvas it started from."""
 
     def __init__(self, out_shape: tuple[int, ...]) -> None:
@@ -121,7 +121,7 @@ class Shown(Decoder):
 
 @part("encoder", "draw-reader")
 @dataclass(frozen=True)
-class ReaderSettings(Part):
+class ReaderEncoder(Part):
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or encoder=mlp"
@@ -139,7 +139,7 @@ class ReaderSettings(Part):
 
 @part("decoder", "draw-writer")
 @dataclass(frozen=True)
-class CanvasSettings(Part):
+class CanvasDecoder(Part):
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or decoder=mlp"

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lambent.networks.activations import ACTIVATIONS
-from lambent.networks.mlp import MLPDecoderNet
+from lambent.networks.mlp import MLPDecoderModule
 from lambent.objectives.penalties.l1l2 import PenaltySettings, drawn_value
 from lambent.objectives.penalties.mmd import prior_value
 from lambent.settings import option, part
@@ -29,7 +29,7 @@ class Critic(nn.Module):
 
     def __init__(self, latent: int, hidden: tuple[int, ...], activation: str) -> None:
         super().__init__()
-        self.net = MLPDecoderNet(latent, (1,), hidden, activation, 0)
+        self.net = MLPDecoderModule(latent, (1,), hidden, activation, 0)
 
     def forward(self, z: Tensor) -> Tensor:
         """(K, B) logits of latents (K, B, D)."""
@@ -58,7 +58,7 @@ class CriticSettings(PenaltySettings):
 
 @part("penalty", "factor")
 @dataclass(frozen=True)
-class Factor(CriticSettings):
+class FactorPenalty(CriticSettings):
     """weight * E_q[logit(z)], the total correlation by a density ratio (Kim & Mnih 2018, eq. 2 and 3).
 
     The critic tells z ~ q(z) from z whose dimensions are permuted over the batch, each by itself, which are draws of
@@ -69,10 +69,10 @@ class Factor(CriticSettings):
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
         """The penalty with its critic."""
-        return {"factor": FactorPenalty(self.critic(shapes), self.weight)}
+        return {"factor": FactorPenaltyModule(self.critic(shapes), self.weight)}
 
 
-class FactorPenalty(nn.Module):
+class FactorPenaltyModule(nn.Module):
     """The density-ratio estimate of the total correlation, and the loss of its critic."""
 
     def __init__(self, critic: Critic, weight: float) -> None:
@@ -101,7 +101,7 @@ def _cross_entropy(first: Tensor, second: Tensor) -> Tensor:
 
 @part("penalty", "adversarial")
 @dataclass(frozen=True)
-class Adversarial(CriticSettings):
+class AdversarialPenalty(CriticSettings):
     """-weight * E_q[log sigmoid(logit(z))], by a critic of prior against q(z): adversarial autoencoders.
 
     The encoder is to make draws of q(z) that pass for the prior's, by the non-saturating loss (Makhzani et al. 2016,
@@ -113,10 +113,10 @@ class Adversarial(CriticSettings):
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
         """The penalty with its critic."""
-        return {"adversarial": AdversarialPenalty(self.critic(shapes), self.weight)}
+        return {"adversarial": AdversarialPenaltyModule(self.critic(shapes), self.weight)}
 
 
-class AdversarialPenalty(nn.Module):
+class AdversarialPenaltyModule(nn.Module):
     """The encoder's adversarial loss, and the critic's."""
 
     def __init__(self, critic: Critic, weight: float) -> None:

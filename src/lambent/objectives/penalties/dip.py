@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @part("penalty", "dip")
 @dataclass(frozen=True)
-class DIP(PenaltySettings):
+class DIPPenalty(PenaltySettings):
     """lambda_od sum_{i != j} C_ij^2 + lambda_d sum_i (C_ii - 1)^2 (Kumar et al. 2018, eq. 6 and 7).
 
     C is the covariance over the data of the posterior's mean m(x) for kind "i", and of z itself for kind "ii", which

@@ -57,7 +57,7 @@ def drawn_value(latent: Latent, who: str) -> Tensor:
 
 @part("penalty", "l1")
 @dataclass(frozen=True)
-class L1(PenaltySettings):
+class L1Penalty(PenaltySettings):
     """weight * sum_d |z_d|: sparse codes."""
 
     gradients: ClassVar[tuple[str, ...]] = ("path", "double", "sum")
@@ -75,7 +75,7 @@ class L1(PenaltySettings):
 
 @part("penalty", "l2")
 @dataclass(frozen=True)
-class L2(PenaltySettings):
+class L2Penalty(PenaltySettings):
     """weight * ||m(x)||^2 on the posterior's mean: regularised autoencoders (Ghosh et al. 2020)."""
 
     marginal: ClassVar[bool] = True

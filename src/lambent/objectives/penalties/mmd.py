@@ -26,7 +26,7 @@ Kernel = Callable[[Tensor, float], Tensor]
 
 @part("penalty", "mmd")
 @dataclass(frozen=True)
-class MMD(PenaltySettings):
+class MMDPenalty(PenaltySettings):
     """weight * MMD^2(q(z), p(z)) by the unbiased U-statistic (Gretton et al. 2012, eq. 3): it may be negative.
 
     With the rate charged 0 it makes the Wasserstein autoencoder (Tolstikhin et al. 2018, algorithm 2); with the rate

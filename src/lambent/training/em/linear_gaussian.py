@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from lambent.errors import CombinationError
 from lambent.evaluation.exact import linear_gaussian_log_prob, own_log_scale
-from lambent.likelihoods import Likelihood, NormalFamily
+from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.likelihoods.scale import raw_scale
 from lambent.models import VAE
-from lambent.networks.mlp import MLPEncoderNet
-from lambent.posteriors import AmortisedPosterior, FullCovariance
+from lambent.networks.mlp import MLPEncoderModule
+from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior
 from lambent.posteriors.normal import raw_triangle
-from lambent.priors import StandardNormalPrior
+from lambent.priors import NormalPriorModule
 from lambent.training.em.mixture import chunks, require_affine, writable
 
 
@@ -110,9 +110,9 @@ def spread(weight: Tensor, covariance: Tensor) -> Tensor:
 
 def _likelihood(model: VAE) -> Any:
     prior, likelihood = model.prior, model.likelihood
-    if not isinstance(prior, StandardNormalPrior):
+    if not isinstance(prior, NormalPriorModule):
         raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=normal")
-    if not isinstance(likelihood, Likelihood) or not isinstance(likelihood.family, NormalFamily):
+    if not isinstance(likelihood, LikelihoodModule) or not isinstance(likelihood.family, NormalLikelihood):
         found = type(getattr(likelihood, "family", likelihood)).__name__
         raise CombinationError(f"schedule=em with {found}: no exact posterior; use likelihood=normal, or model=mixture")
     if likelihood.family.scale == "element":
@@ -128,10 +128,10 @@ def _posterior(model: VAE) -> Any:
     """The posterior, refused where it can't be the exact one: N(G x + g, V) with one V for all examples."""
     posterior = model.posterior
     holds = (
-        isinstance(posterior, AmortisedPosterior)
-        and isinstance(posterior.family, FullCovariance)
+        isinstance(posterior, AmortisedPosteriorModule)
+        and isinstance(posterior.family, FullCovariancePosterior)
         and posterior.family.shared
-        and isinstance(posterior.encoder, MLPEncoderNet)
+        and isinstance(posterior.encoder, MLPEncoderModule)
         and not len(posterior.encoder.layers)
     )
     if not holds:

@@ -12,11 +12,11 @@ from torch.distributions import Distribution
 
 from lambent.distributions import unbounded_log_scale
 from lambent.errors import CombinationError
-from lambent.likelihoods import BernoulliFamily, Likelihood, NormalFamily, PoissonFamily
+from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule, NormalLikelihood, PoissonLikelihood
 from lambent.likelihoods.counts import RATE_BOUND
 from lambent.likelihoods.scale import raw_scale
 from lambent.models import Mixture
-from lambent.priors import CategoricalPrior
+from lambent.priors import CategoricalPriorModule
 
 CHUNK = 1 << 21
 """Numbers in float64 at a time."""
@@ -66,9 +66,9 @@ class MixtureStep:
     def sharpness(self, x: Tensor) -> float:
         """The largest number of the model in units of its own noise: what a relative rounding is multiplied by."""
         px = self._states()
-        if isinstance(self.likelihood.family, NormalFamily):
+        if isinstance(self.likelihood.family, NormalLikelihood):
             return float(x.abs().max() / px.log_scale.exp().min())  # type: ignore[attr-defined]
-        bound = LOGIT_BOUND if isinstance(self.likelihood.family, BernoulliFamily) else RATE_BOUND
+        bound = LOGIT_BOUND if isinstance(self.likelihood.family, BernoulliLikelihood) else RATE_BOUND
         return bound * float(px.variance.max().sqrt())
 
     def _states(self) -> Distribution:
@@ -89,11 +89,11 @@ class MixtureStep:
         self.affine.bias.zero_()
 
 
-def _parts(model: Mixture) -> tuple[CategoricalPrior, Any]:
+def _parts(model: Mixture) -> tuple[CategoricalPriorModule, Any]:
     prior, likelihood = model.prior, model.likelihood
-    if not isinstance(prior, CategoricalPrior):
+    if not isinstance(prior, CategoricalPriorModule):
         raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=categorical")
-    if not isinstance(likelihood, Likelihood) or type(likelihood.family) not in _FITS:
+    if not isinstance(likelihood, LikelihoodModule) or type(likelihood.family) not in _FITS:
         found = type(getattr(likelihood, "family", likelihood)).__name__
         raise CombinationError(
             f"schedule=em with {found}: no closed-form M step; use likelihood=normal, bernoulli or poisson"
@@ -102,7 +102,7 @@ def _parts(model: Mixture) -> tuple[CategoricalPrior, Any]:
     return prior, likelihood
 
 
-def require_affine(likelihood: Likelihood) -> None:
+def require_affine(likelihood: LikelihoodModule) -> None:
     """Refuses a decoder that is no affine map of the latent alone."""
     affine = getattr(likelihood.decoder, "affine", None)
     if not isinstance(affine, nn.Linear) or affine.bias is None or likelihood.shapes.condition:
@@ -154,9 +154,9 @@ def _scatter(mean: Tensor, x: Tensor, mass: Tensor) -> Tensor:
     return total
 
 
-def _fit_normal(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
+def _fit_normal(likelihood: LikelihoodModule, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
     family, count = likelihood.family, mass.sum(0).unsqueeze(1)
-    assert isinstance(family, NormalFamily)
+    assert isinstance(family, NormalLikelihood)
     mean = _means(numbers[:, 0], x, mass)
     numbers[:, 0] = mean
     if family.scale == "fixed":
@@ -172,18 +172,22 @@ def _fit_normal(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor
     likelihood.own.copy_(raw_scale(pooled, family.sigma))
 
 
-def _fit_bernoulli(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
+def _fit_bernoulli(likelihood: LikelihoodModule, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
     mean = _means(numbers[:, 0].sigmoid(), x, mass).clamp(0, 1)  # rounding may leave a sum of masses above the total
     numbers[:, 0] = mean.logit().clamp(-LOGIT_BOUND, LOGIT_BOUND)
 
 
-def _fit_poisson(likelihood: Likelihood, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
+def _fit_poisson(likelihood: LikelihoodModule, numbers: Tensor, x: Tensor, mass: Tensor) -> None:
     count = mass.sum(0).unsqueeze(1)
     log_mean = _means(torch.zeros_like(numbers[:, 0]), x, mass).log().clamp(-LOG_RATE_BOUND, LOG_RATE_BOUND)
     raw = unbounded_log_scale(log_mean, -RATE_BOUND, RATE_BOUND)
     numbers[:, 0] = torch.where(count > EMPTY, raw, numbers[:, 0])
 
 
-Fit = Callable[[Likelihood, Tensor, Tensor, Tensor], None]
-_FITS: dict[type, Fit] = {NormalFamily: _fit_normal, BernoulliFamily: _fit_bernoulli, PoissonFamily: _fit_poisson}
+Fit = Callable[[LikelihoodModule, Tensor, Tensor, Tensor], None]
+_FITS: dict[type, Fit] = {
+    NormalLikelihood: _fit_normal,
+    BernoulliLikelihood: _fit_bernoulli,
+    PoissonLikelihood: _fit_poisson,
+}
 """What writes a family's numbers (C, P, D), and the scale it learns beside them, from x (B, *event) and r (B, C)."""
