@@ -394,7 +394,7 @@ def test_nothing_in_the_package_can_run_code_from_data():
         "extractall",
         "extract",
     }
-    for path in Path(lambent.data.__file__).parent.glob("*.py"):
+    for path in Path(lambent.data.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert ast.unparse(node.value) == "False", path

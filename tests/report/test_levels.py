@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lambent import fit
+from lambent.data.pictures import sheet, to_bytes
 from lambent.models import MarkovChain
 from lambent.report import collapse, levels, noise_levels
 from lambent.report.build import build
-from lambent.report.images import sheet, to_bytes
 from lambent.report.material import gather
 from lambent.report.numbers import evaluation
 from lambent.storage.metrics import numbers

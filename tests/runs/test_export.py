@@ -10,8 +10,8 @@ from PIL import Image
 from lambent import fit
 from lambent.data import DataOptions, Transform
 from lambent.data import load as load_data
+from lambent.data.pictures import GAP, sheet, to_bytes
 from lambent.errors import ConfigError, StorageError
-from lambent.report.images import GAP, sheet, to_bytes
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
 
 SMALL = {"encoder__hidden": (16,), "decoder__hidden": (16,)}

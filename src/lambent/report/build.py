@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from lambent.data.pictures import is_picture
 from lambent.data.sources import Source
 from lambent.errors import ConfigError, DataError
 from lambent.report import (
@@ -19,7 +20,6 @@ from lambent.report import (
     texts,
     vectors,
 )
-from lambent.report.images import is_picture
 from lambent.report.material import Held, gather
 from lambent.report.page import Panel, Section, page
 from lambent.runs.run import Run

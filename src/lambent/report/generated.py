@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.data.pictures import raw_to_bytes, sheet, to_bytes
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Ancestral
 from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodSettings, NormalLikelihood
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
-from lambent.report.images import raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel
 from lambent.runs.run import Run

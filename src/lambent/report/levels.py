@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.data.pictures import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, listed, number, percent
 from lambent.report.generated import decoded, has_mean, unit_scored
-from lambent.report.images import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section
 from lambent.runs import hierarchy as levels

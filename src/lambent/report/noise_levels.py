@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lambent.data.pictures import is_picture, sheet, to_bytes
 from lambent.distributions import point_estimate
 from lambent.draws import Ancestral
 from lambent.models.diffusion.model import Diffusion
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number, percent, short
-from lambent.report.images import is_picture, sheet, to_bytes
 from lambent.report.levels import beside, conditions
 from lambent.report.material import Held
 from lambent.report.page import Panel, Section

@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from lambent.report.images import data_uri, png
+from lambent.data.pictures import data_uri, png
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from lambent.data import Dataset, View
+from lambent.data.pictures import is_picture, png, sheet, to_bytes
 from lambent.data.sources import Source, dataset_of
 from lambent.data.view import CHUNK
 from lambent.errors import ConfigError
 from lambent.models.diffusion.model import ancestral
-from lambent.report.images import is_picture, png, sheet, to_bytes
 from lambent.runs.run import Run
 from lambent.seeds import mix
 from lambent.storage.files import write_out

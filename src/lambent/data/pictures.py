@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lambent.data import Transform
+    from lambent.data.transform import Transform
 
 SIDE = 56
 """Small images are enlarged, by a whole factor, to about this many pixels."""
