@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lambent.data import DataOptions, Dataset, from_arrays, load, one_hot, split_off
-from lambent.data import dataset as dataset_module
+from lambent.data import DataOptions, Dataset, dataset as dataset_module, from_arrays, load, one_hot, split_off
 from lambent.data.labels import encode, recode
 from lambent.errors import DataError
 

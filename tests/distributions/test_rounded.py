@@ -8,8 +8,7 @@ import pytest
 import scipy.stats as st
 import torch
 
-from lambent.distributions import RoundedNormal, RoundedPoint
-from lambent.distributions import rounded as module
+from lambent.distributions import RoundedNormal, RoundedPoint, rounded as module
 from lambent.draws import Ancestral, Detached, Given, Mode, Pathwise, StraightThrough
 from lambent.errors import CombinationError, ConfigError
 from support.distribution_checks import check_counts, check_sums_to_one

@@ -8,8 +8,7 @@ import scipy.special as sp
 import torch
 from scipy.optimize import brentq
 
-from lambent.distributions import SphereUniform, VonMisesFisher, closed_kl
-from lambent.distributions import sphere as module
+from lambent.distributions import SphereUniform, VonMisesFisher, closed_kl, sphere as module
 from lambent.distributions.bessel import log_mean_exp, mean_cosine
 from lambent.distributions.sphere import angle_slope, log_area
 from lambent.draws import Pathwise

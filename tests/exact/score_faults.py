@@ -8,8 +8,7 @@ import lambent.distributions.relaxed as relaxed
 import lambent.draws.controlled as controlled
 import lambent.objectives.elbo as elbo
 import lambent.objectives.score_function as credit
-from exact import control_checks
-from exact import score_checks as checks
+from exact import control_checks, score_checks as checks
 from exact.coins import COIN
 from exact.faults import replaced
 from lambent.distributions import Bernoulli, OneHotCategorical

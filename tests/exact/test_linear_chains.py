@@ -7,8 +7,7 @@ import pytest
 import torch
 
 import lambent.evaluation.bounds as evaluator
-from exact import chain_checks as checks
-from exact import linear_chains as truth
+from exact import chain_checks as checks, linear_chains as truth
 from exact.checks import assert_close
 from lambent.distributions import CholeskyNormal, Normal
 from lambent.models import MarkovChain

@@ -12,8 +12,7 @@ import torch
 import lambent.models.chain as chain
 import lambent.posteriors.bytes as family
 from lambent.config import biases, check, resolve
-from lambent.distributions import Categorical, RoundedPoint
-from lambent.distributions import rounded as rounded_module
+from lambent.distributions import Categorical, RoundedPoint, rounded as rounded_module
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.ais import annealed_importance_sampling

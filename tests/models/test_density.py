@@ -18,8 +18,7 @@ from lambent.likelihoods import (
     PoissonLikelihood,
 )
 from lambent.networks import MADE, NADE, MADEDecoder, NADEDecoder
-from lambent.networks.autoregressive import made as made_module
-from lambent.networks.autoregressive import nade as nade_module
+from lambent.networks.autoregressive import made as made_module, nade as nade_module
 from lambent.objectives import ELBO, LogLikelihood
 from support.density_checks import NETS, SHAPE, density, images, masses, nade_loop
 

@@ -16,8 +16,7 @@ from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation import active_units as units
 from lambent.evaluation.active_units import active_units, level_sizes, posterior_means, rated, unit_rates
 from lambent.evaluation.bounds import bounds
-from lambent.models import Ladder, LadderLevel
-from lambent.models import ladder as ladder_module
+from lambent.models import Ladder, LadderLevel, ladder as ladder_module
 from lambent.objectives import ELBO, IWAE
 from lambent.posteriors import MergedNormalPosterior, NormalPosterior, ResidualNormalPosterior
 from lambent.priors import NormalPriorModule

@@ -12,8 +12,7 @@ from lambent.distributions.codes import EmbeddedCodes
 from lambent.distributions.uniform import DiscreteUniform
 from lambent.draws import Ancestral, Detached, Given, Mode, StraightThrough
 from lambent.errors import CheckpointError, DataError, ShapeError
-from lambent.models import CodeLevel, Quantised
-from lambent.models import quantised as codes_module
+from lambent.models import CodeLevel, Quantised, quantised as codes_module
 from lambent.objectives import ELBO, IWAE
 from lambent.recipes import configure
 from lambent.shapes import Shapes

@@ -8,8 +8,7 @@ import scipy.stats as st
 import torch
 from torch import distributions as td
 
-from lambent.distributions import AR1, Normal, StandardNormal, closed_kl
-from lambent.distributions import ar1 as process
+from lambent.distributions import AR1, Normal, StandardNormal, ar1 as process, closed_kl
 from lambent.errors import CombinationError, ConfigError
 from lambent.posteriors import BoundedNormalPosterior, bounded
 from lambent.priors import AR1Prior

@@ -4,8 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import distributions as td
-from torch import nn
+from torch import distributions as td, nn
 
 from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior, LowRankPosterior, NormalPosterior
 from lambent.settings import registry

@@ -7,8 +7,7 @@ import math
 import pytest
 import torch
 
-from lambent.distributions import Normal
-from lambent.distributions import diffusion_density as diffused
+from lambent.distributions import Normal, diffusion_density as diffused
 from lambent.distributions.diffusion_density import DiffusionDensity, Visits
 from lambent.distributions.gaussian_diffusion import GaussianDiffusion, scales
 from lambent.draws import Ancestral, Pathwise

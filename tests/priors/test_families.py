@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from torch import distributions as td
-from torch import nn
+from torch import distributions as td, nn
 
 from lambent.distributions import StandardNormal
 from lambent.errors import CombinationError, ConfigError

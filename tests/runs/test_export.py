@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from lambent import fit
-from lambent.data import DataOptions, Transform
-from lambent.data import load as load_data
+from lambent.data import DataOptions, Transform, load as load_data
 from lambent.data.pictures import GAP, sheet, to_bytes
 from lambent.errors import ConfigError, StorageError
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples

@@ -8,8 +8,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lambent.errors import CheckpointError, ConfigError, DataError, StorageError
 from lambent.storage.metrics import LogWriter, MetricsWriter, json_line, read_metrics

@@ -11,8 +11,7 @@ import time
 import tomllib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from lambent.errors import ConfigError, StorageError
 from lambent.storage.run_folder import RunFolder, difference, environment, require_same

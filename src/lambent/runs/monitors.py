@@ -14,8 +14,7 @@ from lambent.data import View
 from lambent.draws import Mode
 from lambent.errors import CombinationError, LambentError
 from lambent.evaluation.blocks import Batch, evaluating
-from lambent.evaluation.mutual_information import EXAMPLES
-from lambent.evaluation.mutual_information import information as measured
+from lambent.evaluation.mutual_information import EXAMPLES, information as measured
 from lambent.models import LatentModel
 from lambent.seeds import mix
 from lambent.training.collapse_monitor import CollapseAlarm, CollapseMonitor, judged_levels, look

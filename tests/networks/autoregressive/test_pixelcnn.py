@@ -15,8 +15,7 @@ from lambent.likelihoods import (
     NormalLikelihood,
 )
 from lambent.networks import GatedPixelCNNDecoder, PixelCNNDecoder
-from lambent.networks.autoregressive import image_context as imagecontext
-from lambent.networks.autoregressive import masked_conv as masked
+from lambent.networks.autoregressive import image_context as imagecontext, masked_conv as masked
 from lambent.networks.autoregressive.masked_conv import MaskedConv, RowByRow, RowsAbove, Stepwise
 from lambent.networks.autoregressive.pixelcnn import MapDropout
 from lambent.shapes import Shapes
