@@ -40,3 +40,8 @@ def test_the_table_of_systems_names_their_likelihoods():
     wrong = {name for name in both if TITLES[actual[name]].lower() not in listed[name].lower()}
     assert len(both) > 50
     assert not {name for name in wrong if listed[name] != "frozen"}
+
+
+def test_the_page_of_the_api_lists_every_public_name():
+    text = (ROOT / "docs/api/lambent.md").read_text()
+    assert [name for name in lambent.__all__ if f"`{name}`" not in text and f":: {name}\n" not in text] == []
