@@ -6,12 +6,9 @@ import torch
 from scipy import stats
 
 from lambent.data import binarize
+from support.random_numbers import generator
 
 DRAWS = 40_000
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def ones_per_level(draw, levels, draws=DRAWS):

@@ -26,8 +26,9 @@ from lambent.distributions import (
     StandardNormal,
 )
 from lambent.errors import ConfigError
-from support.distribution_cases import CASES, DENSITIES, Case, generator, numbers
+from support.distribution_cases import CASES, DENSITIES, Case
 from support.distribution_checks import MAX_Z, check_log_prob
+from support.random_numbers import generator, numbers
 
 SAMPLED = [case for case in CASES if not isinstance(case.distribution, Flat)]
 REPARAMETERISED = [case for case in SAMPLED if case.distribution.has_rsample and case.parameters and case.smooth]

@@ -25,8 +25,9 @@ from lambent.distributions import (
 )
 from lambent.distributions.numerics import joint_shape
 from lambent.errors import ConfigError
-from support.distribution_cases import CASES, Case, logistic_oracle, numbers
+from support.distribution_cases import CASES, Case, logistic_oracle
 from support.distribution_checks import check_log_prob
+from support.random_numbers import numbers
 
 RAW = torch.tensor([-1e4, -100.0, -10.0, -1.0, 0.0, 1.0, 10.0, 100.0, 1e4])
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -12,12 +12,9 @@ from lambent.distributions import LogisticMixture, PixelMixture
 from lambent.errors import ConfigError
 from lambent.likelihoods import PixelMixtureLikelihood
 from lambent.shapes import Shapes
+from support.random_numbers import numbers
 
 LEVELS, CHANNELS, COMPONENTS = 4, 3, 2
-
-
-def numbers(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def mixture(height=1, width=1, batch=(), components=COMPONENTS, channels=CHANNELS, levels=LEVELS):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lambent.distributions import Normal, detached, rsample, rsample_and_log_prob, sample
 from lambent.errors import ConfigError
-from support.distribution_cases import generator
+from support.random_numbers import generator
 
 
 class Flow(torch.distributions.Distribution):

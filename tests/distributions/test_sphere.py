@@ -19,8 +19,8 @@ from lambent.posteriors import VonMisesFisherPosterior
 from lambent.priors import SpherePrior, SpherePriorModule
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from support.distribution_cases import generator, numbers
 from support.distribution_checks import MAX_Z, check_counts, check_uniform
+from support.random_numbers import generator, numbers
 
 DIMENSIONS = (2, 3, 4, 7, 10, 33, 34, 35, 50, 101, 200)
 CONCENTRATIONS = (0.0, 1e-3, 0.3, 1.0, 7.0, 30.0, 100.0, 1e3, 1e4)

@@ -16,15 +16,12 @@ from lambent.draws import (
 )
 from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.models import VAE, MarkovChain
+from support.random_numbers import generator
 
 ZERO = torch.zeros(())
 PRIOR = StandardNormal((2,))
 Q = Normal(torch.arange(10.0).view(5, 2), ZERO)
 PATHS = (Pathwise, StickingTheLanding, DoublyReparameterised)
-
-
-def noise(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def conditional(batch):
@@ -34,10 +31,10 @@ def conditional(batch):
 @pytest.mark.parametrize("draw", PATHS)
 @pytest.mark.parametrize("samples", [1, 4])
 def test_samples_lead_the_batch_and_the_mean_is_qs(draw, samples):
-    z = draw(samples, noise())("z", PRIOR, Q)
+    z = draw(samples, generator())("z", PRIOR, Q)
     assert z.value.shape == (samples, 5, 2)
     assert z.log_p.shape == z.log_q.shape == z.rate.shape == (samples, 5)
-    many = draw(40_000, noise())("z", PRIOR, Q).value
+    many = draw(40_000, generator())("z", PRIOR, Q).value
     assert float(((many.mean(0) - Q.loc) * 200).abs().max()) < 5
     assert float((many.var(0) - 1).abs().max()) < 0.05
 
@@ -45,17 +42,17 @@ def test_samples_lead_the_batch_and_the_mean_is_qs(draw, samples):
 @pytest.mark.parametrize("draw", [Pathwise, StickingTheLanding])
 def test_a_level_below_keeps_the_samples_of_the_level_above(draw):
     """K never multiplies twice: a posterior of batch (K, B) gives one value for each of its K x B."""
-    above = draw(3, noise())("z2", PRIOR, Q)
-    below = draw(3, noise(1))("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
+    above = draw(3, generator())("z2", PRIOR, Q)
+    below = draw(3, generator(1))("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
     assert below.value.shape == (3, 5, 2)
     assert below.rate.shape == (3, 5)
 
 
 def test_doubly_reparameterised_gradients_are_refused_below_another_level():
     """With K = 5 the mean gradient of the upper level would be wrong by many standard errors: the path is cut."""
-    above = DoublyReparameterised(3, noise())("z2", PRIOR, Q)
+    above = DoublyReparameterised(3, generator())("z2", PRIOR, Q)
     with pytest.raises(CombinationError, match=r"latent 'z1': dreg below another level is biased.*use draw=pathwise"):
-        DoublyReparameterised(3, noise())("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
+        DoublyReparameterised(3, generator())("z1", Normal(above.value, ZERO), Normal(above.value + 1, ZERO))
 
 
 @pytest.mark.parametrize("draw", [Pathwise(), Enumerate(), Given(values={"z": torch.zeros(1, 5, 2)})])
@@ -112,7 +109,7 @@ def test_enumeration_lists_every_state_with_its_mass():
 )
 def test_only_the_plain_path_differentiates_log_q_in_its_parameters(draw, analytic):
     loc = torch.zeros(5, 2, requires_grad=True)
-    z = draw(3, noise())("z", PRIOR, Normal(loc, ZERO))
+    z = draw(3, generator())("z", PRIOR, Normal(loc, ZERO))
     assert (z.analytic, z.doubly is not None) == (analytic, draw is DoublyReparameterised)
     gradient = torch.autograd.grad(z.log_q.sum(), loc)[0]
     # log q(m + eps; m) does not depend on m; with q held fixed it is -|z - m|^2/2 of slope -eps
@@ -125,7 +122,7 @@ def test_only_the_plain_path_differentiates_log_q_in_its_parameters(draw, analyt
     [(PRIOR, (4, 7, 2)), (conditional(6), (4, 6, 2)), (Normal(torch.zeros(4, 6, 2), ZERO), (4, 6, 2))],
 )
 def test_ancestral_and_mode_take_the_batch_from_the_prior_where_it_has_one(prior, shape):
-    assert Ancestral(4, noise(), batch=7)("z", prior).value.shape == shape
+    assert Ancestral(4, generator(), batch=7)("z", prior).value.shape == shape
     mode = Mode(4, batch=7)("z", prior).value
     assert mode.shape == shape
     assert torch.equal(mode, prior.mean.expand(shape))
@@ -133,7 +130,7 @@ def test_ancestral_and_mode_take_the_batch_from_the_prior_where_it_has_one(prior
 
 def test_ancestral_draws_the_prior_outside_the_graph():
     loc = torch.zeros(6, 2, requires_grad=True)
-    z = Ancestral(20_000, noise())("z", Normal(loc + 3, ZERO))
+    z = Ancestral(20_000, generator())("z", Normal(loc + 3, ZERO))
     assert not z.value.requires_grad
     assert float(((z.value.mean(0) - 3) * 20_000**0.5).abs().max()) < 5
     with pytest.raises(CombinationError, match=r"latent .z. was drawn without a q"):
@@ -159,7 +156,7 @@ def test_mode_is_deterministic_and_most_probable(p, q):
     first, second = (Mode()("z", p, q) for _ in range(2))
     assert torch.equal(first.value, second.value)
     source = p if q is None else q
-    others = source.sample((200,), noise())
+    others = source.sample((200,), generator())
     others = others if q is not None else others.unsqueeze(1)
     assert bool((source.log_prob(first.value) >= source.log_prob(others) - 1e-6).all())
 
@@ -167,7 +164,7 @@ def test_mode_is_deterministic_and_most_probable(p, q):
 def test_given_replays_the_same_weights():
     model = VAE(Part(PRIOR), Part(Q), DecoderModule())
     x = torch.ones(5, 2)
-    drawn = model(x, Pathwise(3, noise()))
+    drawn = model(x, Pathwise(3, generator()))
     replayed = model(x, Given(values={"z": drawn.latents[0].value}))
     assert torch.equal(replayed.log_weight(x), drawn.log_weight(x))
     assert torch.equal(replayed.rate, drawn.rate)
@@ -175,10 +172,10 @@ def test_given_replays_the_same_weights():
 
 def test_a_generator_repeats_a_draw_and_leaves_the_global_one_alone():
     before = torch.get_rng_state()
-    draws = [cls(3, noise(1))("z", PRIOR, Q).value for cls in PATHS for _ in range(2)]
+    draws = [cls(3, generator(1))("z", PRIOR, Q).value for cls in PATHS for _ in range(2)]
     assert all(torch.equal(draws[0], other) for other in draws)
-    assert torch.equal(Pathwise(3).using(noise(1))("z", PRIOR, Q).value, draws[0])
-    assert not torch.equal(Pathwise(3, noise(2))("z", PRIOR, Q).value, draws[0])
+    assert torch.equal(Pathwise(3).using(generator(1))("z", PRIOR, Q).value, draws[0])
+    assert not torch.equal(Pathwise(3, generator(2))("z", PRIOR, Q).value, draws[0])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -202,7 +199,7 @@ def chain():
 def test_a_held_level_keeps_its_value_and_the_others_are_drawn_given_it(name):
     """Levels below follow twice the value above with variance 1; levels above come from the prior."""
     held = torch.tensor([[5.0, -5.0]]).expand(1, 20_000, 2)
-    levels = chain()(None, Held(generator=noise(), values={name: held})).latents
+    levels = chain()(None, Held(generator=generator(), values={name: held})).latents
     values = {z.name: z.value for z in levels}
     assert torch.equal(values[name], held)
     at = int(name[1])
@@ -225,8 +222,8 @@ def test_levels_that_are_not_held_may_take_their_modes():
 def test_nothing_held_is_ancestral_sampling():
     """With the same noise the same values; `batch` where the prior fixes none."""
     model = chain()
-    free = model(None, Held(3, noise(), batch=4)).latents
-    drawn = model(None, Ancestral(3, noise(), batch=4)).latents
+    free = model(None, Held(3, generator(), batch=4)).latents
+    drawn = model(None, Ancestral(3, generator(), batch=4)).latents
     assert free[0].value.shape == (3, 4, 2)
     assert all(torch.equal(one.value, other.value) for one, other in zip(free, drawn, strict=True))
 

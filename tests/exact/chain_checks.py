@@ -15,12 +15,13 @@ from exact.chain_models import (
     ladder_model,
     ladder_parameters,
 )
-from exact.checks import assert_close, generator
+from exact.checks import assert_close
 from exact.tiny import batch_of
 from exact.truths import assert_mean
 from lambent.draws import Given, Pathwise
 from lambent.evaluation.bounds import bounds
 from lambent.objectives import ELBO, IWAE
+from support.random_numbers import generator
 
 KINDS = {
     "chain": (truth.exact_upwards, chain_model, chain_parameters, chain_inference),

@@ -39,10 +39,8 @@ from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
 from lambent.priors import NormalPriorModule
 from lambent.shapes import Shapes
 from lambent.trace import Latent, Trace
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
+from support.networks import WithoutCondition
+from support.random_numbers import generator
 
 
 def assert_close(found, truth, tolerance):
@@ -215,19 +213,10 @@ def uniform_model(dims, dtype=torch.float64):
     likelihood = LikelihoodModule(family, LinearDecoder().build(2, family.out_shape(shapes)), shapes)
     encoder = nn.Identity()
     encoder.features = dims
-    posterior = AmortisedPosteriorModule(NormalPosterior(), _Unconditional(encoder), 2)
+    posterior = AmortisedPosteriorModule(NormalPosterior(), WithoutCondition(encoder), 2)
     for parameter in (*likelihood.parameters(), *posterior.head.parameters()):
         nn.init.zeros_(parameter)
     return VAE(NormalPriorModule(2), posterior, likelihood).to(dtype)
-
-
-class _Unconditional(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.features = net, net.features
-
-    def forward(self, x, condition=None):
-        return self.net(x)
 
 
 def uniform_levels(dims=16, n=37, dtype=torch.float64, tolerance=1e-12):

@@ -3,13 +3,14 @@
 import torch
 from scipy import stats
 
-from exact.checks import assert_close, generator
+from exact.checks import assert_close
 from exact.coins import DOUBLE, TOYS, slopes, toy_model, toy_x, truth
 from exact.score_checks import OBJECTIVES, baseline
 from exact.tiny import TinyPrior, ones, tiny
 from exact.truths import CASES, assert_mean, gradient
 from lambent.distributions.relaxed import conditional, harden, noisy
 from lambent.draws import Gumbel, Rebar, Relax, Score, StraightThrough, StraightThroughGumbel
+from support.random_numbers import generator
 
 DRAWS = {
     "rebar": Rebar,

@@ -11,13 +11,11 @@ import math
 
 import torch
 
+from support.random_numbers import numbers
+
 LOG_TWO_PI = math.log(2 * math.pi)
 CYCLE = (2, 3, 1)
 """Dimensions of the levels from x upwards, over and over."""
-
-
-def numbers(seed, *shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def log_normal(x, mean, covariance):

@@ -1,7 +1,5 @@
 """C7 and C2: annealed importance sampling is unbiased for p(x) and varies less than plain weights; faults are seen."""
 
-import math
-
 import pytest
 import torch
 
@@ -12,6 +10,7 @@ from exact.truths import LOG_P
 from lambent.errors import CombinationError
 from lambent.evaluation.ais import annealed_importance_sampling
 from lambent.evaluation.exact import exact_log_prob
+from support.statistics import z_score
 
 NETS = {"one layer": belief_net, "two layers": two_layers}
 
@@ -25,14 +24,10 @@ def weights(model, x, copies, temperatures=8):
     return (found.log_p - log_p).exp()
 
 
-def z_score(ratio, truth=1.0):
-    return ((ratio.mean() - truth) / (ratio.std() / math.sqrt(len(ratio)))).item()
-
-
 def unbiased(name="one layer", seeds=range(0, 400, 20), copies=1500):
     for seed in seeds:
         ratio = weights(NETS[name](seed), pixels(seed), copies)
-        assert abs(z_score(ratio)) <= 5, f"seed {seed}: z = {z_score(ratio)}"
+        assert abs(z_score(ratio, 1)) <= 5, f"seed {seed}: z = {z_score(ratio, 1)}"
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -44,7 +39,7 @@ def test_a_continuous_latent():
     """C2: p(x) in closed form."""
     n = 20_000
     found = annealed_importance_sampling(tiny("C2", n), batch_of(ones(n)), n, samples=1, temperatures=5)
-    assert abs(z_score((found.log_p - LOG_P).exp())) <= 5
+    assert abs(z_score((found.log_p - LOG_P).exp(), 1)) <= 5
 
 
 def test_one_temperature_is_importance_sampling_and_more_vary_less():

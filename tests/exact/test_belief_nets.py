@@ -9,10 +9,11 @@ from scipy.special import logsumexp
 
 from exact import belief_nets
 from exact.belief_nets import belief_net, pixels, two_layers
-from exact.checks import assert_close, generator
+from exact.checks import assert_close
 from lambent.draws import Detached, Enumerate, RunningMean, Score
 from lambent.evaluation.exact import exact_log_prob
 from lambent.objectives import ELBO, IWAE, LogLikelihood
+from support.random_numbers import generator
 
 SEEDS = range(0, 400, 20)
 MODELS = {"one layer": belief_net, "two layers": two_layers}

@@ -9,11 +9,11 @@ import torch
 from scipy import stats
 
 from exact import chain_checks as checks
-from exact.checks import generator
 from lambent.distributions import CholeskyNormal, StandardNormal
 from lambent.distributions.sampling import sample
 from lambent.draws import Ancestral, Given, Pathwise
 from lambent.likelihoods import LikelihoodModule
+from support.random_numbers import generator
 
 DRAWS, EXAMPLES = 19, 6000
 LEAST = 1e-7

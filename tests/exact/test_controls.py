@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from exact import control_checks
-from exact.checks import generator
 from exact.coins import DOUBLE, TOYS
 from exact.control_checks import DRAWS
 from lambent.distributions import Bernoulli, OneHotCategorical
 from lambent.distributions.relaxed import conditional, harden, noisy, soften
 from lambent.draws import Detached, DoublyReparameterised, Enumerate, Mixed, Pathwise, StickingTheLanding
 from lambent.objectives import ELBO, IWAE, PIWAE, ReweightedWakeSleep, WakeSleep
+from support.random_numbers import generator
 
 UNBIASED = ("rebar", "relax", "score")
 BIASED = ("gumbel", "st-gumbel", "straight-through")

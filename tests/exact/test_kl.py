@@ -27,8 +27,9 @@ from lambent.distributions import (
 )
 from lambent.distributions.kl import _ELEMENTS, _SUMMED
 from lambent.distributions.numerics import expm1_less
-from support.distribution_cases import CASES, Case, numbers
+from support.distribution_cases import CASES, Case
 from support.distribution_checks import check_kl
+from support.random_numbers import numbers
 
 Q_NORMAL = Normal(numbers(0, 2, 2), 0.3 * numbers(1, 2, 2))
 P_NORMAL = Normal(numbers(2, 2), 0.3 * numbers(3, 2))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from exact.checks import assert_close, generator
+from exact.checks import assert_close
 from exact.truths import gauss_hermite
 from lambent.distributions import Normal
 from lambent.draws import Enumerate, Mixed, Score
@@ -15,6 +15,7 @@ from lambent.models import Joint
 from lambent.objectives import ELBO, IWAE
 from lambent.posteriors import NormalPosterior
 from lambent.priors import CategoricalPriorModule, NormalPriorModule
+from support.random_numbers import generator
 
 DOUBLE = torch.float64
 X = 0.75

@@ -20,8 +20,9 @@ from lambent.distributions import (
     Poisson,
     StandardNormal,
 )
-from support.distribution_cases import CASES, Case, grid, numbers
+from support.distribution_cases import CASES, Case, grid
 from support.distribution_checks import check_integrates_to_one, check_sums_to_one
+from support.random_numbers import numbers
 
 LOG_SCALES = torch.tensor([-7.0, -6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 3.0, 5.0]).double().reshape(-1, 1, 1)
 MEANS = torch.tensor([-2.0, -1.0, -0.3, 0.0, 0.017, 0.999, 2.0]).double().reshape(-1, 1)

@@ -19,8 +19,9 @@ from lambent.distributions import (
     Product,
     StandardNormal,
 )
-from support.distribution_cases import CASES, Case, generator, grid, numbers
+from support.distribution_cases import CASES, Case, grid
 from support.distribution_checks import check_discrete_sampler, check_uniform
+from support.random_numbers import generator, numbers
 
 DRAWS = 20_000
 DISCRETE = [case for case in CASES if case.cells is not None]

@@ -24,6 +24,7 @@ from lambent.likelihoods.scale import SCALES
 from lambent.networks import LinearDecoder, MLPDecoder, MLPEncoder
 from lambent.settings import registry
 from lambent.shapes import Column, Shapes
+from support.random_numbers import generator
 
 EVENT = (2, 3)
 N = 400
@@ -37,17 +38,13 @@ COLUMNS = (
 )
 
 
-def noise(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def parameters(family, shapes, lead=(4, 5)):
-    return torch.randn(*lead, *family.out_shape(shapes), generator=noise(), dtype=torch.float64)
+    return torch.randn(*lead, *family.out_shape(shapes), generator=generator(), dtype=torch.float64)
 
 
 def own_of(family, shapes):
     size = family.shared_shape(shapes)
-    return None if size is None else torch.randn(size, generator=noise(1), dtype=torch.float64)
+    return None if size is None else torch.randn(size, generator=generator(1), dtype=torch.float64)
 
 
 def scale_of(raw, sigma):
@@ -72,7 +69,7 @@ def test_normal(scale, sigma):
     px = family.distribution(h, own, shapes)
     assert_log_prob(
         px,
-        torch.randn(5, *EVENT, generator=noise(2), dtype=torch.float64),
+        torch.randn(5, *EVENT, generator=generator(2), dtype=torch.float64),
         lambda x: stats.norm.logpdf(x, h[:, :, 0], s),
     )
 
@@ -81,7 +78,7 @@ def test_bernoulli():
     family, shapes = BernoulliLikelihood(), Shapes(EVENT, 2)
     h = parameters(family, shapes)
     p = 1 / (1 + np.exp(-h[:, :, 0].numpy()))
-    x = (torch.rand(5, *EVENT, generator=noise(2)) < 0.5).double()
+    x = (torch.rand(5, *EVENT, generator=generator(2)) < 0.5).double()
     assert_log_prob(family.distribution(h, None, shapes), x, lambda x: stats.bernoulli.logpmf(x, p))
 
 
@@ -98,7 +95,7 @@ def test_discretised_logistic(scale):
         # the smaller tail on either side, or the difference would cancel
         return np.log(np.where(low > h[:, :, 0].numpy(), law.sf(low) - law.sf(high), law.cdf(high) - law.cdf(low)))
 
-    x = torch.randint(0, 16, (5, *EVENT), generator=noise(2)).double()
+    x = torch.randint(0, 16, (5, *EVENT), generator=generator(2)).double()
     px = family.distribution(h, own, shapes)
     np.testing.assert_allclose(px.log_prob(x).numpy(), mass(x.numpy()).sum((2, 3)), rtol=1e-6)
 
@@ -107,7 +104,7 @@ def test_categorical():
     family, shapes = CategoricalLikelihood(), Shapes(EVENT, 2, levels=5)
     h = parameters(family, shapes)
     assert h.shape == (4, 5, 8, *EVENT)  # three bits hold five levels
-    x = torch.randint(0, 5, (5, *EVENT), generator=noise(2))
+    x = torch.randint(0, 5, (5, *EVENT), generator=generator(2))
     logs = h.numpy() - np.log(np.exp(h.numpy()).sum(2, keepdims=True))
     assert_log_prob(
         family.distribution(h, None, shapes),
@@ -122,7 +119,7 @@ def test_counts(dispersion):
     shapes = Shapes(EVENT, 2)
     h, own = parameters(family, shapes), own_of(family, shapes)
     mean = np.exp(30 / (1 + np.exp(-h[:, :, 0].numpy() * 2 / 15)) - 15)
-    x = torch.randint(0, 9, (5, *EVENT), generator=noise(2)).double()
+    x = torch.randint(0, 9, (5, *EVENT), generator=generator(2)).double()
     px = family.distribution(h, own, shapes)
     if dispersion is None:
         return assert_log_prob(px, x, lambda x: stats.poisson.logpmf(x, mean))
@@ -133,12 +130,12 @@ def test_counts(dispersion):
 
 def table(n=N):
     columns = [
-        torch.randn(n, generator=noise(1)) * 2 + 5,
-        torch.randn(n, generator=noise(2)),
-        torch.randint(0, 3, (n,), generator=noise(3)),
-        torch.randint(0, 7, (n,), generator=noise(4)),
-        torch.randint(0, 2, (n,), generator=noise(5)),
-        torch.randn(n, generator=noise(6)) * 0.1,
+        torch.randn(n, generator=generator(1)) * 2 + 5,
+        torch.randn(n, generator=generator(2)),
+        torch.randint(0, 3, (n,), generator=generator(3)),
+        torch.randint(0, 7, (n,), generator=generator(4)),
+        torch.randint(0, 2, (n,), generator=generator(5)),
+        torch.randn(n, generator=generator(6)) * 0.1,
     ]
     return torch.stack([c.float() for c in columns], 1)
 
@@ -183,13 +180,13 @@ def example(name):
     if name == "mixed":
         return table(), Shapes((6,), 2, columns=COLUMNS)
     if name == "text":
-        symbols = (5 * torch.rand(N, 6, generator=noise()).square()).floor()
+        symbols = (5 * torch.rand(N, 6, generator=generator()).square()).floor()
         return symbols.masked_fill(after_eos(symbols, 4), 4), Shapes((6,), 2, levels=5, end=True)
     level = torch.linspace(0.1, 0.9, 6).view(EVENT)
-    uniform = torch.rand(N, *EVENT, generator=noise())
+    uniform = torch.rand(N, *EVENT, generator=generator())
     data = {
         "bernoulli": (uniform < level).float(),
-        "normal": 3 * level + (0.2 + level) * torch.randn(N, *EVENT, generator=noise()),
+        "normal": 3 * level + (0.2 + level) * torch.randn(N, *EVENT, generator=generator()),
         "discretised-logistic": (16 * uniform * level).floor(),
         "logistic-mixture": (16 * uniform * level).floor(),
         "pixel-mixture": (16 * uniform * level).floor(),
@@ -261,7 +258,7 @@ class Shared(nn.Module):
 
 def test_a_bias_shared_by_pixels_takes_their_mean():
     shapes = Shapes((3, 8, 8), 2)
-    x = torch.tensor([0.2, 0.5, 0.9]).view(3, 1, 1) + 0.1 * torch.randn(N, 3, 8, 8, generator=noise())
+    x = torch.tensor([0.2, 0.5, 0.9]).view(3, 1, 1) + 0.1 * torch.randn(N, 3, 8, 8, generator=generator())
     family = NormalLikelihood("element", 0.3)
     likelihood = LikelihoodModule(family, Shared(), shapes)
     likelihood.initialise(x)

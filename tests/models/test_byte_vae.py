@@ -23,6 +23,7 @@ from lambent.report import write_report
 from lambent.runs.export import write_interpolations
 from lambent.runs.fit import fit
 from lambent.shapes import Shapes
+from support.statistics import fails
 
 PIXELS, SPREAD = 4, 60.0
 PRIORS = ("none", "categorical", "normal")
@@ -326,11 +327,3 @@ def test_planted_faults_are_caught(name, monkeypatch):
     owner, attribute, make = FAULTS[name]
     monkeypatch.setattr(owner, attribute, make(getattr(owner, attribute)))
     assert any(fails(checked) for checked in CHECKS)
-
-
-def fails(checked):
-    try:
-        checked()
-    except (AssertionError, RuntimeError):
-        return True
-    return False

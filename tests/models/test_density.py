@@ -20,7 +20,8 @@ from lambent.likelihoods import (
 from lambent.networks import MADE, NADE, MADEDecoder, NADEDecoder
 from lambent.networks.autoregressive import made as made_module, nade as nade_module
 from lambent.objectives import ELBO, LogLikelihood
-from support.density_checks import NETS, SHAPE, density, images, masses, nade_loop
+from support.binary_images import chi_square, images
+from support.density_checks import NETS, SHAPE, density, masses, nade_loop
 
 
 def total(model, condition=None):
@@ -134,18 +135,6 @@ def test_a_mixture_of_orderings_averages_probabilities():
 DRAWS = 40_000
 
 
-def chi_square(model, draws):
-    """z-score of the draws' counts against the probabilities, images expected under 8 times put together."""
-    expected = DRAWS * masses(model).exp()
-    codes = (draws.flatten(1).long() << torch.arange(9)).sum(1)
-    counts = torch.bincount(codes, minlength=512).double()
-    rare = expected < 8
-    expected, counts = (torch.cat([v[~rare], v[rare].sum().unsqueeze(0)]) for v in (expected, counts))
-    degrees = len(expected) - 1
-    statistic = ((counts - expected).square() / expected.clamp_min(1e-9)).sum()
-    return ((statistic - degrees) / math.sqrt(2 * degrees)).item()
-
-
 def drawn(model):
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -155,7 +144,7 @@ def drawn(model):
 @pytest.mark.parametrize("name", NETS)
 def test_samples_have_the_probabilities_that_are_scored(name):
     model = density(NETS[name], scale=1.5)
-    assert abs(chi_square(model, drawn(model))) < 5
+    assert abs(chi_square(drawn(model), masses(model))) < 5
 
 
 @pytest.mark.parametrize(
@@ -335,7 +324,7 @@ def drawn_in_another_order_than_scored(patch):
     patch.setattr(MADE, "unroll", backwards)
     draws = drawn(model)
     model.likelihood.decoder.order = order
-    return abs(chi_square(model, draws)) > 5
+    return abs(chi_square(draws, masses(model))) > 5
 
 
 def mean_of_logarithms(patch):
@@ -351,7 +340,7 @@ def mean_of_logarithms(patch):
 def only_the_first_ordering_sampled(patch):
     model = density(NETS["made, 4 orders"], scale=1.5)
     patch.setattr(Autoregressive, "_chosen", lambda self, items, generator: torch.zeros(items, dtype=torch.long))
-    return abs(chi_square(model, drawn(model))) > 5
+    return abs(chi_square(drawn(model), masses(model))) > 5
 
 
 def nade_updates_before_it_scores(patch):
@@ -378,7 +367,7 @@ def nade_sampled_without_updates(patch):
         unroll(self, items, context, ordering, lambda element, numbers: 0 * choose(element, numbers))
 
     patch.setattr(NADE, "unroll", forgetful)
-    return abs(chi_square(model, drawn(model))) > 5
+    return abs(chi_square(drawn(model), masses(model))) > 5
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,12 @@ from lambent.posteriors import MergedNormalPosterior, NormalPosterior, ResidualN
 from lambent.priors import NormalPriorModule
 from lambent.recipes import configure
 from lambent.shapes import Shapes
+from support.random_numbers import generator
 
 DOUBLE = torch.float64
 SEEN = 3
 NOISE = 0.6
 """Numbers of x, and their deviation given z."""
-
-
-def noise(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def raw(log_scale):
@@ -167,13 +164,13 @@ def ladder(levels, name="residual-normal", off=0.0):
 
 
 def examples(n=5, seed=1):
-    return torch.randn(n, SEEN, dtype=DOUBLE, generator=noise(seed)) + 0.5
+    return torch.randn(n, SEEN, dtype=DOUBLE, generator=generator(seed)) + 0.5
 
 
 def exact_weights(levels, name):
     """Every weight of an exact q is p(x): no variance at all."""
     model, truth = ladder(levels, name)
-    trace = model(examples(), Pathwise(7, noise()))
+    trace = model(examples(), Pathwise(7, generator()))
     expected = truth.evidence(examples()).expand(7, -1)
     torch.testing.assert_close(trace.log_weight(examples()), expected, rtol=0, atol=1e-9)
 
@@ -182,7 +179,7 @@ def exact_rates(levels, name, samples=4000):
     """Closed-form KLs: their means at every level are the exact rates, and with the distortion they make log p(x)."""
     model, truth = ladder(levels, name)
     x = examples()
-    trace = model(x, Pathwise(samples, noise()))
+    trace = model(x, Pathwise(samples, generator()))
     assert len(trace.latents) == levels
     rates = torch.stack([latent.kl for latent in reversed(trace.latents)])
     apart = rates.mean(1) - truth.rates(x)
@@ -208,9 +205,9 @@ def rates_by_unit(name):
     """One draw an example, on many copies of a few: within 5 standard errors of linear algebra, at every level."""
     model, truth = ladder(3, name)
     x = examples().repeat(4000, 1)
-    found = unit_rates(model, [(part, None) for part in x.split(7000)], noise(3))
+    found = unit_rates(model, [(part, None) for part in x.split(7000)], generator(3))
     assert list(found) == ["z1", "z2", "z3"]
-    spread = torch.stack([z.kl.std() for z in reversed(model(x, Pathwise(1, noise(4))).latents)])
+    spread = torch.stack([z.kl.std() for z in reversed(model(x, Pathwise(1, generator(4))).latents)])
     apart = torch.cat([found[n] for n in ("z3", "z2", "z1")]) - truth.rates(examples()).mean(1)
     assert bool((apart.abs() <= 5 * spread / len(x) ** 0.5 + 1e-10).all())
 
@@ -239,7 +236,7 @@ def test_a_level_that_tells_nothing_has_no_active_unit_though_its_mean_moves():
     means, sizes = posterior_means(trace), level_sizes(trace)
     assert rated(trace) == ("z1", "z2", "z3")
     assert active_units(means[:, :1]) == 1
-    rates = unit_rates(model, [(x, None)], noise())
+    rates = unit_rates(model, [(x, None)], generator())
     assert rates["z1"].abs().max() < 1e-12
     assert units.active_by_level(means, sizes, rates) == {"z1": (0, 1), "z2": (1, 1), "z3": (1, 1)}
 
@@ -336,8 +333,8 @@ def test_bounds_are_ordered_below_the_evidence(name):
 def test_what_is_generated_has_the_moments_of_the_joint():
     model, truth = ladder(5)
     n = 40_000
-    trace = model(None, Ancestral(batch=n, generator=noise()))
-    x = trace.px.mean[0] + NOISE * torch.randn(n, SEEN, dtype=DOUBLE, generator=noise(1))
+    trace = model(None, Ancestral(batch=n, generator=generator()))
+    x = trace.px.mean[0] + NOISE * torch.randn(n, SEEN, dtype=DOUBLE, generator=generator(1))
     drawn = torch.cat([*(latent.value[0] for latent in reversed(trace.latents)), x], 1)
     centred = drawn - torch.tensor(truth.mean)
     variance = torch.tensor(truth.covariance).diagonal()
@@ -357,7 +354,7 @@ def built(*tokens, condition=0):
 
 
 def images(n=6):
-    return (torch.rand(n, 1, 4, 4, generator=noise()) < 0.4).float()
+    return (torch.rand(n, 1, 4, 4, generator=generator()) < 0.4).float()
 
 
 NETWORKS = {
@@ -370,7 +367,7 @@ NETWORKS = {
 @pytest.mark.parametrize("tokens", NETWORKS.values(), ids=NETWORKS)
 def test_a_code_decodes_as_it_was_reconstructed_and_values_can_be_set(tokens):
     model, x = built(*tokens), images()
-    trace = model(x, Pathwise(3, noise()))
+    trace = model(x, Pathwise(3, generator()))
     code = model.code(trace)
     assert code.shape == (3, 6, 7)
     torch.testing.assert_close(model.decode(code).logits, trace.px.logits)
@@ -389,7 +386,7 @@ def test_sides_share_nothing_and_miss_nothing_and_only_p_generates(tokens):
     assert set(groups) == {"generative", "inference"}
     listed = [id(p) for parameters in groups.values() for p in parameters]
     assert sorted(listed) == sorted(id(p) for p in model.parameters())
-    trace = model(None, Ancestral(batch=4, generator=noise()))
+    trace = model(None, Ancestral(batch=4, generator=generator()))
     made = trace.px.logits.sum() + sum(z.log_p.sum() for z in trace.latents)
     reached = torch.autograd.grad(made, groups["generative"], allow_unused=True)
     assert all(g is not None for g in reached)
@@ -404,7 +401,7 @@ def test_sides_share_nothing_and_miss_nothing_and_only_p_generates(tokens):
 @pytest.mark.parametrize("tokens", NETWORKS.values(), ids=NETWORKS)
 def test_conditions_reach_every_level_and_belong_to_their_examples(tokens):
     model, x, c = built(*tokens, condition=3), images(), torch.eye(3)[torch.arange(6) % 3]
-    trace = model(x, Pathwise(4, noise()), c)
+    trace = model(x, Pathwise(4, generator()), c)
     values = Given(values={z.name: z.value for z in trace.latents})
     other = model(x, values, c.roll(1, 0))
     for z, moved in zip(trace.latents, other.latents, strict=True):
@@ -420,7 +417,7 @@ def test_conditions_reach_every_level_and_belong_to_their_examples(tokens):
 
 def test_evaluation_computes_what_training_did():
     model, x = built(), images()
-    trained, tested = (m(x, Pathwise(2, noise())).log_weight(x) for m in (model.train(), model.eval()))
+    trained, tested = (m(x, Pathwise(2, generator())).log_weight(x) for m in (model.train(), model.eval()))
     assert torch.equal(trained, tested)
 
 

@@ -15,12 +15,9 @@ from lambent.objectives import ELBO, IWAE, L1Penalty
 from lambent.posteriors import AmortisedPosteriorModule, GaussianCorruption, MaskingCorruption, NormalPosterior
 from lambent.priors import CategoricalPriorModule, ConditionalNormalPriorModule, MixturePriorModule, NormalPriorModule
 from lambent.shapes import Shapes
+from support.random_numbers import generator
 
 ZERO = torch.zeros(())
-
-
-def noise(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def vae(condition=0, prior=None, encoder=None, decoder=None, penalties=None, corruption=None):
@@ -36,7 +33,7 @@ def vae(condition=0, prior=None, encoder=None, decoder=None, penalties=None, cor
 
 
 def images(n=6):
-    return (torch.rand(n, 1, 4, 4, generator=noise()) < 0.4).float()
+    return (torch.rand(n, 1, 4, 4, generator=generator()) < 0.4).float()
 
 
 def test_a_users_modules_on_both_sides_are_trained_in_place():
@@ -69,8 +66,8 @@ def test_a_users_conditionals_from_torch_distributions():
         Sides(lambda s, x, c: independent(torch.distributions.Normal(x[:, :2], s), 1)),
         Sides(lambda s, z, c: independent(torch.distributions.Normal(s * z.repeat(1, 1, 2), 1.0), 1)),
     )
-    x = torch.randn(6, 4, generator=noise())
-    elbo = ELBO()(model(x, Pathwise(4000, noise())), x)
+    x = torch.randn(6, 4, generator=generator())
+    elbo = ELBO()(model(x, Pathwise(4000, generator())), x)
     # the evidence of a Normal posterior and a Laplace prior by hand: E log p - E log q, term by term
     m, s, b = x[:, :2], 0.5, math.exp(0.5)
     folded = s * math.sqrt(2 / math.pi) * torch.exp(-((m / s) ** 2) / 2) + m * torch.erf(m / (s * math.sqrt(2)))
@@ -87,8 +84,8 @@ def test_the_condition_reaches_prior_posterior_and_likelihood():
     prior = ConditionalNormalPriorModule(3, 2, 4)
     nn.init.normal_(prior.net[-1].weight)
     model, x, c = vae(3, prior), images(), torch.eye(3)[torch.arange(6) % 3]
-    z = model(x, Pathwise(4, noise()), c).latents[0]
-    other = model(x, Pathwise(4, noise()), c.roll(1, 0)).latents[0]
+    z = model(x, Pathwise(4, generator()), c).latents[0]
+    other = model(x, Pathwise(4, generator()), c.roll(1, 0)).latents[0]
     assert not torch.allclose(z.p.mean, other.p.mean)
     assert not torch.allclose(z.q.mean, other.q.mean)
     same = Given(values={"z": z.value})
@@ -101,7 +98,7 @@ def test_conditions_belong_to_their_examples():
     prior = ConditionalNormalPriorModule(3, 2, 4)
     nn.init.normal_(prior.net[-1].weight)
     model, x, c = vae(3, prior), images(), torch.eye(3)[torch.arange(6) % 3]
-    z = torch.randn(4, 6, 2, generator=noise())
+    z = torch.randn(4, 6, 2, generator=generator())
     together = model(x, Given(values={"z": z}), c).log_weight(x)
     for i in range(6):
         alone = model(x[i : i + 1], Given(values={"z": z[:, i : i + 1]}), c[i : i + 1]).log_weight(x[i : i + 1])
@@ -111,7 +108,7 @@ def test_conditions_belong_to_their_examples():
 def test_items_do_not_depend_on_their_batch():
     """B12: encoding and decoding a batch, one by one, and shuffled."""
     model, x = vae().eval(), images(20)
-    order = torch.randperm(20, generator=noise())
+    order = torch.randperm(20, generator=generator())
     codes = model(x, Mode()).latents[0].value[0]
     alone = torch.cat([model(x[i : i + 1], Mode()).latents[0].value[0] for i in range(20)])
     torch.testing.assert_close(codes, alone, rtol=1e-5, atol=1e-6)
@@ -134,19 +131,20 @@ def test_groups_share_nothing_and_miss_nothing(model):
 def test_any_number_type_of_data_gives_the_same_bound(x):
     model = vae()
     torch.testing.assert_close(
-        ELBO()(model(x, Pathwise(2, noise())), x).value, ELBO()(model(images(), Pathwise(2, noise())), images()).value
+        ELBO()(model(x, Pathwise(2, generator())), x).value,
+        ELBO()(model(images(), Pathwise(2, generator())), images()).value,
     )
 
 
 def test_a_model_in_float64_computes_in_float64():
     model, x = vae().double(), images()
-    estimate = IWAE()(model(x, Pathwise(2, noise())), x)
+    estimate = IWAE()(model(x, Pathwise(2, generator())), x)
     assert estimate.value.dtype == torch.float64
 
 
 def test_penalties_see_the_latent():
     model, x = vae(penalties={"l1": L1Penalty(2.0)}), images()
-    trace = model(x, Pathwise(3, noise()))
+    trace = model(x, Pathwise(3, generator()))
     torch.testing.assert_close(trace.penalties["l1"], 2 * trace.latents[0].value.abs().sum(-1))
 
 
@@ -182,7 +180,7 @@ def mixture(states=3, family=None):
 
 
 def test_a_mixtures_posterior_is_bayes_rule():
-    model, x = mixture(), torch.randn(5, 2, generator=noise())
+    model, x = mixture(), torch.randn(5, 2, generator=generator())
     trace = model(x, Enumerate())
     centres = model.likelihood.decoder(torch.eye(3)).squeeze(1)
     density = torch.distributions.Independent(torch.distributions.Normal(centres, 0.5), 1)
@@ -195,7 +193,7 @@ def test_a_mixtures_posterior_is_bayes_rule():
 
 def test_a_mixture_generates_by_its_weights():
     model = mixture()
-    trace = model(None, Ancestral(batch=20_000, generator=noise()))
+    trace = model(None, Ancestral(batch=20_000, generator=generator()))
     shares = trace.latents[0].value[0].mean(0)
     weights = model.prior.logits.detach().softmax(0)
     assert float(((shares - weights) / (weights * (1 - weights) / 20_000).sqrt()).abs().max()) < 5
@@ -221,7 +219,7 @@ def test_a_mixture_whose_weights_depend_on_a_condition():
     torch.manual_seed(0)
     model = mixture()
     model.prior = ConditionalWeights()
-    x, c = torch.randn(5, 2, generator=noise()), torch.randn(5, 2, generator=noise(1))
+    x, c = torch.randn(5, 2, generator=generator()), torch.randn(5, 2, generator=generator(1))
     model.likelihood.decoder.condition = 0
     original = model.likelihood.forward
     model.likelihood.forward = lambda z, condition=None: original(z)
@@ -244,7 +242,7 @@ def test_linear_models_know_their_evidence():
         if likelihood.own is not None:
             nn.init.normal_(likelihood.own)
         model = VAE(NormalPriorModule(2), nn.Identity(), likelihood)
-        x = torch.randn(5, 2, 3, generator=noise())
+        x = torch.randn(5, 2, 3, generator=generator())
         px = likelihood(torch.zeros(1, 1, 2))
         weight = likelihood.decoder.output.weight.double()
         covariance = weight @ weight.T + torch.diag(px.variance.double().flatten())

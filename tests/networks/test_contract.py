@@ -18,6 +18,7 @@ from lambent.networks import (
     UserEncoder,
 )
 from lambent.settings import registry
+from support.networks import live
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 7, 5), (4, 33, 17), (1, 1, 1), (2, 1, 9)]
 ENCODERS = {
@@ -32,15 +33,6 @@ DECODERS = {
 }
 LATENT, PARAMETERS = 3, 2
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")
-
-
-def live(net):
-    """Every weight away from zero, so that no branch is switched off by its initial value."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in net.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    return net
 
 
 def encoder(name, shape, condition=0):

@@ -14,17 +14,14 @@ from lambent.evaluation.aggregated import AggregatedPosterior
 from lambent.objectives import ELBO, TotalCorrelationRate
 from lambent.objectives.tc import log_mixtures, stratified_log_weights, weighted_log_weights
 from lambent.trace import Latent, Trace
+from support.random_numbers import generator
 
 N, DIMS = 7, 2
 
 
-def noise():
-    return torch.Generator().manual_seed(0)
-
-
 def posteriors(n=N, dims=DIMS):
-    loc = 2 * torch.randn(n, dims, generator=noise(), dtype=torch.float64)
-    return Normal(loc, -0.5 + 0.3 * torch.randn(n, dims, generator=noise(), dtype=torch.float64))
+    loc = 2 * torch.randn(n, dims, generator=generator(), dtype=torch.float64)
+    return Normal(loc, -0.5 + 0.3 * torch.randn(n, dims, generator=generator(), dtype=torch.float64))
 
 
 def chosen(q, indices):
@@ -34,7 +31,7 @@ def chosen(q, indices):
 def expected_ratio(weigh, batch, dims=DIMS):
     """E[estimate of q(z_i)] / q(z_i) for a draw of each example: the mean over all batches with the example in them."""
     q = posteriors(dims=dims)
-    z = q.sample((1,), noise())
+    z = q.sample((1,), generator())
     truth = AggregatedPosterior((q,)).log_prob(z[0])
     ratios = torch.zeros(N, dtype=torch.float64)
     for i in range(N):
@@ -86,7 +83,7 @@ def test_faulty_weights_are_caught(fault):
 def test_weighted_sampling_has_the_bias_that_its_weights_give(batch):
     """E = (q(z|x_i) + (B - 1)/(N - 1) sum_{j != i} q(z|x_j)) / (N B): far below q(z), the own example overweighted."""
     q = posteriors()
-    z = q.sample((1,), noise())[0]
+    z = q.sample((1,), generator())[0]
     each = q.log_prob(z.unsqueeze(1)).exp()
     own, total = each.diagonal(), each.sum(1)
     expected = (own + (batch - 1) / (N - 1) * (total - own)) / (N * batch)
@@ -113,7 +110,7 @@ def exact_terms(q, z):
 @pytest.mark.parametrize(("alpha", "beta", "gamma"), [(1, 6, 1), (0, 1, 0), (2, 0.5, 3), (0, 0, 1)])
 def test_the_charge_of_the_whole_data_set_is_the_sum_of_its_terms(alpha, beta, gamma):
     q = posteriors()
-    z = q.sample((3,), noise())
+    z = q.sample((3,), generator())
     kl = Latent("z", z, StandardNormal((DIMS,), dtype=torch.float64), q).kl
     information, correlation, dimensions = exact_terms(q, z)
     information = kl - correlation - dimensions  # the closed form stands for log q(z|x) - log p(z) of the draw
@@ -124,7 +121,7 @@ def test_the_charge_of_the_whole_data_set_is_the_sum_of_its_terms(alpha, beta, g
 
 def test_equal_factors_charge_the_rate_itself():
     q = posteriors()
-    trace = trace_of(q, q.sample((2,), noise()))
+    trace = trace_of(q, q.sample((2,), generator()))
     assert torch.equal(TotalCorrelationRate(2.0, 2.0, 2.0)(trace), 2 * trace.rate)
     assert TotalCorrelationRate(1.0, 1.0, 1.0).is_bound
     assert not TotalCorrelationRate(1.0, 6.0, 1.0).is_bound
@@ -136,7 +133,7 @@ def test_the_training_set_reaches_the_rate_through_the_objective():
     assert ELBO().sized(50) == ELBO()
     q = posteriors(1)
     assert torch.isfinite(
-        TotalCorrelationRate().sized(5)(trace_of(q, q.sample((2,), noise())))
+        TotalCorrelationRate().sized(5)(trace_of(q, q.sample((2,), generator())))
     ).all()  # a last batch of one
 
 
@@ -151,7 +148,7 @@ def test_correlated_posteriors_are_split_by_their_marginals():
     low = LowRankNormal(loc, factor, torch.zeros(1, 2, dtype=torch.float64))
     within = factor[0] @ factor[0].T + torch.eye(2, dtype=torch.float64)
     for q, expected in ((full, truth), (low, -0.5 * torch.log(torch.linalg.det(within) / within.diagonal().prod()))):
-        joint, product = log_mixtures(q, q.sample((40_000,), noise()), torch.zeros(1, 1))
+        joint, product = log_mixtures(q, q.sample((40_000,), generator()), torch.zeros(1, 1))
         draws = (joint - product).flatten()
         assert abs(draws.mean() - expected) < 5 * draws.std() / math.sqrt(len(draws))
 

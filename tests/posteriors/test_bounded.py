@@ -14,8 +14,8 @@ from lambent.posteriors import BoundedNormalPosterior, bounded
 from lambent.priors import AR1Prior
 from lambent.recipes import configure
 from lambent.shapes import Shapes
-from support.distribution_cases import generator, numbers
 from support.distribution_checks import check_uniform
+from support.random_numbers import generator, numbers
 
 SETTINGS = [(1, (0.9,)), (2, (0.5,)), (4, (0.9, 0.0, 0.3)), (6, (0.99, 0.7)), (12, (0.9999,))]
 LATENT = 12

@@ -8,6 +8,7 @@ from torch import distributions as td, nn
 
 from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior, LowRankPosterior, NormalPosterior
 from lambent.settings import registry
+from support.networks import WithoutCondition
 
 LATENT = 3
 HEADS = torch.Generator().manual_seed(0)
@@ -98,7 +99,7 @@ def test_every_number_of_the_head_is_used_and_every_item_stands_alone(name):
     settings = registry.find("posterior", name)()
     encoder = nn.Linear(4, 6)
     encoder.features = 6
-    module = AmortisedPosteriorModule(settings, _Unconditional(encoder), LATENT)
+    module = AmortisedPosteriorModule(settings, WithoutCondition(encoder), LATENT)
     x = torch.randn(5, 4)
     q = module(x)
     assert q.batch_shape == (5,)
@@ -109,12 +110,3 @@ def test_every_number_of_the_head_is_used_and_every_item_stands_alone(name):
     assert bool((module.head.weight.grad.abs().sum(1) > 0).all())
     alone = torch.cat([module(x[i : i + 1]).log_prob(value[i].detach()) for i in range(5)])
     torch.testing.assert_close(q.log_prob(value).detach(), alone.detach())
-
-
-class _Unconditional(nn.Module):
-    def __init__(self, net):
-        super().__init__()
-        self.net, self.features = net, net.features
-
-    def forward(self, x, condition=None):
-        return self.net(x)

@@ -17,6 +17,7 @@ from lambent.objectives import ELBO, IWAE
 from lambent.priors import CodeDiffusionPrior
 from lambent.trace import Latent, Trace
 from support.distribution_checks import check_counts
+from support.statistics import fails
 
 S = 3
 
@@ -316,11 +317,3 @@ FAULTS = {
 def test_planted_faults_are_caught(name, monkeypatch):
     monkeypatch.setattr(*FAULTS[name]())
     assert any(fails(checked) for checked in CHECKS)
-
-
-def fails(checked):
-    try:
-        checked()
-    except (AssertionError, RuntimeError):
-        return True
-    return False

@@ -17,6 +17,7 @@ from lambent.networks.diffusion.schedules import SCHEDULES, schedule
 from lambent.priors.diffusion import LatentDiffusionPrior
 from lambent.recipes import configure
 from lambent.shapes import Shapes
+from support.statistics import z_score
 
 D, N = 3, 20_000
 CENTRE = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
@@ -70,10 +71,6 @@ def expected_bound(ends=ENDS):
     start = 0.5 * ((posterior + missed) / given - 1 - (posterior / given).log())
     entropy = 0.5 * (2 * math.pi * math.e * SPREAD.square()).log()
     return -(entropy + end + start).sum().item()
-
-
-def z_score(values, expected):
-    return ((values.mean() - expected) / (values.std() / math.sqrt(len(values)))).item()
 
 
 def assert_closed_form(**settings):

@@ -14,8 +14,8 @@ from lambent.errors import ConfigError
 from lambent.networks.flows import AutoregressiveTransforms
 from lambent.priors import AutoregressiveFlowPrior
 from lambent.shapes import Shapes
-from support.distribution_cases import generator
 from support.distribution_checks import check_counts, check_integrates_to_one, check_uniform
+from support.random_numbers import generator
 
 KINDS = ("affine", "spline")
 

@@ -6,6 +6,7 @@ from lambent.likelihoods import AutoregressiveLikelihoodModule, BernoulliLikelih
 from lambent.models import Density
 from lambent.networks import MADEDecoder, NADEDecoder
 from lambent.shapes import Shapes
+from support.binary_images import images
 
 SHAPE = (1, 3, 3)
 NETS = {
@@ -33,12 +34,6 @@ def density(settings, condition=0, shape=SHAPE, family=None, seed=0, levels=None
                 width = parameter.shape[-1] if parameter.dim() > 1 else 9
                 parameter.copy_(scale * torch.randn_like(parameter) / width**0.5)
     return model
-
-
-def images():
-    """All 512 binary images of 3 x 3 pixels."""
-    bits = (torch.arange(512).unsqueeze(1) >> torch.arange(9)) & 1
-    return bits.double().view(-1, *SHAPE)
 
 
 def masses(model, condition=None):

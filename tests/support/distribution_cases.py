@@ -38,6 +38,7 @@ from lambent.distributions import (
     VonMisesFisher,
 )
 from lambent.networks.flows import AutoregressiveTransforms
+from support.random_numbers import numbers
 
 Oracle = Callable[[Distribution, np.ndarray], np.ndarray]
 
@@ -74,15 +75,6 @@ class Case:
         """The family at other parameters."""
         rest = iter(parameters)
         return self.distribution.map_parameters(lambda _: next(rest))
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def numbers(seed: int, *shape: int) -> Tensor:
-    """Reproducible N(0, 1) numbers in float64."""
-    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
 
 
 def grid(*counts: int) -> Tensor:

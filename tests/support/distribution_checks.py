@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lambent.distributions import Distribution, closed_kl
-from support.distribution_cases import Oracle, generator
+from support.distribution_cases import Oracle
+from support.random_numbers import generator
 
 MAX_Z = 5.0
 MIN_P = 1e-6

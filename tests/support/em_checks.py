@@ -17,14 +17,11 @@ from lambent.likelihoods.scale import raw_scale
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 from lambent.training.em.em import maximise, require_ascent, rounding
+from support.random_numbers import generator
 
 SCALES = ("fixed", "model", "dimension", "element")
 KINDS = [*(("gmm", "normal", scale) for scale in SCALES), ("gmm", "bernoulli", ""), ("gmm", "poisson", "")]
 KINDS += [("ppca", "normal", scale) for scale in SCALES[:3]]
-
-
-def generator(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def data_for(family, n=200, dims=6, seed=0):

@@ -7,6 +7,7 @@ import torch
 from lambent.distributions.sampling import sample
 from lambent.likelihoods import AutoregressiveLikelihoodModule, BernoulliLikelihood, CategoricalLikelihood
 from lambent.shapes import Shapes
+from support.binary_images import chi_square, images
 
 SHAPE = (1, 3, 3)
 CONTEXTS = {
@@ -49,14 +50,9 @@ def context_of(context, items=1, seed=4):
     return noise(items, size, seed=seed) if size else None
 
 
-def images():
-    """All 512 binary images of 3 x 3 pixels, flat."""
-    return ((torch.arange(512).unsqueeze(1) >> torch.arange(9)) & 1).double()
-
-
 def masses(net, context=None):
     """log p(x) of each of them, by one logit a pixel."""
-    x = images()
+    x = images((9,))
     with torch.no_grad():
         logits = net(x, None if context is None else context.expand(512, -1), 0).flatten(1)
     return (x * logits - torch.nn.functional.softplus(logits)).sum(1)
@@ -150,15 +146,9 @@ def samples_agree(net, context=None, **given):
     return torch.equal(drawn(net, 7, context, **given), naive(net, 7, context, **given))
 
 
-def chi_square(net, context=None):
-    """z-score of the counts of draws against the probabilities, images expected under 8 times put together."""
-    expected = DRAWS * masses(net, context).exp()
-    codes = (drawn(net, DRAWS, context).long() << torch.arange(9)).sum(1)
-    counts = torch.bincount(codes, minlength=512).double()
-    rare = expected < 8
-    expected, counts = (torch.cat([v[~rare], v[rare].sum().unsqueeze(0)]) for v in (expected, counts))
-    statistic = ((counts - expected).square() / expected.clamp_min(1e-9)).sum()
-    return ((statistic - len(expected) + 1) / math.sqrt(2 * len(expected) - 2)).item()
+def sampling_error(net, context=None):
+    """z-score of the counts of samples against their probabilities."""
+    return chi_square(drawn(net, DRAWS, context), masses(net, context))
 
 
 def levels_of(bits=2):

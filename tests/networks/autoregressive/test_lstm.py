@@ -7,17 +7,17 @@ import torch
 
 from lambent.networks import LSTMDecoder, LSTMEncoder, LSTMNet
 from lambent.networks.autoregressive.sequence import Steps
+from support.binary_images import images
 from support.sequence_checks import (
     TEXT,
     built,
-    chi_square,
     context_of,
     gap_of_unrolling,
-    images,
     live,
     noise,
     one_hot_text,
     pad_independent,
+    sampling_error,
     sees_exactly_the_past,
     total,
 )
@@ -72,7 +72,7 @@ def written_out(net, x, context):
 
 def gap_of_writing_out(settings=SMALL, context="none"):
     net, given = built(settings, context, numbers=2), context_of(context, 3)
-    x = images()[[0, 77, 300]]
+    x = images((9,))[[0, 77, 300]]
     with torch.no_grad():
         each = [written_out(net, x[i], None if given is None else given[i]) for i in range(3)]
         return (net(x, given, 0).flatten(2) - torch.stack(each)).abs().max().item()
@@ -145,14 +145,14 @@ def state_not_carried(patch):
 
     patch.setattr(LSTMNet, "stepper", forgetful)
     net = built(SMALL, scale=2.0)
-    return gap_of_unrolling(net) > 1e-6 and abs(chi_square(net)) > 5
+    return gap_of_unrolling(net) > 1e-6 and abs(sampling_error(net)) > 5
 
 
 def context_ignored_in_sampling(patch):
     stepper = LSTMNet.stepper
     patch.setattr(LSTMNet, "stepper", lambda self, items, c: stepper(self, items, 0 * c))
     net = built(SMALL, "vector", scale=2.0)
-    return gap_of_unrolling(net, "vector") > 1e-6 and abs(chi_square(net, context_of("vector"))) > 5
+    return gap_of_unrolling(net, "vector") > 1e-6 and abs(sampling_error(net, context_of("vector"))) > 5
 
 
 def outputs_and_cells_exchanged(patch):

@@ -19,6 +19,7 @@ from lambent.networks.autoregressive import image_context as imagecontext, maske
 from lambent.networks.autoregressive.masked_conv import MaskedConv, RowByRow, RowsAbove, Stepwise
 from lambent.networks.autoregressive.pixelcnn import MapDropout
 from lambent.shapes import Shapes
+from support.binary_images import chi_square, images
 
 PARTS = [PixelCNNDecoder, GatedPixelCNNDecoder]
 SMALL = {"channels": 6, "layers": 3, "first_kernel": 3}
@@ -49,12 +50,6 @@ def likelihood(part, shape=SHAPE, latent=0, condition=0, family=None, levels=Non
     shapes = Shapes(shape, numbers, condition, levels)
     net = built(part, family.out_shape(shapes), latent, condition, family.symbols(shapes), **options)
     return AutoregressiveLikelihoodModule(family, net, shapes).double().eval()
-
-
-def images(shape=SHAPE):
-    """All 512 binary events of 9 elements."""
-    bits = (torch.arange(512).unsqueeze(1) >> torch.arange(9)) & 1
-    return bits.double().view(-1, *shape)
 
 
 def masses(model, context=None):
@@ -339,25 +334,19 @@ def test_real_samples_are_those_of_a_pass_for_each_element(part, monkeypatch):
 DRAWS = 20_000
 
 
-def chi_square(model, context=None):
-    """z-score of the draws' counts against the probabilities, images expected under 8 times put together."""
+def sampling_error(model, context=None):
+    """z-score of the counts of samples against their probabilities."""
     z = noise(1, DRAWS, 0) if context is None else context.expand(1, DRAWS, -1)
     with torch.no_grad():
         draws = model(z).sample((), torch.Generator().manual_seed(5))[0]
-    counts = torch.bincount((draws.flatten(1).long() << torch.arange(9)).sum(1), minlength=512).double()
-    expect = DRAWS * masses(model, context).exp()
-    rare = expect < 8
-    expect, counts = (torch.cat([v[~rare], v[rare].sum().unsqueeze(0)]) for v in (expect, counts))
-    degrees = len(expect) - 1
-    assert degrees > 30
-    return (((counts - expect).square() / expect.clamp_min(1e-9)).sum().item() - degrees) / math.sqrt(2 * degrees)
+    return chi_square(draws, masses(model, context))
 
 
 @pytest.mark.parametrize("name", ["number", "channels", "table", "map"])
 @pytest.mark.parametrize("part", PARTS)
 def test_samples_have_the_probabilities_that_are_scored(part, name):
     model = likelihood(part, **NORMALISED[name])
-    assert abs(chi_square(model, noise(1, model.decoder.context) if model.decoder.context else None)) < 5
+    assert abs(sampling_error(model, noise(1, model.decoder.context) if model.decoder.context else None)) < 5
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -486,7 +475,7 @@ def inputs_revealed_a_column_early(patch):
         self.lines[self.first].put(max(self.at[1] - 1, 0), self.group, x)
 
     patch.setattr(Stepwise, "reveal", reveal)
-    assert abs(chi_square(likelihood(PixelCNNDecoder))) > 5
+    assert abs(sampling_error(likelihood(PixelCNNDecoder))) > 5
     return min(gap(part, "number") for part in PARTS) > 1e-6
 
 

@@ -5,15 +5,14 @@ import torch
 
 from lambent.errors import ConfigError, ShapeError
 from lambent.networks import LSTMDecoder, LSTMEncoder, TransformerDecoder, TransformerEncoder
+from support.binary_images import images
 from support.sequence_checks import (
     CONTEXTS,
     TEXT,
     built,
-    chi_square,
     context_of,
     drawn,
     gap_of_unrolling,
-    images,
     jacobian,
     learnt,
     levels_of,
@@ -24,6 +23,7 @@ from support.sequence_checks import (
     pad_independent,
     parameters_without_gradient,
     samples_agree,
+    sampling_error,
     sees_exactly_the_past,
     total,
 )
@@ -95,14 +95,14 @@ def test_samples_are_those_of_a_pass_for_every_element(decoder, context):
 @pytest.mark.parametrize("context", ["none", "vector", "map"])
 @of_decoders
 def test_samples_have_the_probabilities_that_are_scored(decoder, context):
-    assert abs(chi_square(built(decoder(), context), context_of(context))) < 5
+    assert abs(sampling_error(built(decoder(), context), context_of(context))) < 5
 
 
 @of_symbols
 @of_decoders
 def test_input_dropout_hides_inputs_in_training_only(decoder, symbols):
     net = built(decoder(layers=1, input_dropout=0.5), "vector", symbols=symbols)
-    x = images()[::7]
+    x = images((9,))[::7]
     given = context_of("vector").expand(len(x), -1)
     plain = net(x, given, 0).flatten(1)
     assert torch.equal(plain, net(x, given, 0).flatten(1))
@@ -122,7 +122,7 @@ def test_input_dropout_hides_inputs_in_training_only(decoder, symbols):
 @of_decoders
 def test_dropout_acts_in_training_only(decoder):
     net = built(decoder(layers=1, dropout=0.5))
-    x = images()[:9]
+    x = images((9,))[:9]
     assert torch.equal(net(x, None, 0), net(x, None, 0))
     net.train()
     assert not torch.equal(net(x, None, 0), net(x, None, 0))
@@ -133,7 +133,7 @@ def test_dropout_acts_in_training_only(decoder):
 def test_gradient_reaches_every_parameter(decoder, context):
     net = built(decoder(input_dropout=0.5), context, numbers=2).train()
     torch.manual_seed(1)
-    assert parameters_without_gradient(net, images(), context_of(context, 512)) == []
+    assert parameters_without_gradient(net, images((9,)), context_of(context, 512)) == []
 
 
 @pytest.mark.parametrize("settings", [LSTMDecoder(hidden=48, embedding=16), TransformerDecoder(width=32, layers=2)])
@@ -145,7 +145,7 @@ def test_it_learns_all_that_a_source_of_known_entropy_has_to_teach(settings):
 @of_decoders
 def test_a_context_of_another_size_is_refused(decoder):
     with pytest.raises(ShapeError, match="found none, expected"):
-        built(decoder(), "vector")(images(), None, 0)
+        built(decoder(), "vector")(images((9,)), None, 0)
 
 
 @of_encoders

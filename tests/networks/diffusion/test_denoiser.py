@@ -12,6 +12,7 @@ from lambent.networks import DenoiserSettings, MLPDenoiser, UNetDenoiser
 from lambent.networks.diffusion.denoiser import GammaEmbedding
 from lambent.networks.diffusion.unet import FourierFeatures, SelfAttention
 from lambent.settings import registry
+from support.networks import live
 
 DENOISERS = {
     "denoising-mlp": MLPDenoiser(width=12, blocks=2),
@@ -22,15 +23,6 @@ EVENTS = {
     "unet": [(1, 7, 9), (3, 8, 8), (2, 1, 5), (9, 4), (1, 1, 1)],
 }
 CASES = [(name, event) for name, events in EVENTS.items() for event in events]
-
-
-def live(net):
-    """Every weight away from zero, so that no branch is switched off by its initial value."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for p in net.parameters():
-            p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype)
-    return net
 
 
 def built(name, event, condition=0):
