@@ -18,7 +18,7 @@ from lambent.config import check, settings_of_tokens
 from lambent.errors import ConfigError
 from lambent.recipes import configure
 from lambent.report.runs.file import write_comparison
-from lambent.report.runs.table import runs_text
+from lambent.report.runs.text_table import runs_text
 
 RECIPE = "sentence-vae"
 

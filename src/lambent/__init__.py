@@ -148,7 +148,7 @@ if TYPE_CHECKING:
         TransformerPrior as TransformerPrior,
         UniformPrior as UniformPrior,
     )
-    from lambent.recipes.table import names as recipe_names
+    from lambent.recipes.named import names as recipe_names
     from lambent.runs.compare import compare_runs as compare_runs
     from lambent.runs.fit import fit as fit
     from lambent.runs.run import Run as Run, load as load
@@ -205,7 +205,7 @@ __all__ = ["recipe_names", *_MODULE_OF]
 def __getattr__(name: str) -> Any:
     """The public names, imported when first used: torch is heavy."""
     if name == "recipe_names":
-        value: Any = import_module("lambent.recipes.table").names
+        value: Any = import_module("lambent.recipes.named").names
     elif name in _MODULE_OF:
         value = getattr(import_module(_MODULE_OF[name]), name)
     else:

@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 
 import lambent
-from lambent.cli.text import settings_text
+from lambent.cli.listing import settings_text
 from lambent.config import check, layer_of_run, resolve, settings_of_tokens
 from lambent.config.layers import ONE_OF_A_KIND, SECTIONS
 from lambent.errors import CombinationError, ConfigError

@@ -10,8 +10,8 @@ from lambent.config import check, resolve
 from lambent.draws import Ancestral, Given, Pathwise
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.bounds import bounds
-from lambent.networks.ladder.blocks import BLOCKS, Block, Style
 from lambent.networks.ladder.image import MapLevels
+from lambent.networks.ladder.residual import BLOCKS, Block, Style
 from lambent.networks.ladder.spectral import SpectralPenalty, matrix
 from lambent.recipes import configure
 from lambent.shapes import Shapes

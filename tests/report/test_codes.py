@@ -10,8 +10,8 @@ import torch
 from lambent import fit
 from lambent.data import from_arrays
 from lambent.report.build import build
-from lambent.report.codes import section
-from lambent.report.material import gather
+from lambent.report.examples import gather
+from lambent.report.sections.codes import section
 from lambent.runs.export import write_reconstructions, write_samples
 
 SMALL = {"codes": 8, "posterior__dim": 3, "epochs": 1, "batch_size": 20, "threads": 1}

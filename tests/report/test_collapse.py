@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from lambent.report import collapse, numbers
+from lambent.report.sections import collapse, numbers
 from support.page_parser import Page, numbers_in
 
 

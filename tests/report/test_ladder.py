@@ -10,8 +10,8 @@ from lambent import fit
 from lambent.draws import Detached
 from lambent.evaluation.evaluate import unit_rates_of_all
 from lambent.report import write_report
-from lambent.report.latents import dimension_rates
-from lambent.report.material import gather
+from lambent.report.examples import gather
+from lambent.report.sections.latents import dimension_rates
 
 SMALL = {"model__levels": (1, 2), "model__latent": 2, "encoder__channels": (4, 6), "decoder__channels": (4,)}
 

@@ -10,11 +10,11 @@ import torch
 from lambent import fit
 from lambent.data.pictures import sheet, to_bytes
 from lambent.models import MarkovChain
-from lambent.report import collapse, levels, noise_levels
 from lambent.report.build import build
-from lambent.report.material import gather
-from lambent.report.numbers import evaluation
-from lambent.storage.metrics import numbers
+from lambent.report.examples import gather
+from lambent.report.sections import collapse, levels, timesteps
+from lambent.report.sections.numbers import evaluation
+from lambent.storage.json import from_json
 from support.linear_levels import Line, Prior
 from support.page_parser import Page, numbers_in
 
@@ -42,7 +42,7 @@ def in_words(panel):
 
 
 def test_bars_and_table_say_the_evaluation(ladder, held):
-    found = numbers(ladder.evaluate(held.dataset, samples=3).to_dict())
+    found = from_json(ladder.evaluate(held.dataset, samples=3).to_dict())
     panel = levels.rates(ladder, found)
     rates = {name: level["value"] for name, level in found["rates"].items()}
     total = sum(rates.values())
@@ -180,7 +180,7 @@ def test_the_collapse_section_names_idle_levels(chain):
 def test_other_models_have_neither_section(train):
     run = train("vae", latent=2, epochs=6)
     assert levels.section(run, None, None) is None
-    assert noise_levels.section(run, None) is None
+    assert timesteps.section(run, None) is None
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +202,7 @@ def test_the_page_of_a_diffusion_has_its_noise_levels(diffusion):
 def test_losses_are_those_of_the_metrics(diffusion):
     row = next(row for row in diffusion.history if "valid" in row and row["step"] == diffusion.step)
     reported = row["valid"]["noise_levels"]
-    loss, error = noise_levels.losses(diffusion)
+    loss, error = timesteps.losses(diffusion)
     nats = np.array([value or 0.0 for value in reported["nats"]])
     before = [r["step"] for r in diffusion.history if "valid" in r and r["step"] < diffusion.step]
     assert in_words(loss)[:2] == [max(before, default=0) + 1, diffusion.step]
@@ -210,7 +210,7 @@ def test_losses_are_those_of_the_metrics(diffusion):
     assert in_words(loss)[3] == pytest.approx(100 * nats.max() / nats.sum(), abs=0.051)
     assert in_words(error)[0] == pytest.approx(max(v for v in reported["error"] if v is not None), abs=5.1e-4)
     bare = dataclasses.replace(diffusion, history=())
-    assert noise_levels.losses(bare) == []
+    assert timesteps.losses(bare) == []
 
 
 def test_the_way_of_a_sample_ends_at_the_sample(diffusion):
@@ -223,11 +223,11 @@ def test_the_way_of_a_sample_ends_at_the_sample(diffusion):
 
 
 def test_examples_are_taken_back_from_levels_of_rising_noise(diffusion):
-    at = noise_levels._levels_at(diffusion.model)
+    at = timesteps._levels_at(diffusion.model)
     gammas = diffusion.model.schedule(torch.tensor(at, dtype=torch.float64))[0]
-    for gamma, wanted in zip(gammas[:-1], noise_levels.GAMMAS, strict=True):
+    for gamma, wanted in zip(gammas[:-1], timesteps.GAMMAS, strict=True):
         assert float(gamma) == pytest.approx(wanted, abs=0.35)
-    panel = noise_levels.from_levels(gather(diffusion))
+    panel = timesteps.from_levels(gather(diffusion))
     assert at == sorted(at)
     assert "Left: data." in panel.words
 
@@ -239,7 +239,7 @@ def test_an_axis_of_nats_names_more_than_one_value(low, high, least):
     figure = Figure()
     axes = figure.add_subplot()
     axes.plot([0, 1], [low, high])
-    noise_levels._frame(axes, "nats")
+    timesteps._frame(axes, "nats")
     figure.draw_without_rendering()
     bottom, top = axes.get_ylim()
     ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]

@@ -5,7 +5,7 @@ import pytest
 
 from lambent import fit, load
 from lambent.report.build import build
-from lambent.report.curves import Curve, _painter
+from lambent.report.sections.curves import Curve, _painter
 
 SEEN = "Training learnt from these examples"
 

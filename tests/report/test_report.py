@@ -13,9 +13,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from lambent import fit, load
 from lambent.errors import ConfigError, StorageError
-from lambent.report import generated, latents, write_report
+from lambent.report import write_report
 from lambent.report.drawing import with_error
-from lambent.report.material import gather
+from lambent.report.examples import gather
+from lambent.report.sections import generated, latents
 from support.page_parser import Page, loads, numbers_in
 
 

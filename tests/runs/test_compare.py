@@ -21,7 +21,7 @@ from lambent.recipes import configure
 from lambent.report.runs import plot as runs_plot
 from lambent.report.runs.file import write_comparison
 from lambent.report.runs.page import runs_page
-from lambent.report.runs.table import runs_text
+from lambent.report.runs.text_table import runs_text
 
 SMALL = {"hidden": [16], "threads": 1, "epochs": 2, "quiet": True}
 X = np.random.default_rng(0).normal(size=(150, 6)).astype(np.float32)

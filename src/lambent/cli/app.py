@@ -67,7 +67,7 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 @app.command
 def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON list")] = False) -> None:
     """List the named systems."""
-    from lambent.cli.text import recipe_rows, recipe_text
+    from lambent.cli.listing import recipe_rows, recipe_text
 
     print(json.dumps(recipe_rows(), indent=1, ensure_ascii=False) if json_ else recipe_text())
 
@@ -78,7 +78,7 @@ def show(recipe: str, *settings: str) -> None:
 
     Give key=value to see what a choice brings (for example prior=mixture).
     """
-    from lambent.cli.text import settings_text
+    from lambent.cli.listing import settings_text
 
     print(settings_text(recipe, settings))
 
@@ -240,7 +240,7 @@ def gradients(
     from lambent.cli.gradients_text import comparison_text
     from lambent.config import settings_of_tokens
     from lambent.gradients.compare import compare_gradients
-    from lambent.report.gradients import check_picture, write_picture
+    from lambent.report.gradient_plot import check_picture, write_picture
     from lambent.training.console import Console
 
     if out is not None:
@@ -279,7 +279,7 @@ def compare(
     A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
     """
     from lambent.report.runs.file import check_file, write_comparison
-    from lambent.report.runs.table import runs_text
+    from lambent.report.runs.text_table import runs_text
     from lambent.runs.compare import compare_runs
     from lambent.training.console import Console
 

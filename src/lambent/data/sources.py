@@ -9,7 +9,6 @@ import numpy as np
 from torch import Tensor
 
 from lambent.data.dataset import Dataset, split_off
-from lambent.data.files import content_of, missing
 from lambent.data.options import DataOptions
 from lambent.data.readers.arrays import Archive, from_arrays, load_npy, load_npz, splits_of_npz
 from lambent.data.readers.csv import load_csv
@@ -17,8 +16,9 @@ from lambent.data.readers.digits import load_digits
 from lambent.data.readers.idx import PUBLISHED, load_published
 from lambent.data.readers.images import load_folder
 from lambent.data.readers.parquet import load_parquet
-from lambent.data.readers.point import is_point, load_point
+from lambent.data.readers.single_point import is_point, load_point
 from lambent.data.readers.text import load_text
+from lambent.data.source_files import content_of, missing
 from lambent.errors import ConfigError, DataError
 from lambent.settings import nearest
 

@@ -1,0 +1,1 @@
+"""Evaluation of trained models: bounds, exact likelihoods, rates, latent usage and sample quality."""

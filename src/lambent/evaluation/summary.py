@@ -15,6 +15,7 @@ from lambent.evaluation.bounds import Bounds
 from lambent.evaluation.mutual_information import Information
 from lambent.evaluation.per_example import each_of
 from lambent.evaluation.table import evaluation_text
+from lambent.storage.json import to_json
 from lambent.trace import Kind
 
 
@@ -34,7 +35,8 @@ class MeanEstimate:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON wants it; numbers that are not finite are text."""
-        return {"value": _plain(self.value), "se": _plain(self.se), "unit": "nats", "kind": self.kind}
+        values = {"value": self.value, "se": self.se, "unit": "nats", "kind": self.kind}
+        return dict(to_json(values, "estimate"))
 
 
 def mean_estimate(values: Tensor, kind: Kind) -> MeanEstimate:
@@ -193,28 +195,28 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """The object that ``lambent evaluate --json`` prints."""
         bits = self.bits_per_dim
-        return {
+        values = {
             "data": self.data,
             "n": self.n,
             "samples": self.samples,
             "seed": self.seed,
-            **({} if self.precision == "float32" else {"precision": self.precision, "uneven": _plain(self.uneven)}),
+            **({} if self.precision == "float32" else {"precision": self.precision, "uneven": self.uneven}),
             "fingerprint": self.fingerprint,
             "elbo": self.elbo.to_dict(),
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
             **({} if self.log_likelihood is None else {"log_likelihood": self.log_likelihood.to_dict()}),
-            "bits_per_dim": None if bits is None else _plain(bits),
-            "bits_per_dim_se": None if bits is None else _plain(self.bits_se),
+            "bits_per_dim": bits,
+            "bits_per_dim_se": None if bits is None else self.bits_se,
             "bits_per_dim_from": None if bits is None else self.best[0],
-            **({} if self.parts_in_bits is None else {"bits_per_dim_parts": _words(self.parts_in_bits)}),
-            "rate": _plain(self.rate.value),
-            "rate_se": _plain(self.rate.se),
+            **({} if self.parts_in_bits is None else {"bits_per_dim_parts": self.parts_in_bits}),
+            "rate": self.rate.value,
+            "rate_se": self.rate.se,
             **({"rate_kind": "upper bound"} if self.estimated else {}),
             **self._levels(),
-            "distortion": _plain(self.distortion.value),
-            "distortion_se": _plain(self.distortion.se),
-            "effective_samples": None if self.effective is None else _plain(self.effective),
-            "mutual_information": None if self.information is None else _words(self.information.to_dict()),
+            "distortion": self.distortion.value,
+            "distortion_se": self.distortion.se,
+            "effective_samples": self.effective,
+            "mutual_information": None if self.information is None else self.information.to_dict(),
             "active_units": self.active_units,
             "active_units_by": self.units_by,
             **({} if self.codes is None else {"codes": {name: dict(found) for name, found in self.codes.items()}}),
@@ -224,6 +226,7 @@ class Evaluation:
             "non_finite": self.non_finite,
             "log_jacobian": self.log_jacobian,
         }
+        return dict(to_json(values, "evaluation"))
 
     def _levels(self) -> dict[str, Any]:
         """Rate, active units and latents of each level, where there are several."""
@@ -336,11 +339,3 @@ def _effective(values: Tensor | None) -> float | None:
 def _non_finite(*numbers: Tensor | None) -> int:
     bad = [~torch.isfinite(row).cpu() for row in numbers if row is not None]
     return int(torch.stack(bad).any(0).sum())
-
-
-def _words(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: _plain(value) if isinstance(value, float) else value for key, value in values.items()}
-
-
-def _plain(value: float) -> float | str:
-    return value if math.isfinite(value) else repr(value)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Comparison of gradient estimators by bias, variance and cost on one model."""

@@ -23,6 +23,7 @@ from lambent.gradients.moments import Bias, MeanVector, Moments
 from lambent.models import LatentModel
 from lambent.objectives import Objective
 from lambent.seeds import mix
+from lambent.storage.json import to_json
 
 Examples = tuple[Tensor, Tensor | None]
 Batches = Callable[[int], Examples]
@@ -113,15 +114,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON wants it: what is not finite is text."""
-        return _plain(asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+        return dict(to_json(asdict(self), "comparison"))
 
 
 def gradient(model: LatentModel, estimator: Estimator, x: Tensor, condition: Tensor | None = None) -> dict[str, Tensor]:

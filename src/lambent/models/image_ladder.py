@@ -13,9 +13,9 @@ from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihoo
 from lambent.networks import ConvDecoder, ConvEncoder
 from lambent.networks.autoregressive.base import context_size
 from lambent.networks.conv import image_shape, size_ladder
-from lambent.networks.ladder.blocks import BLOCKS, Style
 from lambent.networks.ladder.bottom_up import BottomUp, Resolution
 from lambent.networks.ladder.image import MapLevels
+from lambent.networks.ladder.residual import BLOCKS, Style
 from lambent.posteriors import NormalPosterior, RelativeNormalPosterior
 from lambent.settings import Conflict, option, part
 from lambent.shapes import Shapes

@@ -1,6 +1,6 @@
 """The named systems, as data."""
 
+from lambent.recipes.named import RECIPES, configure, find_recipe
 from lambent.recipes.recipe import Recipe
-from lambent.recipes.table import RECIPES, configure, find_recipe
 
 __all__ = ["RECIPES", "Recipe", "configure", "find_recipe"]

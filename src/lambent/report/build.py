@@ -7,21 +7,21 @@ from dataclasses import replace
 from lambent.data.pictures import is_picture
 from lambent.data.sources import Source
 from lambent.errors import ConfigError, DataError
-from lambent.report import (
+from lambent.report.examples import Examples, gather
+from lambent.report.html import Panel, Section, page
+from lambent.report.sections import (
     codes,
     collapse,
+    columns,
     curves,
     generated,
     latents,
     levels,
-    noise_levels,
     numbers,
-    tables,
     texts,
+    timesteps,
     vectors,
 )
-from lambent.report.material import Held, gather
-from lambent.report.page import Panel, Section, page
 from lambent.runs.run import Run
 
 
@@ -35,7 +35,7 @@ def build(run: Run, data: Source | None = None) -> str:
         curves.training(run),
         *([] if (used := collapse.section(run)) is None else [used]),
         *_made(run, held),
-        *([] if (noisy := noise_levels.section(run, held)) is None else [noisy]),
+        *([] if (noisy := timesteps.section(run, held)) is None else [noisy]),
         *([] if (several := levels.section(run, held, found)) is None else [several]),
         *([] if held is None or not _has_code(run) else [_latent_space(held)]),
         *(_walks(run, held) if _has_code(run) else []),
@@ -45,7 +45,7 @@ def build(run: Run, data: Source | None = None) -> str:
     return page(title, numbers.headline(run, found), numbers.facts(run, held), sections, numbers.foot())
 
 
-def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
+def _gather(run: Run, data: Source | None) -> tuple[Examples | None, str]:
     if data is not None:
         return gather(run, data), ""
     try:
@@ -56,16 +56,16 @@ def _gather(run: Run, data: Source | None) -> tuple[Held | None, str]:
 
 def _has_code(run: Run) -> bool:
     """Whether encodings are there to be shown: those of a diffusion are noise, and dear to find."""
-    return run.config.has_latents and not noise_levels.is_diffusion(run)
+    return run.config.has_latents and not timesteps.is_diffusion(run)
 
 
-def _made(run: Run, held: Held | None) -> list[Section]:
+def _made(run: Run, held: Examples | None) -> list[Section]:
     """Samples and reconstructions, as the kind of data wants to be seen."""
     if run.transform.alphabet is not None:
         return texts.sections(run, held)
     sampled = run.config.samplable
     if is_picture(run.transform):
-        if noise_levels.is_diffusion(run):  # shown by number of steps
+        if timesteps.is_diffusion(run):  # shown by number of steps
             return []
         panels = generated.samples(run, held) if sampled else []
         made = [Section("Samples", panels)] if panels else [_no_samples()]
@@ -77,11 +77,11 @@ def _made(run: Run, held: Held | None) -> list[Section]:
     if held is None:
         return []
     if run.transform.kind == "table":
-        return [Section("Columns", tables.columns(held), text=tables.lead(held))]
+        return [Section("Columns", columns.columns(held), text=columns.lead(held))]
     return [Section("Data and model", vectors.panels(held), text=vectors.lead(held))]
 
 
-def _latent_space(held: Held) -> Section:
+def _latent_space(held: Examples) -> Section:
     if held.run.config.latent_kind == "codes":
         return codes.section(held)
     found = latents.latent_space(held)
@@ -96,7 +96,7 @@ def _no_samples() -> Section:
     )
 
 
-def _walks(run: Run, held: Held | None) -> list[Section]:
+def _walks(run: Run, held: Examples | None) -> list[Section]:
     """Walks through the latent space, as pictures."""
     if not is_picture(run.transform):
         return []

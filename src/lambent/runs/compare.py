@@ -18,7 +18,7 @@ from lambent.errors import CombinationError, ConfigError, StorageError
 from lambent.evaluation.per_example import read_each
 from lambent.runs.run import Run, load
 from lambent.settings import options_of, to_values
-from lambent.storage.metrics import numbers, words
+from lambent.storage.json import from_json, to_json
 
 UNREMARKABLE = ("train.threads", "train.device", "train.keep_checkpoints", "train.log_every", "train.checkpoint_every")
 """Settings that no result hangs on."""
@@ -110,7 +110,7 @@ class RunTable:
             for r in self.rows
         ]
         found = {"data": self.data, "n": self.n, "samples": self.samples, "runs": rows}
-        return dict(words(found, "comparison"))
+        return dict(to_json(found, "comparison"))
 
 
 def compare_runs(
@@ -156,7 +156,7 @@ def compare_runs(
         if known is None:
             say(f"measuring {name}")
             measured = run.evaluate(data, samples=samples, seed=seed, threads=threads)
-            known = dict(numbers(measured.to_dict())), dict(measured.each)
+            known = dict(from_json(measured.to_dict())), dict(measured.each)
         rows.append(Row(name, run.config.recipe, run.step, differing(opened[0].config, run.config), *known))
     rows = [rows[0], *(replace(row, gain=gain(row, rows[0])) for row in rows[1:])]
     taken = max(row.found["samples"] for row in rows)  # 1, where every posterior is a point

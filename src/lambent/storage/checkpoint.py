@@ -26,7 +26,7 @@ from lambent.storage.files import (
     storage_errors,
     write_file,
 )
-from lambent.storage.json import from_plain, to_plain
+from lambent.storage.json import from_exact_json, to_exact_json
 from lambent.storage.manifest import (
     MANIFEST,
     MAX_STATE_BYTES,
@@ -92,7 +92,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     (20, [1.0, 1.0], {'epoch': 1})
     """
     root, name = Path(folder) / FOLDER, step_name(step)
-    encoded = canonical(to_plain(state, "state"))
+    encoded = canonical(to_exact_json(state, "state"))
     _require_names(tensors)
     temporary = root / f"{TEMPORARY}{name}"
     with storage_errors(root, size(tensors) + len(encoded)):
@@ -174,7 +174,7 @@ def load(path: Path, names: Iterable[str] | None = None, *, finite: Collection[s
 
 
 def _state(file: Path) -> dict[str, Any]:
-    state = from_plain(read_json(file, MAX_STATE_BYTES))
+    state = from_exact_json(read_json(file, MAX_STATE_BYTES))
     if not isinstance(state, dict):
         raise CheckpointError(f"{file}: expected a table; use another checkpoint")
     return state

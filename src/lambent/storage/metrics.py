@@ -6,7 +6,6 @@ JSON has no NaN and no infinity: they are written as the texts "nan", "inf" and 
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,10 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lambent.errors import CheckpointError, ConfigError, DataError, StorageError
+from lambent.errors import CheckpointError, DataError, StorageError
 from lambent.storage.files import storage_errors, write_all
-
-_WORDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+from lambent.storage.json import from_json, to_json
 
 
 class _Appender:
@@ -72,7 +70,7 @@ class MetricsWriter(_Appender):
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
     >>> with MetricsWriter(path) as metrics:
-    ...     metrics.write({"step": 1, "elbo": -0.1, "se": math.inf})
+    ...     metrics.write({"step": 1, "elbo": -0.1, "se": float("inf")})
     ...     metrics.sync()
     39
     >>> path.read_text(), read_metrics(path)
@@ -129,33 +127,7 @@ class LogWriter(_Appender):
 def json_line(record: Mapping[str, Any]) -> bytes:
     """``record`` as a line of strict JSON; non-finite floats as "nan", "inf", "-inf"."""
     # in ASCII, so that no text holds what some readers take for the end of a line (U+0085, U+2028)
-    return (json.dumps(words(record, "metrics"), allow_nan=False) + "\n").encode()
-
-
-def words(value: Any, where: str) -> Any:
-    """``value`` for strict JSON that people read: non-finite floats become "nan", "inf", "-inf".
-
-    Raises:
-        ConfigError: the dotted path of what JSON can't hold.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): words(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [words(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise ConfigError(f"{where} is {type(value).__name__}, expected a number, text, a list or a table; use .item()")
-
-
-def numbers(value: Any) -> Any:
-    """The inverse of `words`; the texts "nan", "inf" and "-inf" are always taken for floats."""
-    if isinstance(value, dict):
-        return {key: numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [numbers(item) for item in value]
-    return _WORDS.get(value, value) if isinstance(value, str) else value
+    return (json.dumps(to_json(record, "metrics"), allow_nan=False) + "\n").encode()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -179,4 +151,4 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not valid JSON; remove the line, or restore the file") from error
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object; remove the line, or restore the file")
-    return dict(numbers(record))
+    return dict(from_json(record))

@@ -18,7 +18,7 @@ import filelock
 
 from lambent.errors import ConfigError, StorageError
 from lambent.storage.files import TEMPORARY, atomic_write, make_folder, remove_stale_files, storage_errors
-from lambent.storage.metrics import numbers, words
+from lambent.storage.json import from_json, to_json
 from lambent.storage.toml import to_toml
 
 LOCK = ".lock"
@@ -174,7 +174,7 @@ class RunFolder:
 
     def write_json(self, path: Path, values: Mapping[str, Any]) -> None:
         """Write one of the run's JSON files (environment, evaluation); non-finite floats as "nan", "inf", "-inf"."""
-        atomic_write(path, (json.dumps(words(values, path.stem), indent=1) + "\n").encode())
+        atomic_write(path, (json.dumps(to_json(values, path.stem), indent=1) + "\n").encode())
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """What `write_json` wrote.
@@ -183,7 +183,7 @@ class RunFolder:
             StorageError: the file can't be read or isn't a JSON object.
         """
         try:
-            return dict(numbers(json.loads(path.read_bytes())))
+            return dict(from_json(json.loads(path.read_bytes())))
         except OSError as error:
             raise StorageError(f"{path}: can't be read: {error.strerror or error}; expected a file of a run") from error
         except (ValueError, TypeError, RecursionError) as error:

@@ -14,9 +14,9 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import WHY_NO_PICKLE, expect, parsing
 from lambent.data.labels import encode
 from lambent.data.options import LIMITS, DataOptions
+from lambent.data.source_files import WHY_NO_PICKLE, expect, parsing
 from lambent.errors import DataError
 from lambent.settings import nearest
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import expect, readable
 from lambent.data.options import DataOptions
+from lambent.data.source_files import expect, readable
 from lambent.data.tables import Cells, Source, build
 from lambent.errors import DataError
 

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import parsing, readable
 from lambent.data.readers.arrays import SPLIT_IDS
+from lambent.data.source_files import parsing, readable
 from lambent.errors import DataError, StorageError
 
 Opener = Callable[[str], IO[bytes]]

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import readable
 from lambent.data.labels import encode
 from lambent.data.options import LIMITS, DataOptions
+from lambent.data.source_files import readable
 from lambent.errors import ConfigError, DataError, LambentError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lambent.data.dataset import Dataset
-from lambent.data.files import expect, parsing
 from lambent.data.options import DataOptions
+from lambent.data.source_files import expect, parsing
 from lambent.data.tables import Cells, Source, build
 from lambent.errors import ConfigError, DataError
 

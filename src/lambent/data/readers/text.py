@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lambent.data.alphabet import Alphabet
 from lambent.data.dataset import Dataset
-from lambent.data.files import content_of, expect, readable
 from lambent.data.options import DataOptions
+from lambent.data.source_files import content_of, expect, readable
 from lambent.errors import ConfigError, DataError
 
 _NEWLINE, _RETURN = 10, 13

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Gaussian diffusion models: settings, the model, and its losses by timestep."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Denoising networks of diffusion models, and their noise schedules."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lambent.networks.activations import activation
 from lambent.networks.base import checked, flat_items
 from lambent.networks.conv import Size, channels_last, strided
-from lambent.networks.ladder.blocks import Block, Style, conv
+from lambent.networks.ladder.residual import Block, Style, conv
 from lambent.networks.ladder.spectral import SpectralPenalty
 from lambent.networks.mlp import affine
 

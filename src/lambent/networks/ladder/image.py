@@ -14,8 +14,8 @@ from lambent.networks.activations import activation
 from lambent.networks.base import checked
 from lambent.networks.conv import channels_last
 from lambent.networks.ladder.base import LadderLevel
-from lambent.networks.ladder.blocks import Block, Style, bottleneck, conv
 from lambent.networks.ladder.bottom_up import Resolution
+from lambent.networks.ladder.residual import Block, Style, bottleneck, conv
 from lambent.networks.ladder.spectral import SpectralPenalty
 from lambent.networks.mlp import affine
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Quantisers of encodings: a learned codebook, finite scalar bins, and k-means for initial values."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The recurrent reader and writer of DRAW, and their Gaussian attention window."""

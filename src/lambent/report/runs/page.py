@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lambent.report.drawing import draw
-from lambent.report.numbers import foot
-from lambent.report.page import Panel, Section, page, table as html_table
+from lambent.report.html import Panel, Section, page, table as html_table
 from lambent.report.runs.plot import note, painters, title
-from lambent.report.runs.table import change_text, gain_notes, information_notes, table, units_notes
+from lambent.report.runs.text_table import change_text, gain_notes, information_notes, table, units_notes
+from lambent.report.sections.numbers import foot
 from lambent.runs.compare import RunTable
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training by expectation maximisation, for linear Gaussian models and mixtures."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lambent.data.pictures import GAP, is_picture, raw_to_bytes, sheet, to_bytes
 from lambent.report.drawing import CLASSES, INK, Axes, Paint, draw, listed, number, percent
-from lambent.report.generated import decoded, has_mean, unit_scored
-from lambent.report.material import Held
-from lambent.report.page import Panel, Section
+from lambent.report.examples import Examples
+from lambent.report.html import Panel, Section
+from lambent.report.sections.generated import decoded, has_mean, unit_scored
 from lambent.runs import hierarchy as levels
 from lambent.runs.run import Run
 from lambent.training.collapse_monitor import idle_levels, judged_levels
@@ -28,7 +28,7 @@ PAIRS = 60
 SEED = 0
 
 
-def section(run: Run, held: Held | None, found: Mapping[str, Any] | None) -> Section | None:
+def section(run: Run, held: Examples | None, found: Mapping[str, Any] | None) -> Section | None:
     """The panels of a model with two levels or more; None of any other.
 
     Args:
@@ -170,7 +170,7 @@ def _curves(names: Sequence[str], steps: np.ndarray, table: np.ndarray) -> Paint
     return paint
 
 
-def reconstructions(held: Held, names: Sequence[str]) -> Panel:
+def reconstructions(held: Examples, names: Sequence[str]) -> Panel:
     """Examples beside what is made of their top levels alone: one, two, and so on."""
     run, rows = held.run, held.first_of_each(EXAMPLES)
     tops = chosen(len(names))
@@ -199,7 +199,7 @@ def beside(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([first, np.full((len(first), 3 * GAP, 3), 255, np.uint8), second], 1)
 
 
-def _errors(held: Held, tops: Sequence[int]) -> str:
+def _errors(held: Examples, tops: Sequence[int]) -> str:
     rows = torch.arange(min(MEASURED, len(held.view)))
     found = [float((_from_top(held, rows, top) - held.x[rows]).double().square().mean().sqrt()) for top in tops]
     shown = ", ".join(number(value, 3) for value in found)
@@ -207,7 +207,7 @@ def _errors(held: Held, tops: Sequence[int]) -> str:
 
 
 @torch.inference_mode()
-def _from_top(held: Held, rows: Tensor, top: int) -> Tensor:
+def _from_top(held: Examples, rows: Tensor, top: int) -> Tensor:
     device, condition = held.run.device, held.condition
     part = None if condition is None else condition[rows].to(device)
     return levels.reconstruct(held.run.model, held.x[rows].to(device), top, part).cpu()
@@ -252,7 +252,7 @@ class _Bases:
         return min(1.0, float((again - self.means).square().mean(0).sum()) / 2 / total) if total else 0.0
 
 
-def samples(run: Run, held: Held | None, names: Sequence[str]) -> list[Panel]:
+def samples(run: Run, held: Examples | None, names: Sequence[str]) -> list[Panel]:
     """Samples with the top levels held, and with the lowest ones held where that leaves anything open."""
     bases = _Bases.draw(run, PAIRS, conditions(run, held, PAIRS))
     if not bool((bases.redrawn(names[:1], torch.arange(PAIRS)) - bases.means).abs().max() > 1e-6 * _size(bases)):
@@ -327,7 +327,7 @@ def _picture(bases: _Bases, sets: Sequence[Sequence[str]]) -> np.ndarray:
     return beside(sheet(own, 1, group=lines), sheet(made, COLUMNS - 1, group=lines))
 
 
-def conditions(run: Run, held: Held | None, n: int) -> Tensor | None:
+def conditions(run: Run, held: Examples | None, n: int) -> Tensor | None:
     """Classes in turn, or those of examples."""
     if not run.shapes.condition:
         return None

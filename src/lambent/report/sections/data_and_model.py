@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lambent.report.material import Held
+from lambent.report.examples import Examples
 
 MOST = 5000
 
 
-def model_rows(held: Held) -> Tensor:
+def model_rows(held: Examples) -> Tensor:
     """Rows of the model in the data's own unit, (N, D): `MOST`, or one for each example it depends on."""
     run, n = held.run, min(MOST, len(held.view))
     if not run.config.samplable:
@@ -21,17 +21,17 @@ def model_rows(held: Held) -> Tensor:
     return run.transform.invert(run.sample(n, seed=0, condition=condition[:n]))
 
 
-def data_rows(held: Held) -> Tensor:
+def data_rows(held: Examples) -> Tensor:
     """The examples in their own unit, (N, D)."""
     return held.run.transform.invert(held.x[:MOST])
 
 
-def what(held: Held) -> str:
+def what(held: Examples) -> str:
     """What the model's rows are."""
     return "samples" if held.run.config.samplable else "reconstructions"
 
 
-def lead(held: Held) -> str:
+def lead(held: Examples) -> str:
     """What is compared, in a sentence."""
     n, sampled = min(MOST, len(held.view)), held.run.config.samplable
     drawn = MOST if sampled and not held.run.shapes.condition else n

@@ -14,8 +14,8 @@ from lambent.draws import Ancestral
 from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodSettings, NormalLikelihood
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
-from lambent.report.material import Held
-from lambent.report.page import Panel
+from lambent.report.examples import Examples
+from lambent.report.html import Panel
 from lambent.runs.run import Run
 
 SAMPLES, COLUMNS = 100, 10
@@ -28,7 +28,7 @@ REDRAWN = 200
 SEED = 0
 
 
-def samples(run: Run, held: Held | None) -> list[Panel]:
+def samples(run: Run, held: Examples | None) -> list[Panel]:
     """Draws of z from the prior: means of p(x|z), and x drawn from it."""
     condition, columns, order = _classes_in_columns(run, held)
     n = SAMPLES if condition is None else len(condition)
@@ -125,7 +125,7 @@ def state_means(run: Run) -> Panel:
     )
 
 
-def _classes_in_columns(run: Run, held: Held | None) -> tuple[Tensor | None, int, str]:
+def _classes_in_columns(run: Run, held: Examples | None) -> tuple[Tensor | None, int, str]:
     """Conditions of a sheet of samples, its columns, and the order in words."""
     if not run.shapes.condition:
         return None, COLUMNS, ""
@@ -139,7 +139,7 @@ def _classes_in_columns(run: Run, held: Held | None) -> tuple[Tensor | None, int
     return held.condition[:count], COLUMNS, f" under the conditions of the first {count} examples"
 
 
-def reconstructions(held: Held) -> Panel:
+def reconstructions(held: Examples) -> Panel:
     """Examples, each above its reconstruction, and above what was made of it where it was binarised."""
     rows, transform = held.first_of_each(PAIRS), held.run.transform
     binarised = transform.binarize != "none"
@@ -159,7 +159,7 @@ def reconstructions(held: Held) -> Panel:
     )
 
 
-def reconstruction_words(held: Held) -> str:
+def reconstruction_words(held: Examples) -> str:
     """Root mean square error over all examples, and the part of the variance that is explained."""
     z = held.z if has_mean(held.run) else held.z[:REDRAWN]
     mean, error, square = held.x.double().mean(0), 0.0, 0.0
@@ -183,7 +183,7 @@ def unit_scored(run: Run) -> str:
     return " grey levels" if run.transform.levels is not None and run.transform.binarize == "none" else ""
 
 
-def manifold(run: Run, held: Held | None) -> Panel | None:
+def manifold(run: Run, held: Examples | None) -> Panel | None:
     """Decoded points of a 2-D latent on a grid."""
     if not run.config.continuous or run.shapes.latent != 2 or run.config.model.level_count > 1:
         return None
@@ -210,7 +210,7 @@ def _box(low: Tensor, high: Tensor) -> str:
     return " and ".join(f"z{'₁₂'[i]} from {number(float(low[i]))} to {number(float(high[i]))}" for i in range(2))
 
 
-def _one_condition(run: Run, held: Held | None) -> tuple[Tensor | None, str]:
+def _one_condition(run: Run, held: Examples | None) -> tuple[Tensor | None, str]:
     if not run.shapes.condition:
         return None, ""
     if run.transform.condition == "labels":
@@ -238,7 +238,7 @@ def _square(low: Tensor, high: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(across, up.flip(0), indexing="xy"), -1).reshape(-1, 2)
 
 
-def interpolations(held: Held) -> Panel | None:
+def interpolations(held: Examples) -> Panel | None:
     """Decoded points on lines between the encodings of pairs of examples, between the examples themselves."""
     rows = held.first_of_each(2 * LINES)
     if len(rows) < 2 or not held.run.config.continuous:
@@ -270,7 +270,7 @@ def score_noise(run: Run) -> float | None:
     return corruption.noise if isinstance(corruption, GaussianCorruption) and real else None
 
 
-def score(held: Held) -> Panel | None:
+def score(held: Examples) -> Panel | None:
     """(r(x) - x) / noise² of noisy examples: what a denoising autoencoder knows of grad log p (Alain & Bengio 2014)."""
     noise = score_noise(held.run)
     if noise is None:
@@ -296,7 +296,7 @@ def score(held: Held) -> Panel | None:
 
 
 @torch.inference_mode()
-def _repair(held: Held, noisy: Tensor, rows: Tensor) -> Tensor:
+def _repair(held: Examples, noisy: Tensor, rows: Tensor) -> Tensor:
     from lambent.draws import Mode
 
     device, condition = held.run.device, held.condition

@@ -12,13 +12,13 @@ from torch import Tensor
 from lambent.evaluation.codebook_usage import code_usage
 from lambent.models import CodeLevel, Quantised
 from lambent.report.drawing import draw, number, percent
-from lambent.report.latents import bars
-from lambent.report.material import Held
-from lambent.report.page import Panel, Section
+from lambent.report.examples import Examples
+from lambent.report.html import Panel, Section
+from lambent.report.sections.latents import bars
 from lambent.runs.run import Run
 
 
-def section(held: Held) -> Section:
+def section(held: Examples) -> Section:
     """How often each code of each level occurs."""
     model = levels_of(held.run)
     nats = number(sum(level.positions * math.log(level.quantiser.size) for level in model.levels))

@@ -14,9 +14,9 @@ from lambent.distributions import point_estimate
 from lambent.draws import Ancestral
 from lambent.models.diffusion.model import Diffusion
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number, percent, short
-from lambent.report.levels import beside, conditions
-from lambent.report.material import Held
-from lambent.report.page import Panel, Section
+from lambent.report.examples import Examples
+from lambent.report.html import Panel, Section
+from lambent.report.sections.levels import beside, conditions
 from lambent.runs.run import Run
 
 COLUMNS = 10
@@ -37,7 +37,7 @@ def is_diffusion(run: Run) -> bool:
     return isinstance(run.model, Diffusion)
 
 
-def section(run: Run, held: Held | None) -> Section | None:
+def section(run: Run, held: Examples | None) -> Section | None:
     """The panels of a diffusion; None of any other model."""
     if not isinstance(run.model, Diffusion):
         return None
@@ -132,7 +132,7 @@ def _frame(axes: Axes, label: str) -> None:
     axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
 
 
-def few_steps(run: Run, held: Held | None) -> Panel:
+def few_steps(run: Run, held: Examples | None) -> Panel:
     """The same noise taken back in fewer or more steps, by DDIM and by the chain itself."""
     levels, condition = _visits(run), conditions(run, held, COLUMNS)
     made = [
@@ -159,7 +159,7 @@ def _visits(run: Run) -> list[int]:
 
 
 @torch.inference_mode()
-def path(run: Run, held: Held | None) -> Panel:
+def path(run: Run, held: Examples | None) -> Panel:
     """A few samples on their way from noise, and what the denoiser takes them for."""
     model = run.model
     assert isinstance(model, Diffusion)
@@ -192,7 +192,7 @@ def _seen(model: Diffusion, value: Tensor | None) -> Tensor:
 
 
 @torch.inference_mode()
-def from_levels(held: Held) -> Panel:
+def from_levels(held: Examples) -> Panel:
     """Examples given the noise of a level, and taken back from there: what the levels above it hold."""
     run, rows = held.run, held.first_of_each(EXAMPLES)
     model = run.model

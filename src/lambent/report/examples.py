@@ -18,7 +18,7 @@ MOST = 10_000
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class Examples:
     """Examples as the model scores them.
 
     Attributes:
@@ -95,7 +95,7 @@ class Held:
         return order[:n]
 
 
-def gather(run: Run, data: Source | None = None) -> Held:
+def gather(run: Run, data: Source | None = None) -> Examples:
     """The examples of ``data``, or those that training did not learn from.
 
     Raises:
@@ -108,7 +108,7 @@ def gather(run: Run, data: Source | None = None) -> Held:
         dataset, seen = run.validation, False
     else:
         dataset, seen = _of_source(run)
-    return Held(run, dataset, run.prepare(dataset.head(MOST)), seen)
+    return Examples(run, dataset, run.prepare(dataset.head(MOST)), seen)
 
 
 def _of_source(run: Run) -> tuple[Dataset, bool]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, with_error
-from lambent.report.page import Panel, Section
+from lambent.report.html import Panel, Section
 from lambent.runs.run import Run
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lambent.report.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.report.drawing import BLUE, GREY, INK, Axes, Paint, draw, number, percent, short
-from lambent.report.material import Held
-from lambent.report.page import Panel
+from lambent.report.examples import Examples
+from lambent.report.html import Panel
+from lambent.report.sections.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.shapes import Column
 
 MOST_COLUMNS = 24
@@ -18,7 +18,7 @@ MOST_BARS = 12
 __all__ = ["columns", "lead"]
 
 
-def columns(held: Held) -> list[Panel]:
+def columns(held: Examples) -> list[Panel]:
     """A panel a column, and one for how the columns hang together."""
     data, model = data_rows(held), model_rows(held)
     transform, made = held.run.transform, what(held)

@@ -11,9 +11,9 @@ import numpy as np
 
 from lambent.config.remedies import level_remedies
 from lambent.evaluation.active_units import COUNTED
-from lambent.report.curves import Curve
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, listed, number
-from lambent.report.page import Panel, Section
+from lambent.report.html import Panel, Section
+from lambent.report.sections.curves import Curve
 from lambent.runs.run import Run
 from lambent.training.collapse_monitor import idle_levels, judged_levels
 

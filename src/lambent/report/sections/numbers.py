@@ -10,14 +10,14 @@ from typing import Any
 from lambent.config import resolve
 from lambent.config.layers import ONE_OF_A_KIND, RECORDED, SECTIONS, USER
 from lambent.evaluation.active_units import COUNTED
-from lambent.recipes.table import RECIPES
-from lambent.report import codes
+from lambent.recipes.named import RECIPES
 from lambent.report.drawing import number, with_error
-from lambent.report.material import Held
-from lambent.report.noise_levels import is_diffusion
-from lambent.report.page import Section, details, table
+from lambent.report.examples import Examples
+from lambent.report.html import Section, details, table
+from lambent.report.sections import codes
+from lambent.report.sections.timesteps import is_diffusion
 from lambent.runs.run import Run
-from lambent.storage.metrics import numbers
+from lambent.storage.json import from_json
 from lambent.storage.run_folder import difference
 
 UNREMARKABLE = {
@@ -30,7 +30,7 @@ BUDGET = 20_000
 """Samples in all that a report spends on bounds of its own."""
 
 
-def facts(run: Run, held: Held | None) -> str:
+def facts(run: Run, held: Examples | None) -> str:
     """The table under the title."""
     recipe, values, shapes = RECIPES[run.config.recipe], run.config.values(), run.shapes
     parts = "; ".join(f"{s} {run.config.name_of(s)}" for s in _shown(run))
@@ -135,7 +135,7 @@ def _parameters(run: Run) -> str:
     return f"{sum(groups.values()):,} parameters ({split})"
 
 
-def _data(run: Run, held: Held | None) -> str:
+def _data(run: Run, held: Examples | None) -> str:
     options = run.config.data
     how = [f"{options.binarize} binarisation"] if options.binarize != "none" else []
     how += [f"scaled ({options.scale})"] if run.transform.divisor else []
@@ -155,13 +155,13 @@ def _machine(run: Run) -> str:
     return f"trained with lambent {found.get('lambent')}, torch {found.get('torch')} on {found.get('device')}{threads}"
 
 
-def evaluation(run: Run, held: Held | None) -> dict[str, Any] | None:
+def evaluation(run: Run, held: Examples | None) -> dict[str, Any] | None:
     """The run's own evaluation where there is one newer than the training, else one made here with few samples."""
     stored = _stored(run)
     if stored is not None or held is None:
         return stored
     samples = max(1, min(50, BUDGET // len(held.dataset)))
-    return dict(numbers(run.evaluate(held.dataset, samples=samples).to_dict()))
+    return dict(from_json(run.evaluate(held.dataset, samples=samples).to_dict()))
 
 
 def _stored(run: Run) -> dict[str, Any] | None:
@@ -173,7 +173,7 @@ def _stored(run: Run) -> dict[str, Any] | None:
     return found if {"data", "n", "samples", "elbo", "rate", "distortion", "active_units"} <= found.keys() else None
 
 
-def measured(found: Mapping[str, Any], held: Held | None) -> Section:
+def measured(found: Mapping[str, Any], held: Examples | None) -> Section:
     """The table of an evaluation, and what it says."""
     rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
     raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
@@ -187,7 +187,7 @@ def measured(found: Mapping[str, Any], held: Held | None) -> Section:
     return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}{seen}", raw=raw)
 
 
-def _seen(found: Mapping[str, Any], held: Held) -> bool:
+def _seen(found: Mapping[str, Any], held: Examples) -> bool:
     """Whether the numbers are of examples that training learnt from: an evaluation may be of others than figures."""
     return held.seen and found.get("fingerprint") in (None, "", held.dataset.fingerprint())
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from lambent.data import Alphabet
 from lambent.likelihoods import AutoregressiveLikelihoodModule
 from lambent.report.drawing import number, percent
-from lambent.report.material import Held
-from lambent.report.page import Panel, Section
+from lambent.report.examples import Examples
+from lambent.report.html import Panel, Section
 from lambent.runs.run import Run
 from lambent.storage.text_lines import escaped
 
@@ -20,7 +20,7 @@ LINES, STEPS = 3, 5
 SEED = 0
 
 
-def sections(run: Run, held: Held | None) -> list[Section]:
+def sections(run: Run, held: Examples | None) -> list[Section]:
     """Samples, and for models with latents reconstructions and walks."""
     found = [Section("Samples", [samples(run, held)])] if run.config.samplable else []
     if held is None or not run.config.has_latents:
@@ -30,7 +30,7 @@ def sections(run: Run, held: Held | None) -> list[Section]:
     return [*found, Section("Walks through the latent space", [interpolations(held)])] if walks else found
 
 
-def samples(run: Run, held: Held | None) -> Panel:
+def samples(run: Run, held: Examples | None) -> Panel:
     """Draws of the model."""
     drawn = run.sample(SAMPLES, seed=SEED, condition=_conditions(run, held))
     own = "" if held is None else f"; the examples {number(_length(held.x, run))}"
@@ -43,7 +43,7 @@ def samples(run: Run, held: Held | None) -> Panel:
     )
 
 
-def _conditions(run: Run, held: Held | None) -> Tensor | None:
+def _conditions(run: Run, held: Examples | None) -> Tensor | None:
     """Vectors of the first examples, for a model conditioned on such; None lets classes take turns."""
     if run.transform.condition in ("none", "labels"):
         return None
@@ -52,7 +52,7 @@ def _conditions(run: Run, held: Held | None) -> Tensor | None:
     return held.condition[torch.arange(SAMPLES) % len(held.condition)]
 
 
-def reconstructions(held: Held) -> Panel:
+def reconstructions(held: Examples) -> Panel:
     """Examples, each above what is decoded from its encoding."""
     rows = torch.arange(min(COMPARED, len(held.view)))
     x, repaired = held.x[rows], held.decode(held.z[rows], rows).to(held.x.dtype)
@@ -77,7 +77,7 @@ def _kept(x: Tensor, repaired: Tensor, run: Run) -> float:
     return float((x == repaired)[scored].double().mean())
 
 
-def interpolations(held: Held) -> Panel:
+def interpolations(held: Examples) -> Panel:
     """What is decoded on lines between the encodings of pairs of examples."""
     n = min(LINES, len(held.view) // 2)
     first, second = (held.z[torch.arange(n) * 2 + i] for i in range(2))

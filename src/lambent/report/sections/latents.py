@@ -13,8 +13,8 @@ from lambent.evaluation.active_units import LEAST_RATE, THRESHOLD, counted_by, i
 from lambent.evaluation.evaluate import first_trace, unit_rates_of_all
 from lambent.priors import NormalPriorModule
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
-from lambent.report.material import Held
-from lambent.report.page import Panel, Section
+from lambent.report.examples import Examples
+from lambent.report.html import Panel, Section
 from lambent.trace import Latent
 
 NEIGHBOURS = 5
@@ -25,7 +25,7 @@ VECTOR_POINTS = 1500
 """More points than this are drawn as pixels."""
 
 
-def latent_space(held: Held) -> Section:
+def latent_space(held: Examples) -> Section:
     """The plane and the dimensions of a continuous latent; the states of a discrete one."""
     if not held.run.config.amortised:
         return Section("Latent states", states(held))
@@ -55,7 +55,7 @@ def vote(points: Tensor, labels: Tensor, neighbours: int = NEIGHBOURS) -> float:
     return float((nearest.mode(1).values == labels).double().mean())
 
 
-def plane(held: Held) -> Panel:
+def plane(held: Examples) -> Panel:
     """Encodings in the plane, or on their two leading principal axes, coloured by label."""
     z = held.z
     if z.shape[1] == 1:
@@ -72,7 +72,7 @@ def plane(held: Held) -> Panel:
     return Panel(title, words, svg=draw(painter, f"{title}: one point an example", (4.6, 4.3)))
 
 
-def _agreement(held: Held, points: Tensor) -> str:
+def _agreement(held: Examples, points: Tensor) -> str:
     """How well labels can be read off the plane."""
     if held.labels is None or len(points) <= NEIGHBOURS:
         return ""
@@ -99,7 +99,7 @@ def _spread(z: Tensor) -> str:
     )
 
 
-def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: bool) -> Paint:
+def _scatter(points: np.ndarray, held: Examples, names: tuple[str, str], *, rings: bool) -> Paint:
     def paint(axes: Axes) -> None:
         from matplotlib.patches import Circle
 
@@ -122,7 +122,7 @@ def _scatter(points: np.ndarray, held: Held, names: tuple[str, str], *, rings: b
     return paint
 
 
-def _by_class(axes: Axes, points: np.ndarray, held: Held, style: dict[str, Any]) -> None:
+def _by_class(axes: Axes, points: np.ndarray, held: Examples, style: dict[str, Any]) -> None:
     from matplotlib.patheffects import withStroke
 
     assert held.labels is not None
@@ -146,7 +146,7 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else name[:13] + "…"
 
 
-def _line(held: Held) -> Panel:
+def _line(held: Examples) -> Panel:
     z = held.z[:, 0].double().numpy()
 
     def paint(axes: Axes) -> None:
@@ -167,7 +167,7 @@ def _line(held: Held) -> Panel:
 
 
 @torch.inference_mode()
-def dimension_rates(held: Held) -> Tensor | None:
+def dimension_rates(held: Examples) -> Tensor | None:
     """Mean closed-form KL(q‖p) of each dimension, all levels side by side, (latents,) nats; None where one has none.
 
     Given one draw an example of the levels above, not their modes: these lie where hardly any draw does.
@@ -192,7 +192,7 @@ def _elements(latent: Latent, examples: int) -> Tensor | None:
     return elements.double().expand(1, examples, elements.shape[-1]).sum((0, 1)).cpu()
 
 
-def units(held: Held) -> Panel:
+def units(held: Examples) -> Panel:
     """Bars of each dimension's rate, or of the variance of its mean where there is no rate."""
     rates, variances = dimension_rates(held), held.means.double().var(0)
     heights = variances if rates is None else rates
@@ -211,7 +211,7 @@ def units(held: Held) -> Panel:
     return Panel(title, words, svg=draw(painter, f"{title}, largest first where they are many", (4.6, 4.3)))
 
 
-def _active(held: Held) -> tuple[Tensor, str]:
+def _active(held: Examples) -> tuple[Tensor, str]:
     """Which dimensions are active, (latents,), and by what."""
     sizes, rates = level_sizes(first_trace(held.run.model, held.view)), unit_rates_of_all(held.run.model, held.view)
     by_mean, by_rate = f"variance of the posterior mean > {THRESHOLD}", f"rate > {LEAST_RATE} nats"
@@ -249,7 +249,7 @@ def bars(
     return paint
 
 
-def states(held: Held) -> list[Panel]:
+def states(held: Examples) -> list[Panel]:
     """How often each state is the most probable one, and which labels it takes."""
     shares = held.z.double().mean(0)
     used = int((shares > 0).sum())
@@ -262,7 +262,7 @@ def states(held: Held) -> list[Panel]:
     return panels if held.labels is None else [*panels, _confusion(held, held.labels)]
 
 
-def _confusion(held: Held, labels: Tensor) -> Panel:
+def _confusion(held: Examples, labels: Tensor) -> Panel:
     codes = held.z.argmax(1)
     table = torch.zeros(held.z.shape[1], len(held.classes))
     table.index_put_((codes, labels), torch.ones(len(codes)), accumulate=True)

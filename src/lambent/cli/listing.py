@@ -6,7 +6,7 @@ from typing import Any
 
 from lambent.config.config import Config, fields_of
 from lambent.config.layers import ONE_OF_A_KIND
-from lambent.recipes.table import RECIPES, configure, find_recipe
+from lambent.recipes.named import RECIPES, configure, find_recipe
 from lambent.settings import options_of, type_of
 
 

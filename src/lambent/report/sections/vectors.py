@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from lambent.evaluation.exact import exact_log_prob
-from lambent.report.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
 from lambent.report.drawing import BLUE, GREY, INK, ORANGE, Axes, Paint, draw, number, percent
-from lambent.report.generated import reconstruction_words, score_noise
-from lambent.report.latents import VECTOR_POINTS
-from lambent.report.material import Held
-from lambent.report.page import Panel
+from lambent.report.examples import Examples
+from lambent.report.html import Panel
+from lambent.report.sections.data_and_model import bins, data_rows, lead, model_rows, trimmed, what
+from lambent.report.sections.generated import reconstruction_words, score_noise
+from lambent.report.sections.latents import VECTOR_POINTS
 
 MESH = 120
 ARROWS = 22
@@ -20,7 +20,7 @@ ARROWS = 22
 __all__ = ["lead", "panels"]
 
 
-def panels(held: Held) -> list[Panel]:
+def panels(held: Examples) -> list[Panel]:
     """What one dimension, two, or more of them allow to be seen."""
     dims = held.x[0].numel()
     if dims == 1:
@@ -31,7 +31,7 @@ def panels(held: Held) -> list[Panel]:
     return [_principal(held), *([_explained(held)] if held.run.config.has_latents else [])]
 
 
-def _line(held: Held) -> Panel:
+def _line(held: Examples) -> Panel:
     data, model, made = data_rows(held).flatten(), model_rows(held).flatten(), what(held)
     low, high = trimmed(torch.cat([data, model]))
     edges = np.linspace(low, high, bins(len(data)) + 1)
@@ -52,7 +52,7 @@ def _line(held: Held) -> Panel:
 
 
 @torch.inference_mode()
-def _log_density(held: Held, x: Tensor) -> Tensor | None:
+def _log_density(held: Examples, x: Tensor) -> Tensor | None:
     """Exact log p(x) in the data's unit of points in that unit, for models that have it and no condition."""
     run = held.run
     log_prob = exact_log_prob(run.model)
@@ -62,7 +62,7 @@ def _log_density(held: Held, x: Tensor) -> Tensor | None:
     return log_prob(scored, None).double().cpu() + run.transform.log_jacobian
 
 
-def _planes(held: Held) -> Panel:
+def _planes(held: Examples) -> Panel:
     data, model, made = data_rows(held), model_rows(held), what(held)
     moments = [[number(float(v)) for v in (*m.double().mean(0), *m.double().std(0), _rho(m))] for m in (data, model)]
     words = " ".join(
@@ -98,7 +98,7 @@ def _natural_aspect(axes: Axes) -> None:
         axes.set_aspect("equal", adjustable="datalim")
 
 
-def _density(held: Held) -> Panel | None:
+def _density(held: Examples) -> Panel | None:
     data = data_rows(held)
     limits = [trimmed(data[:, i]) for i in range(2)]
     limits = [(low - 0.15 * (high - low), high + 0.15 * (high - low)) for low, high in limits]
@@ -126,7 +126,7 @@ def _density(held: Held) -> Panel | None:
 
 
 @torch.inference_mode()
-def _arrows(held: Held) -> Panel | None:
+def _arrows(held: Examples) -> Panel | None:
     """The score field of a denoising autoencoder in the plane."""
     noise = score_noise(held.run)
     if noise is None or held.run.shapes.condition:
@@ -155,7 +155,7 @@ def _arrows(held: Held) -> Panel | None:
     return Panel("Score field of the denoising autoencoder", words, svg=draw(paint, "Arrows towards likely data"))
 
 
-def _principal(held: Held) -> Panel:
+def _principal(held: Examples) -> Panel:
     data, model, made = data_rows(held).flatten(1), model_rows(held).flatten(1), what(held)
     mean = data.double().mean(0)
     axes = torch.linalg.svd(data.double() - mean, full_matrices=False)
@@ -171,7 +171,7 @@ def _principal(held: Held) -> Panel:
     return Panel(f"Data and {made}", words, svg=draw(painter, f"Data and {made} on the data's principal axes"))
 
 
-def _explained(held: Held) -> Panel:
+def _explained(held: Examples) -> Panel:
     x = held.x.flatten(1).double()
     repaired = held.decode(held.z, torch.arange(len(held.z))).flatten(1).double()
     total = (x - x.mean(0)).square().sum(0)
