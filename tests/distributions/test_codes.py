@@ -192,5 +192,5 @@ def test_what_codes_refuse():
     q, p = parts()
     with pytest.raises(CombinationError, match="straight-through"):
         Pathwise()("z", p, q)
-    with pytest.raises(ShapeError, match="expected codes of 2 numbers"):
+    with pytest.raises(ShapeError, match="expected codes of size 2"):
         CodeAssignment(torch.zeros(1, POSITIONS, 3), q.quantiser)

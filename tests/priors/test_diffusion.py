@@ -103,8 +103,8 @@ FAULTS = {
     "end dropped": ("reference", lambda found, self: found - self.chain.end_kl(self.loc.unsqueeze(0))),
     "levels weighed by 1/T": ("correction", lambda found, self: found / 4),
     "levels not averaged": ("correction", lambda found, self: found * 4),
-    "control variate not given back": ("expected_levels", lambda found, self: found * 0),
-    "control variate of half the levels": ("expected_levels", lambda found, self: found / 2),
+    "control variate not given back": ("expected_loss", lambda found, self: found * 0),
+    "control variate of half the levels": ("expected_loss", lambda found, self: found / 2),
 }
 
 
@@ -268,7 +268,7 @@ def test_memory_is_bounded_by_parts_and_these_change_nothing(monkeypatch):
 
 def test_what_nobody_knows_is_refused():
     for name in ("mean", "mode"):
-        with pytest.raises(ConfigError, match=f"the {name} of a diffusion isn't known"):
+        with pytest.raises(ConfigError, match=f"the {name} of a diffusion has no closed form"):
             getattr(prior_of(), name)
     with pytest.raises(ConfigError, match=r"prior\.minimum=2 is not below prior\.maximum=1"):
         dataclasses.replace(LatentDiffusionPrior(), minimum=2.0, maximum=1.0).build(Shapes((4,), 2))

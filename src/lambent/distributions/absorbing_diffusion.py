@@ -1,4 +1,4 @@
-"""Absorbing-state diffusion over symbols: elements revealed in any order, each given all that are revealed."""
+"""Absorbing-state diffusion over symbols: elements are unmasked in any order, each given those already unmasked."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lambent.distributions.numerics import full_precision
 from lambent.errors import ConfigError, ShapeError
 
 TOKENS = 2**15
-"""Elements that the network sees at a time outside training."""
+"""Elements that the network evaluates at a time outside training, a bound on memory."""
 
 
 class Unmasking(Protocol):
-    """Logits of elements given those that are not masked."""
+    """The network of an absorbing diffusion: logits of elements given those that are not masked."""
 
     def __call__(self, x: Tensor, masked: Tensor, context: Tensor | None, at: Tensor | None = None) -> Tensor:
-        """(N, G, S) logits of the elements ``at`` (G,), of all D without it.
+        """The logits (N, G, S) of the elements ``at`` (G,), or of all D elements where ``at`` is None.
 
         Args:
             x: Symbols (N, D).
-            masked: (N, D), or (D,) for all alike: true where x is not to be seen.
+            masked: (N, D), or (D,) for all alike: true where x is masked.
             context: (N, c) or None.
-            at: Which elements.
+            at: Indices of the elements whose logits are wanted.
         """
 
 
@@ -45,9 +45,9 @@ class MaskedDiffusion(Distribution):
     it is exact for the M given orderings, D passes each in bounded memory, and sums to 1.
 
     Args:
-        net: Fills in.
+        net: The network that predicts masked elements.
         order: (M, D) elements in the order in which they are revealed.
-        context: What the network sees beside the symbols, (*batch, c); c may be 0.
+        context: Input of the network beside the symbols, (*batch, c); c may be 0.
         event_shape: The elements, D in all.
         estimated: Whether ``log_prob`` is the estimate, from torch's current random state.
         steps: Passes of a sample, each drawing D / steps elements as if independent: exact at D.
@@ -69,14 +69,14 @@ class MaskedDiffusion(Distribution):
 
     @property
     def elements(self) -> int:
-        """D."""
+        """D, the number of elements of an event."""
         return self.order.shape[1]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, or its estimate, nats.
+        """Log probability of ``value``, or its unbiased estimate, in nats.
 
         Raises:
-            ShapeError: the value is no event, or a stack of them.
+            ShapeError: the trailing dimensions of ``value`` are not the event shape.
         """
         at = value.dim() - len(self.event_shape)
         if at < 0 or value.shape[at:] != self.event_shape:
@@ -101,7 +101,7 @@ class MaskedDiffusion(Distribution):
         return each[0] if len(each) == 1 else torch.logsumexp(each, 0) - math.log(len(each))
 
     def _in_order(self, x: Tensor, context: Tensor, order: Tensor) -> Tensor:
-        """Log p of rows (N, D) in one ordering."""
+        """Log probability (N,) of rows (N, D) in one ordering, in nats."""
         size, place = max(1, TOKENS // self.elements), order.argsort()
         parts = zip(x.split(size), context.split(size), strict=True)
         return torch.cat([self._in_steps(rows, given, order, place) for rows, given in parts])
@@ -115,8 +115,8 @@ class MaskedDiffusion(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Refused: it has no closed form."""
-        raise ConfigError("p(z) fills in codes one after the other: its mean has no closed form; draw samples instead")
+        """Raises ConfigError: the mean has no closed form."""
+        raise ConfigError("p(z) is a masked diffusion: its mean has no closed form; draw samples instead")
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         lead = shape[: len(shape) - len(self.event_shape)]
@@ -126,7 +126,7 @@ class MaskedDiffusion(Distribution):
         return found.view(shape).to(self.context.dtype)
 
     def _filled(self, context: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draws (N, D), each in one of the orderings."""
+        """Draws (N, D), each in an ordering chosen at random."""
         chosen = torch.randint(len(self.order), (len(context),), generator=generator, device=context.device)
         x = torch.zeros(len(context), self.elements, dtype=torch.long, device=context.device)
         for m, order in enumerate(self.order):
@@ -146,9 +146,9 @@ class MaskedDiffusion(Distribution):
 
 
 def hidden_counts(items: int, elements: int, device: torch.device | None = None) -> Tensor:
-    """How many elements are masked of each item, (N,): uniform on 1..D for each, and spread evenly over the items.
+    """The number of masked elements of each item, (N,): uniform on 1..D, and stratified over the items.
 
-    All share one uniform number, item n taking its place n/N further round the circle.
+    All items share one uniform number u; item n uses (u + n/N) mod 1.
     """
     start = torch.rand((), device=device, dtype=torch.float64)
     turn = (start + torch.arange(items, device=device, dtype=torch.float64) / max(1, items)) % 1.0
@@ -156,7 +156,7 @@ def hidden_counts(items: int, elements: int, device: torch.device | None = None)
 
 
 def _taken(logits: Tensor, x: Tensor) -> Tensor:
-    """Log softmax of (N, G, S) logits at symbols (N, G), never in 16 bits."""
+    """Log softmax of logits (N, G, S) at the symbols (N, G), in at least 32 bits."""
     return full_precision(logits).log_softmax(-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
 
 

@@ -25,7 +25,7 @@ class AR1(Distribution):
     The event is the flat vector (T d,), one step after another.
 
     Raises:
-        ConfigError: no step, or an a that isn't between -1 and 1.
+        ConfigError: fewer than one step, or ``alpha`` is not a vector.
 
     >>> AR1(torch.tensor([0.5]), 2).log_prob(torch.zeros(2))  # -log(2 pi) - log(1 - 0.25) / 2
     tensor(-1.6940)
@@ -41,17 +41,17 @@ class AR1(Distribution):
 
     @property
     def innovation(self) -> Tensor:
-        """1 - a^2, the variance of a step given the one before, (d,)."""
+        """The variance 1 - a^2 of a step given the one before, (d,)."""
         return (1 - self.alpha) * (1 + self.alpha)
 
     @property
     def mean(self) -> Tensor:
-        """0, (T d,)."""
+        """The mean, zeros of shape (T d,)."""
         return torch.zeros_like(self.alpha).repeat(self.steps)
 
     @property
     def variance(self) -> Tensor:
-        """1, (T d,)."""
+        """The marginal variance, ones of shape (T d,)."""
         return torch.ones_like(self.alpha).repeat(self.steps)
 
     @property
@@ -80,13 +80,13 @@ class AR1(Distribution):
         return path[..., 0, :].square().sum(-1) + jumps.sum((-2, -1))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         log_det = (self.steps - 1) * (torch.log1p(-self.alpha) + torch.log1p(self.alpha)).sum()
         constant = 0.5 * log_det + HALF_LOG_TWO_PI * self.event_shape.numel()
         return -0.5 * self.quadratic(full_precision(value)) - constant
 
     def entropy(self) -> Tensor:
-        """Differential entropy, nats."""
+        """Differential entropy in nats, of the batch shape."""
         log_det = (self.steps - 1) * (torch.log1p(-self.alpha) + torch.log1p(self.alpha)).sum()
         return 0.5 * log_det + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
 

@@ -1,4 +1,4 @@
-"""Distributions of many elements, each given those before it."""
+"""Distributions of elements in order, each conditioned on those before it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ Choose = Callable[[int, torch.distributions.Distribution], Tensor]
 
 
 class Conditionals(Protocol):
-    """p(x_d | elements before d), as a network and a family of elements give them."""
+    """The conditionals p(x_d | elements before d), from a network and a family of distributions for an element."""
 
     @property
     def orderings(self) -> int:
-        """M, the orderings that it knows."""
+        """The number M of orderings that the network supports."""
 
     def all(self, x: Tensor, context: Tensor, ordering: int) -> torch.distributions.Distribution:
-        """Of every element of x (*lead, *event) given the elements of x before it; batch shape ``lead``."""
+        """All conditionals at x (*lead, *event), as one distribution of batch shape ``lead``."""
 
     def one_by_one(self, context: Tensor, ordering: int, choose: Choose) -> None:
-        """Asks ``choose`` for the values of each element in order, for contexts (N, c)."""
+        """Calls ``choose`` for the values of each element in order, given contexts (N, c)."""
 
 
 class Autoregressive(Distribution):
     """p(x) = prod_d p(x_d | elements before d); of M orderings the equal mixture (1/M) sum_m p_m(x).
 
-    ``log_prob`` is one pass an ordering; ``sample`` goes element by element.
+    ``log_prob`` takes one pass of the network per ordering; ``sample`` takes one per element.
 
     Args:
-        conditionals: What gives p(x_d | elements before d).
-        context: What all elements look at, (*batch, c); c may be 0.
+        conditionals: The conditionals p(x_d | elements before d).
+        context: Input to every conditional, (*batch, c); c may be 0.
         event_shape: The elements.
-        orderings: Those mixed, by number; all without it.
+        orderings: Indices of the orderings in the mixture; all of them if None.
     """
 
     has_mean: ClassVar[bool] = False
@@ -57,14 +57,14 @@ class Autoregressive(Distribution):
         super().__init__(context.shape[:-1], event_shape)
 
     def only(self, ordering: int) -> Autoregressive:
-        """The component of one ordering."""
+        """The component of the mixture that belongs to one ordering."""
         return Autoregressive(self.conditionals, self.context, self.event_shape, (ordering,))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log probability (density, for continuous elements), nats.
 
         Raises:
-            ShapeError: the value is no event, or a stack of them.
+            ShapeError: the trailing dimensions of ``value`` are not the event shape.
         """
         at = value.dim() - len(self.event_shape)
         if at < 0 or value.shape[at:] != self.event_shape:
@@ -80,7 +80,7 @@ class Autoregressive(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Refused: it has no closed form."""
+        """Raises ConfigError: the mean has no closed form."""
         raise ConfigError("p(x) is autoregressive: its mean has no closed form; draw samples instead")
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -98,14 +98,14 @@ class Autoregressive(Distribution):
         return found.view(shape)
 
     def _chosen(self, items: int, generator: torch.Generator | None) -> Tensor:
-        """The ordering of each item, as its place among `orderings`."""
+        """The ordering of each item, (N,), as its index in `orderings`."""
         device = self.context.device
         if len(self.orderings) == 1:
             return torch.zeros(items, dtype=torch.long, device=device)
         return torch.randint(len(self.orderings), (items,), generator=generator, device=device)
 
     def _in_order(self, context: Tensor, ordering: int, generator: torch.Generator | None) -> Tensor:
-        """Draws (N, D) for contexts (N, c)."""
+        """Draws (N, D) in one ordering, for contexts (N, c)."""
         columns: dict[int, Tensor] = {}
 
         def choose(element: int, p: torch.distributions.Distribution) -> Tensor:

@@ -1,4 +1,4 @@
-"""The protocol every distribution here follows."""
+"""The base class of the distributions of this package."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class Distribution(torch.distributions.Distribution):
     def rsample_and_log_prob(
         self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """A reparameterised draw and its log density; a family whose inverse is dear overrides this."""
+        """A reparameterised draw and its log density; a family whose inverse is expensive overrides this."""
         value = self.rsample(sample_shape, generator)
         return value, self.log_prob(value)
 
     def estimating(self, generator: torch.Generator | None, start: int = 0, total: int | None = None) -> Self:
-        """The same; where ``log_prob`` is an estimate, its noise is from ``generator``.
+        """This distribution; where ``log_prob`` is an estimate, one whose noise comes from ``generator``.
 
         Its values are then samples ``start`` on of ``total`` of each example (None: all there are), in their first
         dimension, so that what is drawn once for each can be spread evenly over all.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 _TERMS = 14
 _ORDER = 16.0
-"""From this order on, so many terms leave an error of at most 1e-14."""
+"""Order from which on the expansion's error is at most 1e-14."""
 
 
 def _derived(p: Sequence[Fraction]) -> list[Fraction]:

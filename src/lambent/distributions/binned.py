@@ -1,4 +1,4 @@
-"""Levels 0..L-1, each with the mass that a density on the line gives to its bin: what such families share."""
+"""Integer values 0..L-1 whose probability is the mass of a density's bin: what these families have in common."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lambent.distributions.numerics import event_sum
 
 
 class Binned(Distribution, ABC):
-    """Independent elements with levels 0..L-1; families say the mass of a level and of all from one on."""
+    """Independent elements with values 0..L-1; a family gives the mass of a value and the upper tail from it."""
 
     levels: int
 
     @abstractmethod
     def log_masses(self, level: Tensor) -> Tensor:
-        """Log probability of each element's level, before the event sum, nats."""
+        """Log probability of each element's value, before the event sum, in nats."""
 
     @abstractmethod
     def at_least(self, level: int) -> Tensor:
-        """P(level or a higher one) of each element, for 1 <= level < L."""
+        """P(x >= level) of each element, for 1 <= level < L."""
 
     @property
     @abstractmethod
@@ -31,17 +31,17 @@ class Binned(Distribution, ABC):
         """Zeros (*batch, *event) of the parameters' type, on their device."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of integer levels (of any number type), nats."""
+        """Log probability of integer values (of any dtype), in nats."""
         return event_sum(self.log_masses(value.to(self._zeros.dtype)), self.event_shape)
 
     @property
     def mean(self) -> Tensor:
-        """Expected level, exact: the sum over k >= 1 of P(level >= k)."""
+        """The expected value, exact: the sum over k >= 1 of P(x >= k)."""
         return self._tail_sum(lambda k: 1.0)
 
     @property
     def variance(self) -> Tensor:
-        """Variance of the level."""
+        """The variance of each element, (*batch, *event)."""
         return self._tail_sum(lambda k: 2.0 * k - 1) - self.mean.square()
 
     def _tail_sum(self, weight: Callable[[int], float]) -> Tensor:
@@ -51,11 +51,11 @@ class Binned(Distribution, ABC):
         return total
 
     def most_probable(self, candidates: Tensor) -> Tensor:
-        """Of candidates (C, *batch, *event) the one of most mass."""
+        """The candidate of highest mass, element by element, from ``candidates`` (C, *batch, *event)."""
         best = self.log_masses(candidates).argmax(0, keepdim=True)
         return candidates.gather(0, best).squeeze(0)
 
     def or_an_end(self, level: Tensor) -> Tensor:
-        """The level, or the first or last one where its tail outweighs it."""
+        """``level``, or the first or last value where the mass of that tail is higher."""
         ends = torch.zeros_like(level), torch.full_like(level, self.levels - 1)
         return self.most_probable(torch.stack([level, *ends]))

@@ -1,4 +1,4 @@
-"""Codes as latents: point masses on an encoder's codes, and distributions over indices carried to codes."""
+"""Quantised latents: point masses on the codes nearest to an encoder's outputs, and priors over code indices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CodeAssignment(Distribution):
-    """q(z|x): all mass on the code nearest to each of the encoder's outputs.
+    """q(z|x): all probability on the code nearest to each of the encoder's outputs.
 
     Values are the codes of all positions, flat; ``value.view(*, positions, d)`` restores them. A point mass on
     countably many values is a probability: log q = 0 at the codes and -inf elsewhere. ``rsample`` passes the gradient
@@ -26,8 +26,8 @@ class CodeAssignment(Distribution):
 
     Args:
         encoded: The encoder's outputs, (*batch, positions, d).
-        quantiser: Knows the codes.
-        indices: Of the codes, (*batch, positions), where they are known already.
+        quantiser: The codebook.
+        indices: Code indices (*batch, positions), where they are known already.
 
     Attributes:
         embedding: The codes, (*batch, positions * d), with the gradient passed on.
@@ -39,7 +39,7 @@ class CodeAssignment(Distribution):
     def __init__(self, encoded: Tensor, quantiser: Quantiser, indices: Tensor | None = None) -> None:
         batch, (positions, dim) = split_shape(encoded.shape, 2, "CodeAssignment")
         if dim != quantiser.dim:
-            raise ShapeError(f"Code: outputs (..., {positions}, {dim}), expected codes of {quantiser.dim} numbers")
+            raise ShapeError(f"Code: outputs (..., {positions}, {dim}), expected codes of size {quantiser.dim}")
         self.encoded, self.quantiser = encoded, quantiser
         value, self.indices = quantiser.quantise(encoded) if indices is None else (quantiser.lookup(indices), indices)
         self.embedding = value.flatten(-2)
@@ -47,28 +47,28 @@ class CodeAssignment(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The codes."""
+        """The assigned codes, (*batch, positions * d)."""
         return self.embedding
 
     @property
     def variance(self) -> Tensor:
-        """0."""
+        """Zeros, of the shape of the codes."""
         return torch.zeros_like(self.embedding)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 at the codes, -inf elsewhere, nats."""
+        """Log probability in nats: 0 at the assigned codes, -inf elsewhere."""
         same = (value == self.embedding).all(-1)
         return torch.where(same, 0.0, -torch.inf).to(self.embedding.dtype)
 
     def entropy(self) -> Tensor:
-        """0 nats."""
+        """The entropy, 0 nats, of the batch shape."""
         return self.embedding.new_zeros(self.batch_shape)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
         return self.embedding.expand(shape)
 
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> CodeAssignment:
-        """The codes of ``fn`` of the outputs."""
+        """The assignment of ``fn`` of the encoder's outputs."""
         return CodeAssignment(fn(self.encoded), self.quantiser)
 
     def scores(self, p: torch.distributions.Distribution, value: Tensor) -> dict[str, Tensor]:
@@ -88,11 +88,11 @@ class CodeAssignment(Distribution):
 
 
 class EmbeddedCodes(Distribution):
-    """p(z): a distribution over grids of indices, whose values are the indices' codes, flat.
+    """p(z): a distribution over grids of code indices, with the indices' codes, flattened, as values.
 
     Args:
-        over: p over indices, its event a grid of any shape.
-        quantiser: Knows the codes.
+        over: Distribution over indices; its event is a grid of any shape.
+        quantiser: The codebook.
     """
 
     def __init__(self, over: torch.distributions.Distribution, quantiser: Quantiser) -> None:
@@ -109,12 +109,12 @@ class EmbeddedCodes(Distribution):
 
     @property
     def estimated(self) -> bool:  # type: ignore[override]
-        """Whether p over indices is."""
+        """Whether ``log_prob`` of the distribution over indices is an estimate."""
         return bool(getattr(self.over, "estimated", False))
 
     @property
     def mode(self) -> Tensor:
-        """The codes of p's most probable indices, where p knows them."""
+        """The codes of the most probable indices."""
         return self._codes(self.over.mode)
 
     def sample(self, sample_shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
@@ -127,5 +127,5 @@ class EmbeddedCodes(Distribution):
         return self.quantiser.lookup(indices.reshape(*lead, -1)).flatten(-2)
 
     def detach(self) -> EmbeddedCodes:
-        """The same, its parameters outside the graph."""
+        """The same distribution, its parameters outside the graph."""
         return EmbeddedCodes(detached(self.over), self.quantiser)

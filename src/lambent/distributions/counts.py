@@ -17,7 +17,7 @@ class Poisson(Distribution):
 
     Args:
         log_rate: log m, (*batch, *event).
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     >>> Poisson(torch.zeros(1)).log_prob(torch.zeros(1))
     tensor(-1.)
@@ -29,21 +29,21 @@ class Poisson(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The rate m."""
+        """The rate m, (*batch, *event)."""
         return self.log_rate.exp()
 
     @property
     def variance(self) -> Tensor:
-        """The rate m."""
+        """The variance, which is the rate m."""
         return self.mean
 
     @property
     def mode(self) -> Tensor:
-        """m, rounded down."""
+        """The mode, the rate rounded down."""
         return self.mean.floor()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats."""
+        """Log probability of ``value`` in nats, summed over the event."""
         x, log_rate = widened(value), widened(self.log_rate)
         terms = x * log_rate - log_rate.exp() - torch.lgamma(x + 1)
         return event_sum(terms, self.event_shape).to(self.log_rate.dtype)
@@ -64,7 +64,7 @@ class NegativeBinomial(Distribution):
     Args:
         log_mean: log m, (*batch, *event).
         log_dispersion: log r, broadcast against ``log_mean``; large r is nearly Poisson.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     >>> NegativeBinomial(torch.zeros(1), torch.zeros(1)).log_prob(torch.zeros(1))  # geometric: -log 2
     tensor(-0.6931)
@@ -77,12 +77,12 @@ class NegativeBinomial(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The rate m."""
+        """The mean m, (*batch, *event)."""
         return self.log_mean.exp().expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        """The mean plus m^2/r."""
+        """The variance m + m^2/r, (*batch, *event)."""
         return self.mean + torch.exp(2 * self.log_mean - self.log_dispersion)
 
     @property
@@ -91,7 +91,7 @@ class NegativeBinomial(Distribution):
         return (self.mean * -torch.expm1(-self.log_dispersion)).floor().clamp_min(0)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats."""
+        """Log probability of ``value`` in nats, summed over the event."""
         x, log_mean, log_r = widened(value), widened(self.log_mean), widened(self.log_dispersion)
         r, odds = log_r.exp(), log_mean - log_r
         combinations = torch.lgamma(x + r) - torch.lgamma(r) - torch.lgamma(x + 1)

@@ -1,4 +1,4 @@
-"""Coins and categories, always from logits."""
+"""Bernoulli and categorical distributions, parameterised by logits."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lambent.distributions.base import Distribution
 from lambent.distributions.numerics import event_sum, full_precision, joint_shape, split_shape
 from lambent.errors import ConfigError
 
-_MAX_ENUMERATED_COINS = 20
+_MAX_ENUMERATED_BITS = 20
 FEW = 2**17
-"""Logits up to which torch's own operation is the fastest; of more, most of its time goes into logarithms."""
+"""Number of logits up to which torch's own operation is the fastest; beyond it, logarithms take most of the time."""
 
 FACTORS = 112
 """How many numbers between 1/2 and 1 are multiplied before a logarithm is taken: 2^-112 is a float32."""
 
 
 class Bernoulli(Distribution):
-    """Independent coins: log p(x) = sum_d x_d l_d - log(1 + exp l_d), nats, for logits of any size.
+    """Independent Bernoulli variables: log p(x) = sum_d x_d l_d - log(1 + exp l_d), in nats, for logits of any size.
 
     Args:
         logits: l, (*batch, *event).
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     >>> Bernoulli(torch.tensor([20.0])).log_prob(torch.tensor([0.0]))
     tensor(-20.)
@@ -42,21 +42,21 @@ class Bernoulli(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """sigmoid(l)."""
+        """The probabilities sigmoid(l), (*batch, *event)."""
         return self.logits.sigmoid()
 
     @property
     def mode(self) -> Tensor:
-        """1 where l > 0."""
+        """The most probable value of each variable: 1 where l > 0, else 0."""
         return (self.logits > 0).to(self.logits.dtype)
 
     @property
     def variance(self) -> Tensor:
-        """sigmoid(l) sigmoid(-l)."""
+        """The variance sigmoid(l) sigmoid(-l)."""
         return self.logits.sigmoid() * self.logits.neg().sigmoid()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats; of relaxed values too."""
+        """Log probability of ``value`` in nats; relaxed values in 0..1 are accepted too."""
         value = value.to(self.logits.dtype)
         if self.logits.numel() > FEW:
             return _BernoulliLogProb.apply(self.logits, value, self.event_dims)
@@ -66,7 +66,7 @@ class Bernoulli(Distribution):
         return -event_sum(F.binary_cross_entropy_with_logits(logits, value, reduction="none"), self.event_shape)
 
     def entropy(self) -> Tensor:
-        """Entropy, nats."""
+        """Entropy in nats, of the batch shape."""
         log_p = F.logsigmoid(self.logits)
         return event_sum(
             self.mean.neg() * log_p - self.logits.neg().sigmoid() * (log_p - self.logits), self.event_shape
@@ -76,13 +76,13 @@ class Bernoulli(Distribution):
         """All 2^D values, (2^D, *batch, *event).
 
         Raises:
-            ConfigError: there are more than 20 coins.
+            ConfigError: there are more than 20 variables.
         """
-        coins = self.event_shape.numel()
-        if coins > _MAX_ENUMERATED_COINS:
-            raise ConfigError(f"{coins} coins have 2^{coins} states: too many to enumerate; at most 20 coins")
-        bits = torch.arange(coins, device=self.logits.device)
-        values = (torch.arange(2**coins, device=self.logits.device).unsqueeze(-1) >> bits) & 1
+        variables = self.event_shape.numel()
+        if variables > _MAX_ENUMERATED_BITS:
+            raise ConfigError(f"2^{variables} states of binary variables are too many to enumerate; at most 2^20")
+        bits = torch.arange(variables, device=self.logits.device)
+        values = (torch.arange(2**variables, device=self.logits.device).unsqueeze(-1) >> bits) & 1
         values = values.to(self.logits.dtype).reshape(-1, *([1] * len(self.batch_shape)), *self.event_shape)
         return values.expand(-1, *self.batch_shape, *self.event_shape) if expand else values
 
@@ -97,8 +97,9 @@ class Bernoulli(Distribution):
 class _BernoulliLogProb(torch.autograd.Function):
     """sum_d x_d l_d - log(1 + exp l_d) over the event, as x l - max(l, 0) + log prod sigmoid |l|.
 
-    By hand because its derivative, x - sigmoid(l), is one pass where autograd's is three; the logarithm of a product,
-    because a multiplication costs a tenth of a logarithm, and rounds by 1.2e-7 nats an element at most in float32.
+    Written by hand because its derivative, x - sigmoid(l), is one pass where autograd's is three; the logarithm of a
+    product, because a multiplication costs a tenth of a logarithm, and rounds by 1.2e-7 nats an element at most in
+    float32.
     """
 
     @staticmethod
@@ -116,7 +117,7 @@ class _BernoulliLogProb(torch.autograd.Function):
         grad = grads[0].view(*grads[0].shape, *[1] * ctx.dims)
         if torch.is_grad_enabled() or not ctx.whole:
             to_logits = (grad * (value - logits.sigmoid())).sum_to_size(logits.shape) if needs_logits else None
-        else:  # in the memory of the sigmoid, as it isn't derived again
+        else:  # in place in the sigmoid's memory: no second derivative is asked for
             to_logits = logits.sigmoid().sub_(value).mul_(-grad) if needs_logits else None
         return to_logits, (grad * logits).sum_to_size(value.shape) if needs_value else None, None
 
@@ -174,7 +175,7 @@ class OneHotCategorical(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The probabilities."""
+        """The probabilities, (*batch, D)."""
         return self.log_probs.exp()
 
     @property
@@ -184,18 +185,18 @@ class OneHotCategorical(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Of each entry, p (1 - p)."""
+        """The variance p (1 - p) of each entry, (*batch, D)."""
         return self.mean * (1 - self.mean)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats; of relaxed values too."""
+        """Log probability of ``value`` in nats; relaxed values are accepted too."""
         log_probs, value = self.log_probs, value.to(self.logits.dtype)
         # 0 log 0 = 0 for a state that is impossible and not taken
         safe = torch.where((value == 0) & torch.isneginf(log_probs), torch.zeros_like(log_probs), log_probs)
         return (value * safe).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Entropy, nats."""
+        """Entropy in nats, of the batch shape."""
         safe = torch.where(torch.isneginf(self.log_probs), torch.zeros_like(self.log_probs), self.log_probs)
         return -(self.mean * safe).sum(-1)
 
@@ -206,7 +207,7 @@ class OneHotCategorical(Distribution):
             ConfigError: S is more than 2^20.
         """
         variables = self.event_shape[0] // self.classes
-        if variables * math.log2(self.classes) > _MAX_ENUMERATED_COINS:
+        if variables * math.log2(self.classes) > _MAX_ENUMERATED_BITS:
             raise ConfigError(f"{self.classes}^{variables} states are too many to enumerate; at most 2^20")
         each = [torch.arange(self.classes, device=self.logits.device)] * variables
         values = self.one_hot(torch.cartesian_prod(*each).view(-1, variables))
@@ -218,7 +219,7 @@ class OneHotCategorical(Distribution):
         return self.one_hot(_categorical(grouped, (*shape[:-1], grouped.shape[-2]), generator))
 
     def one_hot(self, index: Tensor) -> Tensor:
-        """Values of the state numbers ``index`` (..., variables)."""
+        """One-hot values (..., D) of the states ``index`` (..., variables)."""
         return F.one_hot(index, self.classes).flatten(-2).to(self.logits.dtype)
 
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> OneHotCategorical:
@@ -227,7 +228,7 @@ class OneHotCategorical(Distribution):
 
 
 class Categorical(Distribution):
-    """Independent elements with values 0..L-1, no order assumed: log p(x) = sum_d log softmax(l_d)[x_d], nats.
+    """Independent integers 0..L-1 without an order: log p(x) = sum_d log softmax(l_d)[x_d], in nats.
 
     Args:
         logits: l, (*batch, *event, L), unnormalised.
@@ -243,17 +244,17 @@ class Categorical(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """Expected level."""
+        """The expected value, (*batch, *event)."""
         return (self.logits.softmax(-1) * self._levels).sum(-1)
 
     @property
     def variance(self) -> Tensor:
-        """Variance of the level."""
+        """The variance, (*batch, *event)."""
         return (self.logits.softmax(-1) * (self._levels - self.mean.unsqueeze(-1)).square()).sum(-1)
 
     @property
     def mode(self) -> Tensor:
-        """The most probable level of each element."""
+        """The most probable value of each element."""
         return self.logits.argmax(-1).to(self.logits.dtype)
 
     @property
@@ -261,7 +262,7 @@ class Categorical(Distribution):
         return torch.arange(self.logits.shape[-1], dtype=self.logits.dtype, device=self.logits.device)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of integer levels (of any number type), nats."""
+        """Log probability of integer values (of any dtype), in nats."""
         shape, logits = value.shape, self.logits
         if shape != logits.shape[:-1]:
             shape = torch.broadcast_shapes(shape, logits.shape[:-1])

@@ -1,4 +1,4 @@
-"""Distributions that an invertible network makes of Normal noise."""
+"""Normalising flows: distributions that an invertible network makes of Normal noise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Flow(Distribution):
     Args:
         net: f: a module whose ``forward(z)`` gives u (*, n) and log |det du/dz| (*), and ``inverse(u)`` gives z.
         features: n.
-        parameters: Stand for the module's own, by name.
+        parameters: Used in place of the module's parameters, by name.
     """
 
     has_rsample = True
@@ -35,14 +35,14 @@ class Flow(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """By 10,000 draws of a fixed seed, (n,): there is no formula."""
+        """The mean (n,), estimated from 10,000 draws with a fixed seed: it has no closed form."""
         like = next(iter(self.parameters.values()))
         return self.sample((_DRAWS,), torch.Generator(like.device).manual_seed(0)).mean(0)
 
     @property
     def mode(self) -> Tensor:
-        """Refused: nobody knows it."""
-        raise ConfigError("the mode of a flow isn't known; draw from it, give x, or give values of z")
+        """Raises ConfigError: it has no closed form."""
+        raise ConfigError("the mode of a flow has no closed form; draw from it, give x, or give values of z")
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density, nats; gradients reach the parameters and ``value``."""

@@ -1,4 +1,4 @@
-"""KL divergences in closed form, in nats: a table of our own, which torch.compile can trace.
+"""KL divergences in closed form, in nats: a table that torch.compile can trace.
 
 Each is written so that nothing cancels: as a sum of terms that are never negative, and 0 where q = p.
 """
@@ -74,12 +74,12 @@ def closed_kl_elements(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 def _shift(q: Any, p: Any) -> Tensor:
-    """(m_q - m_p)/s_p."""
+    """The difference of the means in units of p's scale, (m_q - m_p)/s_p."""
     return q.loc if type(p) is StandardNormal else (q.loc - p.loc) * torch.exp(-p.log_scale)
 
 
 def _log_ratio(log_scale: Tensor, p: Any) -> Tensor:
-    """log(s_q/s_p)."""
+    """The log ratio of the scales, log(s_q/s_p)."""
     return log_scale if type(p) is StandardNormal else log_scale - p.log_scale
 
 

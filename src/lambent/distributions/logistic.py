@@ -24,7 +24,7 @@ class DiscretisedLogistic(Binned):
         loc: Locations, (*batch, *event), where the levels span -1..1.
         log_scale: Log scales, broadcast against ``loc``.
         levels: L, at least 2.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     Raises:
         ConfigError: fewer than 2 levels.

@@ -23,7 +23,7 @@ class LogisticMixture(Binned):
         loc: Locations, (*batch, C, *event), where the levels span -1..1.
         log_scale: Log scales, broadcast against ``loc``.
         levels: L, at least 2.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     Raises:
         ConfigError: fewer than 2 levels, or no dimension of components.
@@ -45,7 +45,7 @@ class LogisticMixture(Binned):
 
     @property
     def _axis(self) -> int:
-        """Of the components."""
+        """The dimension of the components."""
         return -1 - self.event_dims
 
     @property
@@ -58,17 +58,17 @@ class LogisticMixture(Binned):
         return self.parts.loc.new_zeros(self.batch_shape + self.event_shape)
 
     def log_masses(self, level: Tensor) -> Tensor:
-        """Log probability of each element's level, before the event sum, nats."""
+        """Log probability of each element's value, before the event sum, in nats."""
         each = self.parts.log_masses(level.unsqueeze(self._axis))
         return torch.logsumexp(self.logits.log_softmax(self._axis) + each, self._axis)
 
     def at_least(self, level: int) -> Tensor:
-        """The components' own, weighted."""
+        """P(x >= level): the components' probabilities, weighted."""
         return (self.weights * self.parts.at_least(level)).sum(self._axis)
 
     @property
     def mode(self) -> Tensor:
-        """The most probable level: of all of them, one after the other."""
+        """The most probable value, by comparing all L of them."""
         best = self._zeros
         highest = self.log_masses(best)
         for level in range(1, self.levels):  # a loop: 256 levels at once would need 256 times the memory

@@ -1,4 +1,4 @@
-"""Mixtures of Normals."""
+"""Mixtures of diagonal Normal distributions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NormalMixture(Distribution):
         return self.log_weights - 0.5 * scaled.square().sum(-1) - normaliser - constant
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         return torch.logsumexp(self._component_log_prob(value), -1)
 
     @property

@@ -45,7 +45,7 @@ class Normal(Distribution):
     Args:
         loc: Means m, (*batch, *event).
         log_scale: Log standard deviations log s, broadcast against ``loc`` (a single number costs least).
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     Raises:
         ConfigError: the parameters have fewer dimensions than the event.
@@ -62,21 +62,21 @@ class Normal(Distribution):
 
     @property
     def scale(self) -> Tensor:
-        """Standard deviations, in ``log_scale``'s own shape."""
+        """Standard deviations, in ``log_scale``'s shape."""
         return self.log_scale.exp()
 
     @property
     def mean(self) -> Tensor:
-        """m, (*batch, *event)."""
+        """The mean m, (*batch, *event)."""
         return self.loc.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        """s^2, (*batch, *event)."""
+        """The variance s^2, (*batch, *event)."""
         return (2 * self.log_scale).exp().expand(self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         squares, precision = squared_difference(value, self.loc), torch.exp(-2 * self.log_scale)
         if precision.dim() == 0:
             quadratic = event_sum(squares, self.event_shape) * precision
@@ -88,7 +88,7 @@ class Normal(Distribution):
     def log_prob_pairs(self, value: Tensor) -> Tensor:
         """Log density of every value under every one of these B distributions over vectors, nats.
 
-        By matrix products, in float64, where the square multiplied out costs no digits that count.
+        By matrix products, in float64, where expanding the square loses no significant digits.
 
         Args:
             value: (N, D).
@@ -107,7 +107,7 @@ class Normal(Distribution):
         return -0.5 * squares - log_scale.sum(-1) - HALF_LOG_TWO_PI * loc.shape[-1]
 
     def entropy(self) -> Tensor:
-        """Differential entropy, nats."""
+        """Differential entropy in nats, of the batch shape."""
         each = event_sum(self.log_scale, self.event_shape) + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
         return each.expand(self.batch_shape)
 
@@ -143,37 +143,37 @@ class StandardNormal(Distribution):
 
     @property
     def loc(self) -> Tensor:
-        """A single 0."""
+        """The mean as a scalar 0, which broadcasts."""
         return torch.zeros((), device=self.device, dtype=self.dtype)
 
     @property
     def log_scale(self) -> Tensor:
-        """A single 0."""
+        """The log scale as a scalar 0, which broadcasts."""
         return self.loc
 
     @property
     def scale(self) -> Tensor:
-        """A single 1."""
+        """The scale as a scalar 1, which broadcasts."""
         return self.loc + 1
 
     @property
     def mean(self) -> Tensor:
-        """0, (*batch, *event)."""
+        """The mean, zeros (*batch, *event)."""
         return self.loc.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
-        """1, (*batch, *event)."""
+        """The variance, ones (*batch, *event)."""
         return self.scale.expand(self.batch_shape + self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         quadratic = event_sum(full_precision(value).square(), self.event_shape)
         result = -0.5 * quadratic - HALF_LOG_TWO_PI * self.event_shape.numel()
         return result.expand(torch.broadcast_shapes(result.shape, self.batch_shape)) if self.batch_shape else result
 
     def entropy(self) -> Tensor:
-        """Differential entropy, nats."""
+        """Differential entropy in nats, of the batch shape."""
         return (self.loc + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)).expand(self.batch_shape)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -206,7 +206,7 @@ class CholeskyNormal(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """m, (*batch, D)."""
+        """The mean m, (*batch, D)."""
         return self.loc.expand(self.batch_shape + self.event_shape)
 
     @property
@@ -225,7 +225,7 @@ class CholeskyNormal(Distribution):
         return self.tril.diagonal(dim1=-2, dim2=-1).abs().log()
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         difference = full_precision(value) - self.loc
         columns = _as_columns(difference, self.tril.dim() - 2)
         whitened = torch.linalg.solve_triangular(self.tril, columns, upper=False)
@@ -233,7 +233,7 @@ class CholeskyNormal(Distribution):
         return -0.5 * quadratic - self.log_diagonal.sum(-1) - HALF_LOG_TWO_PI * self.event_shape.numel()
 
     def entropy(self) -> Tensor:
-        """Differential entropy, nats."""
+        """Differential entropy in nats, of the batch shape."""
         each = self.log_diagonal.sum(-1) + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
         return each.expand(self.batch_shape)
 
@@ -268,7 +268,7 @@ class LowRankNormal(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """m, (*batch, D)."""
+        """The mean m, (*batch, D)."""
         return self.loc.expand(self.batch_shape + self.event_shape)
 
     @property
@@ -295,7 +295,7 @@ class LowRankNormal(Distribution):
         return ratio, cholesky, cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, nats."""
+        """Log density of ``value`` in nats, summed over the event."""
         ratio, cholesky, half_log_det = self.capacitance()
         scaled = (widened(value) - widened(self.loc)) * torch.exp(-widened(self.log_scale))
         u = _as_columns(scaled, ratio.dim() - 2)
@@ -308,7 +308,7 @@ class LowRankNormal(Distribution):
         return result.to(self.loc.dtype)
 
     def entropy(self) -> Tensor:
-        """Differential entropy, nats."""
+        """Differential entropy in nats, of the batch shape."""
         each = event_sum(self.log_scale, self.event_shape) + self.capacitance()[2]
         each = each.to(self.loc.dtype) + self.event_shape.numel() * (HALF_LOG_TWO_PI + 0.5)
         return each.expand(self.batch_shape)

@@ -1,4 +1,4 @@
-"""Arithmetic that several families share: precision, event sums, and functions that stay exact where they matter."""
+"""Arithmetic shared by the families: precision, event sums, and functions that stay accurate near their zeros."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _expm1_less(v: Tensor) -> Tensor:
 
 
 class _Expm1Less(torch.autograd.Function):
-    """Its derivative is expm1(v); by hand, so that neither branch's graph is kept."""
+    """Its derivative is expm1(v); written by hand, so that neither branch's graph is kept."""
 
     @staticmethod
     def forward(ctx: Any, v: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def expm1_less(v: Tensor) -> Tensor:
 
 
 class _NormalExcess(torch.autograd.Function):
-    """Its derivatives are d and expm1(2 r); by hand, as it is part of every training step, and small."""
+    """Its derivatives are d and expm1(2 r); written by hand, as it is part of every training step, and small."""
 
     @staticmethod
     def forward(ctx: Any, shift: Tensor, log_ratio: Tensor) -> Tensor:

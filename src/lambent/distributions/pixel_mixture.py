@@ -1,4 +1,4 @@
-"""Colour pixels as mixtures of discretised logistics, whose channels know of each other."""
+"""Colour pixels as mixtures of discretised logistics, autoregressive over the channels."""
 
 from __future__ import annotations
 

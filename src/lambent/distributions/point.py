@@ -1,4 +1,4 @@
-"""Conventions that are no densities: a point mass and a flat prior."""
+"""Improper distributions used by convention: a point mass and a flat prior."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Delta(Distribution):
 
     Args:
         loc: The point, (*batch, *event); gradients flow through it.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     >>> Delta(torch.ones(2)).rsample()
     tensor([1., 1.])
@@ -33,16 +33,16 @@ class Delta(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The point."""
+        """The point, (*batch, *event)."""
         return self.loc
 
     @property
     def variance(self) -> Tensor:
-        """0."""
+        """Zeros, of the shape of the point."""
         return torch.zeros_like(self.loc)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 by convention, whatever the value."""
+        """Zeros by convention, whatever the value."""
         return _zeros(value, self)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -71,7 +71,7 @@ class Flat(Distribution):
         raise self._refusal("mean")
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 by convention, whatever the value."""
+        """Zeros by convention, whatever the value."""
         return _zeros(value, self)
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Independent blocks of columns: a table's row."""
+"""Products of distributions over blocks of columns: a row of a heterogeneous table."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Discrete draws as thresholds of continuous noise, and their continuous relaxations.
 
-A coin is z > 0 with z = l + logit(u); a category is the argmax of z = log p + Gumbel noise. Softening the threshold by
-a temperature gives the Concrete relaxation (Maddison et al. 2017, section 3; Jang et al. 2017, eq. 2); drawing z again,
-given the outcome, gives the control variates of REBAR (Tucker et al. 2017, appendix A and B).
+A binary variable is z > 0 with z = l + logit(u); a category is the argmax of z = log p + Gumbel noise. Softening the
+threshold by a temperature gives the Concrete relaxation (Maddison et al. 2017, section 3; Jang et al. 2017, eq. 2);
+drawing z again, given the outcome, gives the control variates of REBAR (Tucker et al. 2017, appendix A and B).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def noisy(q: Relaxable, lead: Sequence[int], generator: torch.Generator | None =
 
 
 def harden(q: Relaxable, z: Tensor) -> Tensor:
-    """The outcome that ``z`` stands for: coins in {0, 1}, or one-hot vectors; outside the graph.
+    """The outcome that ``z`` stands for: 0 or 1, or one-hot vectors; outside the graph.
 
     >>> harden(Bernoulli(torch.zeros(2)), torch.tensor([-0.1, 3.0]))
     tensor([0., 1.])
@@ -78,10 +78,10 @@ def soften(q: Relaxable, z: Tensor, temperature: Tensor | float) -> Tensor:
 def conditional(q: Relaxable, outcome: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Z given the outcome: a draw of p(z | outcome), differentiable in q's logits; ``outcome`` leads with samples."""
     u = _uniform(outcome.shape, q.logits, generator)
-    return _coin_given(q, outcome, u) if isinstance(q, Bernoulli) else _category_given(q, outcome, u)
+    return _binary_given(q, outcome, u) if isinstance(q, Bernoulli) else _category_given(q, outcome, u)
 
 
-def _coin_given(q: Bernoulli, outcome: Tensor, u: Tensor) -> Tensor:
+def _binary_given(q: Bernoulli, outcome: Tensor, u: Tensor) -> Tensor:
     """Logistic noise beyond 0 on the outcome's side, a softplus: exact where the outcome is as good as impossible."""
     side = 2 * (outcome > 0).to(u.dtype) - 1
     return side * F.softplus(torch.logit(u) + F.softplus(side * q.logits))

@@ -1,4 +1,4 @@
-"""Numbers rounded to whole levels 0..L-1: a Normal's, with the mass of each bin, and a point's."""
+"""Values rounded to 0..L-1: a rounded Normal, with the mass of each bin, and a rounded point."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RoundedNormal(Binned):
         loc: Means m in levels, (*batch, *event).
         log_scale: Log standard deviations log s, s in levels, broadcast against ``loc``.
         levels: L, at least 2.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     Raises:
         ConfigError: fewer than 2 levels.
@@ -51,7 +51,7 @@ class RoundedNormal(Binned):
         return self.loc.new_zeros(self.batch_shape + self.event_shape)
 
     def log_masses(self, level: Tensor) -> Tensor:
-        """Log probability of each element's level, before the event sum, nats."""
+        """Log probability of each element's value, before the event sum, in nats."""
         terms: Tensor = _LogMass.apply(level.to(self.loc.dtype), self.loc, self.log_scale, self.levels)
         return terms
 
@@ -61,7 +61,7 @@ class RoundedNormal(Binned):
 
     @property
     def mode(self) -> Tensor:
-        """The most probable level: the one around the mean, or an end whose tail outweighs it."""
+        """The most probable value: the one around the mean, or the first or last where a tail has more mass."""
         return self.or_an_end(self.loc.expand(self.batch_shape + self.event_shape).round().clamp(0, self.levels - 1))
 
     def _sample(self, shape: torch.Size, generator: torch.Generator | None) -> Tensor:
@@ -110,7 +110,7 @@ class _LogMass(torch.autograd.Function):
 
 
 def _derivatives(near: Tensor, far: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:
-    """Of log P by the bin's distance to the mean in units of s, and by log s; an edge at infinity doesn't move."""
+    """Derivatives of log P by the distance of the bin to the mean in units of s, and by log s."""
     at_near = torch.where(near.isinf(), 0.0, -_hazard(near) / torch.expm1(-ratio))
     at_far = torch.where(far.isinf(), 0.0, _hazard(far) / torch.expm1(ratio))
     spread = at_near * torch.where(near.isinf(), 0.0, near) - at_far * torch.where(far.isinf(), 0.0, far)
@@ -128,14 +128,14 @@ def _log1m_exp(x: Tensor) -> Tensor:
 
 
 class RoundedPoint(Distribution):
-    """All mass at one vector of levels, a position rounded: log q = 0 there and -inf elsewhere, on a countable set.
+    """All probability at one vector of integers, a rounded position: log q = 0 there and -inf elsewhere.
 
     ``rsample`` gives the levels with the gradient of the position (straight-through): a biased gradient.
 
     Args:
         position: Where, in levels, (*batch, *event).
         levels: L.
-        event_dims: How many trailing dimensions are the event.
+        event_dims: Number of trailing dimensions that form the event.
 
     >>> RoundedPoint(torch.tensor([2.4, 299.0])).sample()
     tensor([  2., 255.])
@@ -151,21 +151,21 @@ class RoundedPoint(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The levels."""
+        """The rounded position, outside the graph, (*batch, *event)."""
         return self.position.detach().round().clamp(0, self.levels - 1)
 
     @property
     def variance(self) -> Tensor:
-        """0."""
+        """Zeros, of the shape of the position."""
         return torch.zeros_like(self.position)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """0 at the levels, -inf elsewhere."""
+        """Log probability in nats: 0 at the rounded position, -inf elsewhere."""
         elsewhere = torch.where(value == self.mean, 0.0, -math.inf)
         return event_sum(elsewhere, self.event_shape).to(self.position.dtype)
 
     def entropy(self) -> Tensor:
-        """0."""
+        """The entropy, 0 nats, of the batch shape."""
         return self.position.new_zeros(self.batch_shape)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:  # noqa: FBT001, FBT002 - torch's signature
@@ -185,5 +185,5 @@ class RoundedPoint(Distribution):
         return (self.mean + (self.position - self.position.detach())).expand(shape)
 
     def map_parameters(self, fn: Callable[[Tensor], Tensor]) -> RoundedPoint:
-        """The mass at ``fn`` of the position, rounded."""
+        """The point mass at ``fn`` of the position, rounded."""
         return RoundedPoint(fn(self.position), self.levels, self.event_dims)

@@ -1,4 +1,4 @@
-"""Drawing from any distribution with a generator of our own, also from torch's and other libraries' distributions."""
+"""Sampling with an explicit generator, from the distributions of this package, of torch and of other libraries."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def sample(distribution: Distribution, shape: Sequence[int] = (), generator: tor
 
 
 def point_estimate(distribution: Distribution) -> Tensor:
-    """The mean; of symbols the ``greedy`` ones; of what has neither (`Distribution.has_mean`), a draw, always the same.
+    """The mean; for symbols the greedy mode; for what has neither (`Distribution.has_mean`), a draw with a fixed seed.
 
-    >>> central(torch.distributions.Normal(torch.ones(2), 1.0))
+    >>> point_estimate(torch.distributions.Normal(torch.ones(2), 1.0))
     tensor([1., 1.])
     """
     greedy: Tensor | None = getattr(distribution, "greedy", None)
@@ -51,7 +51,7 @@ def point_estimate(distribution: Distribution) -> Tensor:
 
 
 def rsample(distribution: Distribution, shape: Sequence[int] = (), generator: torch.Generator | None = None) -> Tensor:
-    """As `sample`, reparameterised."""
+    """Reparameterised draws, otherwise as `sample`."""
     if isinstance(distribution, OwnDistribution):
         return distribution.rsample(shape, generator)
     return _seeded(lambda: distribution.rsample(torch.Size(shape)), generator)

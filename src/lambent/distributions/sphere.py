@@ -66,17 +66,17 @@ class SphereUniform(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """0, (d,)."""
+        """The mean, zeros of shape (d,)."""
         return torch.zeros(self.event_shape, device=self.device, dtype=self.dtype)
 
     @property
     def variance(self) -> Tensor:
-        """1/d, (d,)."""
+        """The variance of each coordinate, 1/d, (d,)."""
         return self.mean + 1 / self.event_shape[0]
 
     @property
     def mode(self) -> Tensor:
-        """Refused: every point is as good."""
+        """Raises ConfigError: all points have the same density."""
         raise ConfigError("the uniform distribution on a sphere has no mode; give x, or values of z")
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class VonMisesFisher(Distribution):
 
     @property
     def mode(self) -> Tensor:
-        """M, (*batch, d)."""
+        """The mean direction, (*batch, d)."""
         return self.direction.expand(self.batch_shape + self.event_shape)
 
     @property
@@ -154,7 +154,7 @@ class VonMisesFisher(Distribution):
 
     @property
     def variance(self) -> Tensor:
-        """Of each coordinate: A/k + (1 - d A/k - A^2) m_i^2, (*batch, d)."""
+        """The variance of each coordinate, A/k + (1 - d A/k - A^2) m_i^2, (*batch, d)."""
         wide = widened(self.concentration)
         a = mean_cosine(wide, self.d)
         across = torch.where(wide > 0, a / wide.clamp_min(1e-300), torch.full_like(a, 1 / self.d)).unsqueeze(-1)
@@ -221,7 +221,7 @@ def _rejected(kappa: Tensor, d: int, generator: torch.Generator | None) -> Tenso
 
 
 def _proposed(kappa: Tensor, d: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Proposals for the angle, and which of them are refused; a concentration that is no number is never refused."""
+    """Proposals for the angle, and which of them are rejected; a NaN concentration is never rejected."""
     b = (d - 1) / (2 * kappa + torch.hypot(2 * kappa, torch.full_like(kappa, d - 1)))
     e = _symmetric_beta(0.5 * (d - 1), kappa, generator)
     scale = 1 - (1 - b) * e

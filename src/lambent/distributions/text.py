@@ -1,4 +1,4 @@
-"""Strings of symbols that end where END comes."""
+"""Distributions of strings that end at an end-of-string symbol (EOS)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lambent.errors import ConfigError
 def after_eos(x: Tensor, end: int) -> Tensor:
     """Which positions of strings ``x`` (..., D) come after the first ``end``.
 
-    >>> behind(torch.tensor([0, 2, 2, 0]), 2)
+    >>> after_eos(torch.tensor([0, 2, 2, 0]), 2)
     tensor([False, False,  True,  True])
     """
     ended = (x == end).long()
@@ -24,16 +24,16 @@ def after_eos(x: Tensor, end: int) -> Tensor:
 
 
 class Strings(Distribution):
-    """D positions, each a softmax over S symbols; with END, the last symbol, a string closes at the first one:
+    """D positions, each a softmax over S symbols; with EOS, the last symbol, a string ends at the first one:
 
-    log p(x) = sum_{d <= d_END} log softmax(l_d)[x_d], nats; without END in x, the sum over all D.
+    log p(x) = sum_{d <= d_EOS} log softmax(l_d)[x_d], nats; without EOS in x, the sum over all D.
 
-    What follows END is END again, at no cost, so that the strings of up to D symbols have probability 1 together, and
-    any other sequence has none.
+    Every symbol after EOS is EOS again with probability 1, so that the strings of up to D symbols have probability 1
+    together, and any other sequence has none.
 
     Args:
         logits: l, (*batch, D, S), unnormalised.
-        end: Whether the last symbol is END.
+        end: Whether the last symbol is EOS.
 
     >>> Strings(torch.zeros(5, 4), end=True).log_prob(torch.tensor([0, 3, 3, 3, 3]))  # -2 log 4
     tensor(-2.7726)
@@ -47,26 +47,26 @@ class Strings(Distribution):
 
     @property
     def logits(self) -> Tensor:
-        """(*batch, D, S)."""
+        """The logits of every position, (*batch, D, S)."""
         return self.each.logits
 
     @property
     def last(self) -> int:
-        """The last symbol: END, where there is one."""
+        """Index of the last symbol, which is EOS where there is one."""
         return self.logits.shape[-1] - 1
 
     @property
     def mean(self) -> Tensor:
-        """Refused: symbols are no numbers."""
+        """Raises ConfigError: symbols have no mean."""
         raise ConfigError("p(x) is of symbols, which have no mean; draw samples instead")
 
     @property
     def greedy(self) -> Tensor:
-        """The most probable symbol of each position, up to END; no mode, which prefers short strings."""
+        """The most probable symbol of each position, up to EOS. It is not the mode, which prefers short strings."""
         return self._closed(self.each.mode)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability of strings (of any number type), nats; -inf where a symbol follows END."""
+        """Log probability of strings (of any number type), nats; -inf where another symbol follows EOS."""
         terms = self.each.log_prob(value)
         if not self.end:
             return terms.sum(-1)
@@ -75,7 +75,7 @@ class Strings(Distribution):
         return terms.masked_fill(over, 0.0).sum(-1).masked_fill(impossible, -torch.inf)
 
     def following(self, before: Tensor) -> Strings:
-        """The same after the symbols ``before`` (*batch): END for certain where they are END."""
+        """The distribution given the preceding symbols ``before`` (*batch): EOS follows EOS with probability 1."""
         if not self.end:
             return self
         certain = torch.full_like(self.logits, -torch.inf)

@@ -1,4 +1,4 @@
-"""Timesteps of a diffusion as positions in 0..1: drawn evenly spaced, or one in each of equal parts."""
+"""Positions in 0..1 for the timesteps of a diffusion: evenly spaced, or one in each of equal parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same probability for every grid of levels."""
+"""The uniform distribution over grids of integers 0..L-1."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class DiscreteUniform(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """(L - 1) / 2."""
+        """The mean (L - 1) / 2 of every element."""
         return self.like.new_full(self.event_shape, (self.levels - 1) / 2)
 
     @property
     def mode(self) -> Tensor:
-        """The lowest level: all are as probable."""
+        """Zeros: all values are equally probable."""
         return self.like.new_zeros(self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats, of levels (values outside 0..L-1 have none)."""
+        """Log probability of integers 0..L-1 in nats; -inf for other values."""
         inside = ((value >= 0) & (value < self.levels)).flatten(value.dim() - len(self.event_shape)).all(-1)
         constant = self.like.new_full((), -self.event_shape.numel() * math.log(self.levels))
         return torch.where(inside, constant, constant.new_tensor(-math.inf))
