@@ -46,7 +46,7 @@ CONTENDERS = (
     Contender("words-dropped", ("decoder.input_dropout=0.5",)),
     Contender(
         "limited-receptive-field",
-        ("decoder=transformer", "decoder.width=128", "decoder.layers=2", "decoder.receptive=5"),
+        ("decoder=transformer", "decoder.model_dim=128", "decoder.layers=2", "decoder.receptive_field=5"),
     ),
     Contender("fixed-kappa-vmf", ("posterior=von-mises-fisher", "prior=sphere", "posterior.concentration=30")),
     Contender("delta-vae", ("prior=ar1", "posterior=bounded-normal", "posterior.rate=2")),

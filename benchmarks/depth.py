@@ -31,14 +31,14 @@ SYSTEMS = ("chain", "ladder", "image-ladder")
 
 
 def settings(system: str, levels: int) -> tuple[str, ...]:
-    above = f"above={[10] * (levels - 1)}"
+    above = f"upper_latents={[10] * (levels - 1)}"
     return {
         "chain": ("model=chain", above, *VECTORS),
         "ladder": ("model=ladder", "posterior=residual-normal", above, *VECTORS),
         "image-ladder": (
             "model=image-ladder",
             "posterior=residual-normal",
-            f"model.levels=[{levels // 2},{levels - levels // 2}]",
+            f"model.levels_per_scale=[{levels // 2},{levels - levels // 2}]",
             "latent=4",
             *MAPS,
         ),

@@ -44,24 +44,24 @@ FLAT = ("text", "mixed")
 """Likelihoods of data that are no images."""
 SMALL_DECODERS = {
     "made": {"hidden": (4,)},
-    "nade": {"units": 6},
-    "lstm": {"hidden": 6, "embedding": 3},
+    "nade": {"hidden_dim": 6},
+    "lstm": {"hidden_dim": 6, "embedding": 3},
     "pixelcnn": {"channels": 4, "layers": 2},
     "gated-pixelcnn": {"channels": 4, "layers": 2},
-    "transformer": {"width": 8, "layers": 1, "heads": 2},
-    "denoising-mlp": {"width": 8, "blocks": 1},
-    "draw-writer": {"units": 4, "patch": 0},
+    "transformer": {"model_dim": 8, "layers": 1, "heads": 2},
+    "denoising-mlp": {"hidden_dim": 8, "blocks": 1},
+    "draw-writer": {"hidden_dim": 4, "patch": 0},
 }
 SMALL = {
-    "vq": {"codes": 6, "dim": 2},
-    "fsq": {"levels": (3, 4)},
+    "vq": {"codebook_size": 6, "embedding_dim": 2},
+    "fsq": {"bins": (3, 4)},
     "pixelcnn": {"channels": 4, "layers": 2, "embedding": 3},
-    "transformer": {"width": 8, "layers": 1, "heads": 2},
-    "diffusion": {"width": 8, "layers": 1, "heads": 2},
+    "transformer": {"model_dim": 8, "layers": 1, "heads": 2},
+    "diffusion": {"model_dim": 8, "layers": 1, "heads": 2},
     "autoregressive-flow": {"hidden": (4,)},
-    "latent-diffusion": {"width": 8, "blocks": 1, "levels": 4, "steps": 3},
+    "latent-diffusion": {"hidden_dim": 8, "blocks": 1, "eval_timesteps": 4, "sampling_steps": 3},
 }
-SMALL_MODELS = {"image-ladder": {"levels": (1, 1), "spectral": 0.1}, "recurrent": {"steps": 2}}
+SMALL_MODELS = {"image-ladder": {"levels_per_scale": (1, 1), "spectral": 0.1}, "recurrent": {"glimpses": 2}}
 SMALL_PARTS = {"prior": SMALL, "posterior": SMALL, "decoder": SMALL_DECODERS, "model": SMALL_MODELS}
 """Settings that keep a part's networks small."""
 

@@ -7,7 +7,7 @@
 >>> lambent.recipe_names()[:3]
 ['linear-ae', 'ae', 'sparse-ae']
 >>> lambent.MixturePrior(components=3)
-MixturePrior(components=3, spread=1.0)
+MixturePrior(components=3, init_scale=1.0)
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def test_levels_of_what_the_likelihood_scores():
     assert fitted(from_arrays(IMAGES // 128)).levels == 2
     assert fitted(from_arrays(IMAGES)).levels == 256
     assert fitted(from_arrays(IMAGES.astype(np.int64))).levels is None
-    assert fitted(from_arrays(IMAGES.astype(np.int64)), levels=256).levels == 256
+    assert fitted(from_arrays(IMAGES.astype(np.int64)), grey_levels=256).levels == 256
     shapes = fitted(digits, condition="labels").shapes(5)
     assert (shapes.event, shapes.latent, shapes.levels, shapes.condition) == ((1, 8, 8), 5, 17, 10)
 
@@ -279,7 +279,7 @@ def test_every_set_is_held_to_the_training_sets_levels():
         (table(TABLE[:, [0, 1, 0]]), {}, "columns 'c2' are copies of columns before them"),
         (from_arrays(np.full((5, 2), 7.0)), {"scale": "standardize"}, "columns 0, 1 are constant"),
         (table(TABLE[:1]), {}, "columns 'c0', 'c1', 'c2' are constant"),
-        (from_arrays(IMAGES % 17), {"binarize": "dynamic"}, "largest grey level is 16 of 255; set data.levels=17"),
+        (from_arrays(IMAGES % 17), {"binarize": "dynamic"}, "largest grey level is 16 of 255; set data.grey_levels=17"),
     ],
 )
 def test_odd_data_work_with_a_warning(data, options, warning):
@@ -296,8 +296,18 @@ def test_odd_data_work_with_a_warning(data, options, warning):
 @pytest.mark.parametrize(
     ("data", "options", "error", "message"),
     [
-        (from_arrays(IMAGES.astype(int)), {"binarize": "dynamic"}, DataError, r"outside \[0, 1\].*set data\.levels to"),
-        (from_arrays(IMAGES), {"binarize": "static", "levels": 17}, DataError, r"values 0\.\.255 outside \{0\.\.16\}"),
+        (
+            from_arrays(IMAGES.astype(int)),
+            {"binarize": "dynamic"},
+            DataError,
+            r"outside \[0, 1\].*set data\.grey_levels to",
+        ),
+        (
+            from_arrays(IMAGES),
+            {"binarize": "static", "grey_levels": 17},
+            DataError,
+            r"values 0\.\.255 outside \{0\.\.16\}",
+        ),
         (table(), {"binarize": "static"}, ConfigError, "binarize=static is for grey levels, and table is a table"),
         (from_arrays(IMAGES), {"binarize": "static", "scale": "standardize"}, ConfigError, "leave data.scale at auto"),
         (from_arrays(IMAGES), {"condition": "labels"}, DataError, "has no labels for data.condition=labels"),

@@ -267,7 +267,13 @@ def test_draws_below_the_top_spread_as_the_prior_does():
 
 @pytest.fixture(scope="module")
 def run():
-    small = {"latent": 4, "above": [3, 2], "between": [], "encoder__hidden": (16,), "decoder__hidden": (16,)}
+    small = {
+        "latent": 4,
+        "upper_latents": [3, 2],
+        "between_hidden": [],
+        "encoder__hidden": (16,),
+        "decoder__hidden": (16,),
+    }
     return lambent.fit("iwae-2layer-small", "digits", epochs=2, threads=1, quiet=True, **small)
 
 

@@ -22,7 +22,7 @@ OBJECTIVES = {
     "elbo": (ELBO(), {}),
     "iwae": (IWAE(), {}),
     "miwae": (MIWAE(groups=2), {"groups": 2}),
-    "ciwae": (CIWAE(share=0.3), {"share": 0.3}),
+    "ciwae": (CIWAE(beta=0.3), {"beta": 0.3}),
     "piwae": (PIWAE(groups=2), {"groups": 2}),
 }
 BASELINES = ("none", "running-mean", "leave-one-out", "learned")
@@ -128,7 +128,7 @@ def exact_evidence(toy):
 
 def reweighted(toys=(COIN, OTHER), samples=2):
     """RWS without dreams: both gradients are the expectation of self-normalised weights, K being finite."""
-    found = expected_by_tuples(toys, Detached(samples), ReweightedWakeSleep(dreams=0.0), samples)
+    found = expected_by_tuples(toys, Detached(samples), ReweightedWakeSleep(sleep_weight=0.0), samples)
     _agree(found, [reweighted_truth(toy, samples) for toy in toys])
 
 
@@ -144,7 +144,7 @@ def enumerated_toys():
         for found, slope in zip(slopes(model, estimate.losses), truth(toy, "elbo", 1)[1], strict=True):
             assert_close(found[0], slope, 1e-12)
         exact = exact_evidence(toy)
-        for objective in (IWAE(), ReweightedWakeSleep(dreams=0.0)):
+        for objective in (IWAE(), ReweightedWakeSleep(sleep_weight=0.0)):
             estimate = objective(model(x, Enumerate()), x)
             assert estimate.kind == "exact"
             assert_close(estimate.value, evidence.item(), 1e-12)

@@ -106,7 +106,7 @@ def test_wake_sleep(samples):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("samples", [1, 2, 3])
 def test_reweighted_with_dreams(samples, share):
-    agree(ReweightedWakeSleep(dreams=share), samples, share)
+    agree(ReweightedWakeSleep(sleep_weight=share), samples, share)
 
 
 def test_dreams_never_reach_the_generator():
@@ -129,7 +129,7 @@ def _faults():
         return trace
 
     def mean_for_sample(self, *a):
-        return real(Sleep(dream="mean"), *a)
+        return real(Sleep(sleep_x="mean"), *a)
 
     return {
         "dreams charged to both groups": (wake_sleep, "_awake", dreams_in_both_losses),

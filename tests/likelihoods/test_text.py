@@ -22,9 +22,9 @@ OPEN = Shapes((D,), 2, levels=S)
 DRAWS = 20_000
 NETS = {
     "made": MADEDecoder(hidden=(20,)),
-    "nade": NADEDecoder(units=10),
-    "lstm": LSTMDecoder(hidden=8, embedding=4),
-    "transformer": TransformerDecoder(layers=1, width=8, heads=2),
+    "nade": NADEDecoder(hidden_dim=10),
+    "lstm": LSTMDecoder(hidden_dim=8, embedding=4),
+    "transformer": TransformerDecoder(layers=1, model_dim=8, heads=2),
 }
 
 

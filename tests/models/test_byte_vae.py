@@ -33,9 +33,9 @@ BYTES = np.arange(256.0)
 
 def config(learned="categorical", model="chain", **settings):
     own = {
-        "model": {"name": model, "latent": 1, **({"above": [1]} if model == "chain" else {})},
-        "prior": {"name": "bytes", "learned": learned, "spread": SPREAD},
-        "posterior": {"name": "bytes", "spread": SPREAD},
+        "model": {"name": model, "latent": 1, **({"upper_latents": [1]} if model == "chain" else {})},
+        "prior": {"name": "bytes", "learned": learned, "init_scale": SPREAD},
+        "posterior": {"name": "bytes", "bytes_per_unit": SPREAD},
         "draw": {"name": "straight-through"},
         "encoder": {"name": "linear"},
         "decoder": {"name": "linear"},
@@ -259,7 +259,7 @@ def test_what_is_refused_and_what_is_said():
 
 
 def test_a_trained_run_encodes_to_bytes_and_is_reported(tmp_path):
-    run = fit("byte-vae", "digits", epochs=1, latent=2, above=[1], out=tmp_path / "run", quiet=True)
+    run = fit("byte-vae", "digits", epochs=1, latent=2, upper_latents=[1], out=tmp_path / "run", quiet=True)
     z = run.encode("digits")
     assert torch.equal(z, z.round())
     assert torch.equal(z, run.encode("digits", seed=3))

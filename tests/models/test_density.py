@@ -60,7 +60,7 @@ def sees_only_the_past(net):
 def test_every_output_is_blind_to_itself_and_all_later_inputs_and_sees_the_one_before(name):
     # wide, so that units of every degree exist
     settings = NETS[name]
-    wide = {"units": 40} if isinstance(settings, NADEDecoder) else {"hidden": tuple(200 for _ in settings.hidden)}
+    wide = {"hidden_dim": 40} if isinstance(settings, NADEDecoder) else {"hidden": tuple(200 for _ in settings.hidden)}
     net = density(type(settings)(**{**vars(settings), **wide, **smooth(settings)})).likelihood.decoder
     assert sees_only_the_past(net)
     assert jacobian(net, 0).shape == (9, 1, 9)
@@ -115,7 +115,7 @@ def test_nade_agrees_with_the_papers_loop(name):
 
 
 def test_nades_gradient_by_hand_is_the_true_one():
-    net = density(NADEDecoder(units=5), shape=(4,), family=NormalLikelihood(scale="element")).likelihood.decoder
+    net = density(NADEDecoder(hidden_dim=5), shape=(4,), family=NormalLikelihood(scale="element")).likelihood.decoder
     x = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
     rows, weight, first = net.input.weight.T, net.weight, net.input.bias.expand(3, -1)
     arguments = tuple(t.detach().clone().requires_grad_() for t in (x, rows, weight, first))
@@ -149,7 +149,10 @@ def test_samples_have_the_probabilities_that_are_scored(name):
 
 @pytest.mark.parametrize(
     "settings",
-    [MADEDecoder(hidden=(30, 20), ordering="random", masks=2, direct=True), NADEDecoder(units=9, ordering="random")],
+    [
+        MADEDecoder(hidden=(30, 20), ordering="random", masks=2, direct_connections=True),
+        NADEDecoder(hidden_dim=9, ordering="random"),
+    ],
 )
 @pytest.mark.parametrize(
     "family",
@@ -220,7 +223,7 @@ def test_grey_levels_sum_to_one(levels):
 
 
 def test_a_normal_density_integrates_to_one():
-    model = density(NADEDecoder(units=6), shape=(2,), family=NormalLikelihood(scale="element"), scale=0.8)
+    model = density(NADEDecoder(hidden_dim=6), shape=(2,), family=NormalLikelihood(scale="element"), scale=0.8)
     edges = torch.linspace(-25, 25, 1001).double()
     with torch.no_grad():
         mass = model.log_prob(torch.cartesian_prod(edges, edges)).exp().sum().item() * 0.05**2

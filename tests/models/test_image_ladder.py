@@ -17,7 +17,7 @@ from lambent.recipes import configure
 from lambent.shapes import Shapes
 
 TINY = {
-    "model": {"name": "image-ladder", "latent": 2, "levels": [1, 2, 1]},
+    "model": {"name": "image-ladder", "latent": 2, "levels_per_scale": [1, 2, 1]},
     "posterior": {"name": "residual-normal"},
     "encoder": {"name": "conv", "channels": [4, 6, 5], "smallest": 2},
     "decoder": {"name": "conv", "channels": [4]},
@@ -142,7 +142,7 @@ def assert_same_in_any_company(model):
     assert torch.allclose(alone.latents[0].q.loc, together.latents[0].q.loc[:, 1:2], atol=1e-12)
 
 
-DEEP = {"levels": [10, 15, 15], "latent": 2}
+DEEP = {"levels_per_scale": [10, 15, 15], "latent": 2}
 
 
 def deep(block, posterior="residual-normal"):
@@ -269,9 +269,9 @@ def test_each_side_has_its_own_parameters():
 @pytest.mark.parametrize(
     ("event", "levels", "likelihood", "model"),
     [
-        ((3, 5, 9), 256, "discretised-logistic", {"levels": [1, 0, 1]}),
-        ((1, 9, 9), 4, "categorical", {"levels": [1, 0, 1, 1], "block": "bottleneck"}),
-        ((4, 4), None, "bernoulli", {"levels": [2], "block": "depthwise"}),
+        ((3, 5, 9), 256, "discretised-logistic", {"levels_per_scale": [1, 0, 1]}),
+        ((1, 9, 9), 4, "categorical", {"levels_per_scale": [1, 0, 1, 1], "block": "bottleneck"}),
+        ((4, 4), None, "bernoulli", {"levels_per_scale": [2], "block": "depthwise"}),
     ],
 )
 def test_images_of_any_size_and_support_learn(event, levels, likelihood, model):
@@ -323,10 +323,10 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(CombinationError, match="model=image-ladder with posterior=full-cov"):
         configured(posterior={"name": "full-cov"})
     with pytest.raises(ConfigError, match="give one or more"):
-        built(model={"levels": [0, 0]})
+        built(model={"levels_per_scale": [0, 0]})
 
 
 def test_levels_of_resolutions_that_an_image_lacks_are_of_its_largest():
-    many, few = built(model={"levels": [1, 1, 1, 2, 1]}), built(model={"levels": [1, 1, 4]})
+    many, few = built(model={"levels_per_scale": [1, 1, 1, 2, 1]}), built(model={"levels_per_scale": [1, 1, 4]})
     assert [level.latent for level in many.levels] == [level.latent for level in few.levels]
     assert len(many.levels) == 6

@@ -347,7 +347,7 @@ def test_what_is_generated_has_the_moments_of_the_joint():
 
 def built(*tokens, condition=0):
     torch.manual_seed(0)
-    small = {"model": "ladder", "latent": "3", "above": "[2, 2]", "hidden": "[8]"}
+    small = {"model": "ladder", "latent": "3", "upper_latents": "[2, 2]", "hidden": "[8]"}
     chosen = {**small, **dict(token.split("=") for token in tokens)}
     config = configure("vae", tokens=[f"{key}={value}" for key, value in chosen.items()])
     return config.model.build(config, Shapes((1, 4, 4), 3, condition))
@@ -359,7 +359,7 @@ def images(n=6):
 
 NETWORKS = {
     "skip": ("posterior=residual-normal",),
-    "several layers": ("layers=2", "widths=[6, 5]"),
+    "several layers": ("layers=2", "between_hidden=[6, 5]"),
     "published": ("posterior=merged-normal", "skip=false", "layers=2"),
 }
 
@@ -434,7 +434,7 @@ def test_penalties_of_levels_are_added_by_name_while_training():
     assert model.eval()(examples(), Pathwise()).penalties == {}
 
 
-COINS = ("prior=bernoulli", "posterior=bernoulli", "latent=2", "above=[1, 2]")
+COINS = ("prior=bernoulli", "posterior=bernoulli", "latent=2", "upper_latents=[1, 2]")
 
 
 def test_a_ladder_of_coins_is_summed_exactly():
@@ -497,4 +497,4 @@ def test_what_levels_can_not_share_is_refused():
     with pytest.raises(CombinationError, match="draw=rebar with model=ladder"):
         configure("vae", tokens=("model=ladder", "prior=bernoulli", "posterior=bernoulli", "draw=rebar"))
     with pytest.raises(ConfigError, match="2 numbers for 1 levels"):
-        built("above=[2]", "widths=[4, 4]")
+        built("upper_latents=[2]", "between_hidden=[4, 4]")

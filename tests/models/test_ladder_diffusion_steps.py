@@ -6,12 +6,18 @@ import torch
 import lambent
 from lambent.errors import ConfigError, ShapeError
 
-SMALL = {"latent": 3, "above": [2], "widths": [8], "encoder__hidden": [8], "decoder__hidden": [8]}
+SMALL = {"latent": 3, "upper_latents": [2], "between_hidden": [8], "encoder__hidden": [8], "decoder__hidden": [8]}
 
 
 @pytest.fixture(scope="module")
 def run():
-    settings = {"prior": "latent-diffusion", "prior__width": 8, "prior__blocks": 1, "prior__steps": 7, "epochs": 0}
+    settings = {
+        "prior": "latent-diffusion",
+        "prior__hidden_dim": 8,
+        "prior__blocks": 1,
+        "prior__sampling_steps": 7,
+        "epochs": 0,
+    }
     return lambent.fit("lvae-small", "digits", threads=1, quiet=True, **SMALL, **settings)
 
 

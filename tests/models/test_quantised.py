@@ -22,21 +22,21 @@ from lambent.training.transfer import take_weights
 SMALL = {
     "uniform": (),
     "pixelcnn": ("prior.channels=5", "prior.layers=2", "prior.embedding=3"),
-    "transformer": ("prior.width=8", "prior.layers=1", "prior.heads=2"),
-    "diffusion": ("prior.width=8", "prior.layers=1", "prior.heads=2", "prior.orderings=2"),
+    "transformer": ("prior.model_dim=8", "prior.layers=1", "prior.heads=2"),
+    "diffusion": ("prior.model_dim=8", "prior.layers=1", "prior.heads=2", "prior.orderings=2"),
 }
 ENCODER = "encoder.smallest=2 decoder.smallest=2 encoder.channels=[4] decoder.channels=[4]".split()
 
 
 def toy(prior="uniform", *tokens, codes=3, above=False, condition=0, seed=0, shape=(1, 2, 2)):
     """Codes of 2 x 2 places (and of one above them) for binary images of ``shape``, in float64, strongly coupled."""
-    upper = ("model.above=[1]",) if above else ()
+    upper = ("model.halvings=[1]",) if above else ()
     settings = (
         *ENCODER,
         f"prior={prior}",
         *SMALL[prior],
-        f"posterior.codes={codes}",
-        "posterior.dim=2",
+        f"posterior.codebook_size={codes}",
+        "posterior.embedding_dim=2",
         *upper,
         *tokens,
     )
@@ -243,7 +243,7 @@ def test_weights_of_the_generative_side_are_taken_with_their_codes():
 def test_groups_share_nothing_and_leave_nothing_out():
     for above in (False, True):
         for learning in ("ema", "gradient"):
-            model = toy("pixelcnn", f"posterior.learning={learning}", above=above)
+            model = toy("pixelcnn", f"posterior.codebook_update={learning}", above=above)
             named = [id(p) for group in model.groups().values() for p in group]
             assert len(named) == len(set(named)) == len(list(model.parameters()))
             assert model.groups()["prior"]
@@ -300,7 +300,7 @@ def test_structure_is_what_it_says():
 
 
 def test_indices_outside_the_codebook_are_refused():
-    for recipe, size in (("vq-vae", {"codes": 8}), ("fsq-vae", {"posterior__levels": [3, 3]})):
+    for recipe, size in (("vq-vae", {"codebook_size": 8}), ("fsq-vae", {"posterior__bins": [3, 3]})):
         run = fit(
             recipe,
             "digits",
@@ -313,7 +313,7 @@ def test_indices_outside_the_codebook_are_refused():
             quiet=True,
             **size,
         )
-        most = 8 if "codes" in size else 9
+        most = 8 if "codebook_size" in size else 9
         for outside in (-1.0, float(most)):
             with pytest.raises(DataError, match=f"expected 0..{most - 1}, indices of the codebook"):
                 run.decode(torch.full((2, 4), outside))

@@ -18,11 +18,11 @@ from lambent.objectives import ELBO
 from lambent.recipes import configure
 from lambent.shapes import Shapes
 
-SETTINGS = ("model=recurrent", "encoder=draw-reader", "decoder=draw-writer", "units=5")
+SETTINGS = ("model=recurrent", "encoder=draw-reader", "decoder=draw-writer", "hidden_dim=5")
 
 
 def model_of(*tokens, event=(1, 4, 4), seed=0, spread=0.5, steps=3, latent=2):
-    config = configure("vae", tokens=(*SETTINGS, f"model.steps={steps}", f"latent={latent}", *tokens))
+    config = configure("vae", tokens=(*SETTINGS, f"model.glimpses={steps}", f"latent={latent}", *tokens))
     model = config.model.build(config, Shapes(event, config.model.latent)).double()
     noise = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -188,7 +188,7 @@ def test_groups_hold_every_parameter_once():
 
 
 def test_training_on_digits_raises_the_bound_and_its_rate():
-    tokens = ("patch=0", "model.steps=3", "units=64", "epochs=4", "lr=0.01", "lr_schedule=constant")
+    tokens = ("patch=0", "model.glimpses=3", "hidden_dim=64", "epochs=4", "lr=0.01", "lr_schedule=constant")
     run = lambent.fit("draw-small", "digits", quiet=True, **settings_of_tokens(tokens))
     assert isinstance(run.model, Recurrent)
     first, *_, last = [line["valid"] for line in run.history if "valid" in line]

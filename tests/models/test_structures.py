@@ -260,7 +260,7 @@ def test_linear_models_know_their_evidence():
 @pytest.mark.parametrize("seed", [0, 2])
 def test_a_chain_starts_without_a_level_that_costs_thousands_of_nats(seed, monkeypatch):
     def bound_after_a_few_steps():
-        run = lambent.fit("vae", model="chain", latent=5, above=[3], lr=3e-3, seed=seed, epochs=1, quiet=True)
+        run = lambent.fit("vae", model="chain", latent=5, upper_latents=[3], lr=3e-3, seed=seed, epochs=1, quiet=True)
         return run.history[-1]["valid"]["bound"]
 
     assert bound_after_a_few_steps() > -50

@@ -120,7 +120,7 @@ def test_the_number_of_levels_decides_when_a_warm_up_is_over():
     assert not WARM.at(10_000).is_bound  # nobody said how many
     assert [WARM.over(1).at(step).is_bound for step in (9, 10)] == [False, True]
     assert [WARM.over(40).at(step).is_bound for step in (165, 166)] == [False, True]
-    config = configure("iwae-2layer", tokens=("objective=elbo", "rate=level-warm-up", "above=[6,5,4]"))
+    config = configure("iwae-2layer", tokens=("objective=elbo", "rate=level-warm-up", "upper_latents=[6,5,4]"))
     rate = config.charged
     assert rate.levels == 4
     assert [rate.at(step).settled for step in (12_999, 13_000)] == [False, True]
@@ -220,6 +220,6 @@ def test_models_without_levels_refuse_them_by_name(rate):
         with pytest.raises(CombinationError, match=f"rate={rate} with model=.*; use rate=warm-up"):
             configure(recipe, tokens=(f"rate={rate}",))
     with pytest.raises(CombinationError, match=f"rate={rate} with model=chain: .*; use rate=warm-up"):
-        configure("iwae-2layer", tokens=("objective=elbo", f"rate={rate}", "above=[]"))
+        configure("iwae-2layer", tokens=("objective=elbo", f"rate={rate}", "upper_latents=[]"))
     assert configure("vq-vae-2", tokens=(f"rate={rate}",)).rate.by_level
     assert not SumOfRates.by_level

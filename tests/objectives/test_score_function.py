@@ -123,10 +123,11 @@ def test_a_control_variate_of_a_frozen_posterior_leaves_the_decoder_its_gradient
     [
         ("vae objective=sleep penalty=dip", "objective=sleep with penalty=dip: the sleep phase sees dreams"),
         ("vae objective=sleep draw.samples=7", "draw.samples=7 with objective=sleep: it dreams once"),
-        ("rws draw.samples=1 dreams=0", "a single weight is 1, which teaches q nothing"),
+        ("rws draw.samples=1 sleep_weight=0", "a single weight is 1, which teaches q nothing"),
         ("miwae groups=7", "objective.groups=7 does not divide draw.samples=64"),
         (
-            "sbn prior=categorical prior.classes=5 posterior=categorical posterior.classes=5 latent=10 above=[7]",
+            "sbn prior=categorical prior.classes=5 posterior=categorical posterior.classes=5 latent=10 "
+            "upper_latents=[7]",
             "latent=7 is no multiple of classes=5",
         ),
         ("nvil draw=enumerate latent=14", "16,384 states of 100 examples at once; use train.batch_size=64 or less"),

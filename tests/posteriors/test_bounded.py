@@ -22,7 +22,7 @@ LATENT = 12
 
 
 def settings(steps, alpha):
-    return {"steps": steps, "alpha": alpha if len(alpha) == LATENT // steps else alpha[:1]}
+    return {"sequence_length": steps, "alpha": alpha if len(alpha) == LATENT // steps else alpha[:1]}
 
 
 def prior(steps, alpha):
@@ -132,7 +132,7 @@ def test_nor_in_float32(rate):
 
 
 def test_descent_on_the_rate_ends_at_delta():
-    family, p = BoundedNormalPosterior(rate=8.0, steps=4, alpha=(0.9,)), prior(4, (0.9,))
+    family, p = BoundedNormalPosterior(rate=8.0, sequence_length=4, alpha=(0.9,)), prior(4, (0.9,))
     head = numbers(0, 1, 2 * LATENT).requires_grad_()
     optimizer = torch.optim.Adam([head], lr=0.3)
     for _ in range(150):
@@ -187,7 +187,10 @@ def test_a_least_rate_of_twice_as_many_steps_is_caught(monkeypatch):
     ("tokens", "said"),
     [
         (("posterior=bounded-normal",), "prior=normal with posterior=bounded-normal: .*; use prior=ar1"),
-        (("prior=ar1", "posterior=bounded-normal", "prior.steps=5"), "steps 5 against None.*; use the same for both"),
+        (
+            ("prior=ar1", "posterior=bounded-normal", "prior.sequence_length=5"),
+            "sequence_length 5 against None.*; use the same for both",
+        ),
         (("prior=ar1", "posterior=bounded-normal", "posterior.alpha=0.5"), "alpha .0.9,. against .0.5,."),
     ],
 )
@@ -199,8 +202,8 @@ def test_it_is_committed_against_its_own_prior_only(tokens, said):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"steps": 5}, "steps=5 does not divide latent=12; use a divisor"),
-        ({"steps": 4, "alpha": (0.1, 0.2)}, "2 values of alpha for 3 dimensions a step; use 1 or 3"),
+        ({"sequence_length": 5}, "sequence_length=5 does not divide latent=12; use a divisor"),
+        ({"sequence_length": 4, "alpha": (0.1, 0.2)}, "2 values of alpha for 3 dimensions a step; use 1 or 3"),
     ],
 )
 def test_steps_that_do_not_fit_are_refused(given, said):

@@ -24,7 +24,7 @@ S = 3
 
 def prior(grid=(2, 2), orderings=1, steps=None, context=0, condition=0, seed=0):
     """In float64, evaluation mode, with weights large enough for all codes to depend on each other."""
-    settings = CodeDiffusionPrior(width=8, layers=2, heads=2, orderings=orderings, steps=steps)
+    settings = CodeDiffusionPrior(model_dim=8, layers=2, heads=2, orderings=orderings, sampling_steps=steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         found = settings.over_codes(S, grid, context, condition).double().eval()
@@ -206,7 +206,7 @@ def test_training_learns_the_distribution_through_its_estimate():
     """Codes whose sum is 0 modulo 3: 9 of 27, each with probability 1/9."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        found = CodeDiffusionPrior(width=32, layers=2, heads=2, dropout=0.0).over_codes(S, (3,))
+        found = CodeDiffusionPrior(model_dim=32, layers=2, heads=2, dropout=0.0).over_codes(S, (3,))
         optimizer = torch.optim.Adam(found.parameters(), lr=3e-3)
         data = grids((3,))[grids((3,)).sum(1) % 3 == 0]
         assert masses(found.eval()(), (3,)).std() < 1e-6, "starts uniform"

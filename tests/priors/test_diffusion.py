@@ -143,7 +143,7 @@ def test_the_control_variate_changes_the_noise_of_the_estimate_and_not_its_mean(
 
 
 def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_noise():
-    prior = LatentDiffusionPrior(width=8, blocks=1).build(Shapes((4,), D)).double()
+    prior = LatentDiffusionPrior(hidden_dim=8, blocks=1).build(Shapes((4,), D)).double()
     z = latents(500)
     prior.initialise(z)
     exact = torch.distributions.Normal(z.mean(0), z.std(0, unbiased=False)).log_prob(z).sum(-1)
@@ -151,7 +151,7 @@ def test_an_untrained_prior_is_the_standard_normal_of_its_moments_without_any_no
 
 
 def test_running_moments_follow_batches_and_are_of_all_of_the_first_ones():
-    prior = LatentDiffusionPrior(width=8, blocks=1).build(Shapes((4,), D))
+    prior = LatentDiffusionPrior(hidden_dim=8, blocks=1).build(Shapes((4,), D))
     for part in latents(4000).split(1000):
         prior.update_buffers(part, lambda sums: sums)
     p = prior()
@@ -210,7 +210,7 @@ def test_samples_follow_the_condition_and_the_steps_that_are_asked_for():
 
 
 def model_of(latent=2, **settings):
-    tokens = [f"prior.{key}={value}" for key, value in {"width": 8, "blocks": 1, **settings}.items()]
+    tokens = [f"prior.{key}={value}" for key, value in {"hidden_dim": 8, "blocks": 1, **settings}.items()]
     config = configure("vae", tokens=("prior=latent-diffusion", f"latent={latent}", "hidden=[4]", *tokens))
     torch.manual_seed(0)
     model = config.model.build(config, Shapes((4,), latent))

@@ -41,7 +41,7 @@ def test_mixture_is_the_mixture_of_its_parameters():
 
 def test_a_mixture_starts_with_equal_weights_unit_scales_and_the_spread_asked_for():
     torch.manual_seed(0)
-    prior = MixturePrior(components=4000, spread=3.0).build(SHAPES)()
+    prior = MixturePrior(components=4000, init_scale=3.0).build(SHAPES)()
     assert torch.equal(prior.logits, torch.zeros(4000))
     torch.testing.assert_close(prior.log_scale, torch.zeros(4000, 3), atol=1e-6, rtol=0)
     assert abs(prior.loc.std().item() - 3) < 0.15

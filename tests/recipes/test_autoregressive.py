@@ -24,7 +24,11 @@ def independent(x, test):
 
 @pytest.mark.parametrize(
     ("recipe", "settings"),
-    [("made", {}), ("nade", {"units": 100, "lr": 0.01}), ("made", {"direct": False, "ordering": "natural"})],
+    [
+        ("made", {}),
+        ("nade", {"hidden_dim": 100, "lr": 0.01}),
+        ("made", {"direct_connections": False, "ordering": "natural"}),
+    ],
 )
 def test_what_the_digits_pixels_tell_of_each_other_is_learnt(recipe, settings):
     run = fit(recipe, "digits", epochs=30, data__binarize="static", threads=1, quiet=True, **settings)

@@ -14,10 +14,10 @@ from lambent.report.examples import gather
 from lambent.report.sections.codes import section
 from lambent.runs.export import write_reconstructions, write_samples
 
-SMALL = {"codes": 8, "posterior__dim": 3, "epochs": 1, "batch_size": 20, "threads": 1}
+SMALL = {"codebook_size": 8, "posterior__embedding_dim": 3, "epochs": 1, "batch_size": 20, "threads": 1}
 CONV = {f"{s}__{k}": v for s in ("encoder", "decoder") for k, v in (("smallest", 4), ("channels", (4,)), ("blocks", 1))}
 MLP = {"encoder": "mlp", "decoder": "mlp", "encoder__hidden": [8], "decoder__hidden": [8], "latent": 3}
-PRIOR = {"prior": "transformer", "prior__width": 8, "prior__layers": 1, "prior__heads": 2}
+PRIOR = {"prior": "transformer", "prior__model_dim": 8, "prior__layers": 1, "prior__heads": 2}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_conditional_model_of_codes_draws_and_reconstructs_by_its_labels(tmp_p
     """Dark images of one class and bright ones of the other: samples of each class are so."""
     noise = np.random.default_rng(1).integers(0, 40, (200, 1, 8, 8))
     x = (noise + 200 * (np.arange(200) % 2)[:, None, None, None]).astype(np.uint8)
-    settings = {**SMALL, "epochs": 30, "lr": 1e-2, "condition": "labels", "posterior__dim": 2}
+    settings = {**SMALL, "epochs": 30, "lr": 1e-2, "condition": "labels", "posterior__embedding_dim": 2}
     run = fit("vq-vae-ema", labelled(x), quiet=True, **settings, **CONV, **PRIOR)
     first, second = (run.sample(40, seed=1, condition=run.conditions(40, name)).mean() for name in run.classes)
     assert second - first > 100

@@ -13,7 +13,7 @@ from lambent.report import write_report
 from lambent.report.examples import gather
 from lambent.report.sections.latents import dimension_rates
 
-SMALL = {"model__levels": (1, 2), "model__latent": 2, "encoder__channels": (4, 6), "decoder__channels": (4,)}
+SMALL = {"model__levels_per_scale": (1, 2), "model__latent": 2, "encoder__channels": (4, 6), "decoder__channels": (4,)}
 
 
 @pytest.fixture(scope="module")

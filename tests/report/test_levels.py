@@ -18,8 +18,14 @@ from lambent.storage.json import from_json
 from support.linear_levels import Line, Prior
 from support.page_parser import Page, numbers_in
 
-LADDER = {"model": "ladder", "latent": 6, "above": (4, 2)}
-DIFFUSION = {"decoder": "denoising-mlp", "decoder__width": 16, "decoder__blocks": 1, "sampling": 6, "epochs": 2}
+LADDER = {"model": "ladder", "latent": 6, "upper_latents": (4, 2)}
+DIFFUSION = {
+    "decoder": "denoising-mlp",
+    "decoder__hidden_dim": 16,
+    "decoder__blocks": 1,
+    "sampling_steps": 6,
+    "epochs": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +35,7 @@ def ladder(train):
 
 @pytest.fixture(scope="module")
 def chain(train):
-    return train("vae", name="chain", model="chain", latent=5, above=(3,))
+    return train("vae", name="chain", model="chain", latent=5, upper_latents=(3,))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +158,7 @@ def test_a_chain_says_that_its_lowest_level_is_all_that_x_sees(chain, ladder):
 
 def test_many_levels_are_shown_by_a_choice_of_them(train):
     """Thirty levels: pictures of eight, bars of all, in seconds."""
-    run = train("vae", name="deep", model="ladder", latent=2, above=(2,) * 29, encoder__hidden=(4,), epochs=1)
+    run = train("vae", name="deep", model="ladder", latent=2, upper_latents=(2,) * 29, encoder__hidden=(4,), epochs=1)
     held = gather(run)
     names = tuple(f"z{i}" for i in range(1, 31))
     assert "top 1, 5, 9, 13, 18, 22, 26 and 30 levels" in levels.reconstructions(held, names).words

@@ -284,7 +284,7 @@ def test_changed_settings_are_named_and_the_published_figure_is_not_claimed(trai
 def test_the_page_counts_coins_that_are_active_as_the_evaluation_does(train, tmp_path):
     """By posterior means, on all levels: coins that fall on another side now and then need not be."""
     coins = {"model": "chain", "prior": "bernoulli", "posterior": "bernoulli", "draw": "score"}
-    run = train("vae", name="coins", latent=12, above=(3,), epochs=2, **coins)
+    run = train("vae", name="coins", latent=12, upper_latents=(3,), epochs=2, **coins)
     found = run.evaluate(samples=7)
     assert found.active_units < int((run.encode("digits").var(0) > 0.01).sum())
     write_report(run, tmp_path / "coins.html")

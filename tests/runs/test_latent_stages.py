@@ -16,7 +16,12 @@ from lambent.storage import checkpoint
 NETS = {"encoder__hidden": [16], "decoder__hidden": [16]}
 SMALL = {**NETS, "latent": 3, "batch_size": 100, "threads": 1, "checkpoint_every": 5, "quiet": True}
 PRIORS = {
-    "latent-diffusion": {"prior__width": 16, "prior__blocks": 1, "prior__steps": 5, "prior__levels": 4},
+    "latent-diffusion": {
+        "prior__hidden_dim": 16,
+        "prior__blocks": 1,
+        "prior__sampling_steps": 5,
+        "prior__eval_timesteps": 4,
+    },
     "autoregressive-flow": {"prior__hidden": [8]},
     "mixture": {"prior__components": 3},
 }
@@ -91,7 +96,7 @@ def ring(n, seed):
 def test_latents_on_a_ring_cost_fewer_nats_under_a_learned_prior(prior, tmp_path):
     """By the paired differences of the two stages' ELBOs on fresh points."""
     settings = {**SMALL, "latent": 2, "rate": "beta", "rate__beta": 0.05, "sigma": 0.1, "lr": 5e-3}
-    own = {"latent-diffusion": {"prior__width": 32, "prior__blocks": 2}}.get(prior, {"prior__kind": "spline"})
+    own = {"latent-diffusion": {"prior__hidden_dim": 32, "prior__blocks": 2}}.get(prior, {"prior__kind": "spline"})
     out, data = tmp_path / "run", {"data__scale": "none", "validate_every": 20, "checkpoint_every": 1000}
     stages = {"schedule": "two-stage", "autoencoder_epochs": 20, "epochs": 25}
     second = fit("gaussian-vae", ring(1000, 0), out=out, prior=prior, **{**settings, **own, **data, **stages})

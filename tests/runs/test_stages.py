@@ -18,11 +18,11 @@ from support.listening import Heard, fit_heard
 
 SMALL = {
     "prior": "transformer",
-    "prior__width": 16,
+    "prior__model_dim": 16,
     "prior__layers": 1,
     "prior__heads": 2,
-    "codes": 24,
-    "posterior__dim": 4,
+    "codebook_size": 24,
+    "posterior__embedding_dim": 4,
     "encoder__smallest": 2,
     "decoder__smallest": 2,
     "encoder__channels": (8,),

@@ -19,8 +19,8 @@ from lambent.report import write_report
 from lambent.runs.export import write_encodings, write_interpolations, write_reconstructions, write_samples
 from lambent.storage.text_lines import escaped, unescaped
 
-SMALL = {"decoder__hidden": 12, "decoder__embedding": 4, "threads": 1}
-BOTH = SMALL | {"encoder__hidden": 12, "encoder__embedding": 4, "latent": 3}
+SMALL = {"decoder__hidden_dim": 12, "decoder__embedding": 4, "threads": 1}
+BOTH = SMALL | {"encoder__hidden_dim": 12, "encoder__embedding": 4, "latent": 3}
 LENGTH = 12
 
 

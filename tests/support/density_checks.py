@@ -11,13 +11,13 @@ from support.binary_images import images
 SHAPE = (1, 3, 3)
 NETS = {
     "made": MADEDecoder(hidden=(12,)),
-    "made, direct": MADEDecoder(hidden=(12,), direct=True),
+    "made, direct": MADEDecoder(hidden=(12,), direct_connections=True),
     "made, deep": MADEDecoder(hidden=(12, 10, 11), activation="tanh"),
     "made, random order": MADEDecoder(hidden=(12,), ordering="random"),
-    "made, 4 orders": MADEDecoder(hidden=(12, 9), ordering="random", masks=4, direct=True),
+    "made, 4 orders": MADEDecoder(hidden=(12, 9), ordering="random", masks=4, direct_connections=True),
     "made, 4 masks": MADEDecoder(hidden=(12,), masks=4),
-    "nade": NADEDecoder(units=8),
-    "nade, random order": NADEDecoder(units=8, ordering="random"),
+    "nade": NADEDecoder(hidden_dim=8),
+    "nade, random order": NADEDecoder(hidden_dim=8, ordering="random"),
 }
 
 

@@ -100,7 +100,7 @@ def check_row_of(run):
 
 @pytest.mark.parametrize("recipe", ["vae", "chain"])
 def test_the_row_is_what_loops_and_the_evaluation_say(recipe):
-    above = {"model": "chain", "above": (2,)} if recipe == "chain" else {}
+    above = {"model": "chain", "upper_latents": (2,)} if recipe == "chain" else {}
     check_row_of(trained(x=X[:80], data__valid_fraction=0.3, epochs=8, **REAL, **above))
 
 
@@ -129,7 +129,7 @@ def no_log_n(q, generator=None):
 )
 def test_wrong_panels_are_caught(place, name, fault, monkeypatch):
     monkeypatch.setattr(place, name, fault)
-    above = {"model": "chain", "above": (2,)} if name == "_first_level" else {}
+    above = {"model": "chain", "upper_latents": (2,)} if name == "_first_level" else {}
     loc = {"rate": "beta", "rate__beta": 200.0, **LONGER, "epochs": 30} if name == "posterior_means" else {}
     with pytest.raises((AssertionError, IndexError, RuntimeError)):
         check_row_of(trained(x=X[:80], data__valid_fraction=0.3, select_checkpoint="last", **REAL, **above, **loc))
@@ -298,7 +298,7 @@ def test_it_warns_of_a_level_that_falls_idle_once():
 
 
 def test_a_chain_is_not_told_that_a_lower_level_is_idle():
-    model = build_model(configure("vae", tokens=("model=chain", "model.above=[2]")), Shapes((6,), 4))
+    model = build_model(configure("vae", tokens=("model=chain", "model.upper_latents=[2]")), Shapes((6,), 4))
     job = dataclasses.replace(CollapseAlarm(0.1, lambda step: True, list), judged=collapse.judged_levels(model))
     found, progress = Validation(-1.0, 0.1, "lower bound", 5.0, 1.0, 10, {"z1": -0.5, "z2": 5.5}), Progress()
     assert job.on_validation(progress, found, early=False) == ""
@@ -315,7 +315,7 @@ def test_a_whole_collapse_is_told_instead_of_its_levels():
 def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     """Six numbers need no two levels: the top falls idle; the metrics say when, and the advice passes the check."""
     heard, longer = Heard(), LONGER | {"epochs": 10, "lr": 0.02}
-    run = trained(x=X, console=heard, **REAL, **longer, model="chain", above=(2,), collapse_threshold=0.5)
+    run = trained(x=X, console=heard, **REAL, **longer, model="chain", upper_latents=(2,), collapse_threshold=0.5)
     fell = [row["step"] for row in rows(run)[1:] if row["valid"]["rates"]["z2"] < 0.5]
     (line,) = heard.warnings
     assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
@@ -371,7 +371,7 @@ def test_remedies_in_force_are_not_advised_and_a_rate_charged_too_often_is_named
     assert "warm-up" not in [r.name for r in remedies(configure("vae", tokens=["rate=warm-up"]), 1000)]
     assert "aggressive encoder" not in [r.name for r in remedies(configure("lagging-vae"), 1000)]
     assert remedies(configure("beta-vae"), 1000)[0].tokens == ("rate=sum",)
-    assert not remedies_module.possible(configure("vae"), Remedy("nonsense", ("decoder.receptive=5",)))
+    assert not remedies_module.possible(configure("vae"), Remedy("nonsense", ("decoder.receptive_field=5",)))
     assert not remedies_module.possible(configure("vae"), Remedy("nonsense", ("posterior=delta", "objective=iwae")))
     assert len({remedy.name for remedy in REMEDIES}) == len(REMEDIES)
 

@@ -53,9 +53,9 @@ LONG, SHORT, SHALLOW = Course(20_000, 1000), Course(100, 25), Course(240, 60)
 def config_of(model: str, levels: int) -> Config:
     common = ("posterior=residual-normal", "likelihood=normal", "likelihood.scale=model", "binarize=none")
     settings = {
-        "ladder": (f"above={[2] * (levels - 1)}", "encoder.hidden=[16]", "decoder.hidden=[16]"),
+        "ladder": (f"model.upper_latents={[2] * (levels - 1)}", "encoder.hidden=[16]", "decoder.hidden=[16]"),
         "image-ladder": (
-            f"model.levels=[{levels // 2},{levels - levels // 2}]",
+            f"model.levels_per_scale=[{levels // 2},{levels - levels // 2}]",
             "encoder=conv",
             "decoder=conv",
             "encoder.channels=[4,4]",

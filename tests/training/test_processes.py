@@ -73,9 +73,9 @@ from lambent import fit
 
 conv = {"smallest": 2, "channels": (8,), "blocks": 1}
 networks = {f"{side}__{name}": value for side in ("encoder", "decoder") for name, value in conv.items()}
-prior = {"prior": "transformer", "prior__width": 8, "prior__layers": 1, "prior__heads": 2}
-run = fit("vq-vae-ema", "digits", quiet=True, codes=16, posterior__dim=3, epochs=3, batch_size=101,
-          threads=1, revive=float(sys.argv[2]), lr=1e-2, **networks, **prior)
+prior = {"prior": "transformer", "prior__model_dim": 8, "prior__layers": 1, "prior__heads": 2}
+run = fit("vq-vae-ema", "digits", quiet=True, codebook_size=16, posterior__embedding_dim=3, epochs=3, batch_size=101,
+          threads=1, dead_code_threshold=float(sys.argv[2]), lr=1e-2, **networks, **prior)
 tensors = {name: tensor.numpy() for name, tensor in run.model.state_dict().items()}
 np.savez(f"{sys.argv[1]}/{os.environ.get('RANK', 'alone')}.npz", **tensors)
 """

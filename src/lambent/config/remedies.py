@@ -32,7 +32,7 @@ REMEDIES = (
     Remedy("free bits", ("rate=free-bits",), "Kingma et al. 2016"),
     Remedy("aggressive encoder", ("schedule=aggressive-encoder",), "He et al. 2019"),
     Remedy("inputs dropped", ("decoder.input_dropout=0.3",), "Bowman et al. 2016"),
-    Remedy("limited receptive field", ("decoder.receptive=5",), "Chen et al. 2017"),
+    Remedy("limited receptive field", ("decoder.receptive_field=5",), "Chen et al. 2017"),
     Remedy("fixed-κ vMF", ("posterior=von-mises-fisher", "prior=sphere"), "Davidson et al. 2018; Xu & Durrett 2018"),
     Remedy("delta-VAE", ("prior=ar1", "posterior=bounded-normal"), "Razavi et al. 2019"),
 )

@@ -209,9 +209,10 @@ def _samples(config: Config) -> None:
         raise CombinationError(f"objective.groups={groups} does not divide draw.samples={samples}; give a divisor")
     if isinstance(objective, Sleep) and samples != 1:
         raise CombinationError(f"draw.samples={samples} with objective=sleep: it dreams once; leave draw.samples at 1")
-    if isinstance(objective, ReweightedWakeSleep) and samples == 1 and not objective.dreams:
+    if isinstance(objective, ReweightedWakeSleep) and samples == 1 and not objective.sleep_weight:
         raise CombinationError(
-            "objective.dreams=0 with draw.samples=1: a single weight is 1, which teaches q nothing; use draw.samples=5"
+            "objective.sleep_weight=0 with draw.samples=1: a single weight is 1, which teaches q nothing; "
+            "use draw.samples=5"
         )
 
 

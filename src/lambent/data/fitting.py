@@ -63,7 +63,7 @@ def _refuse_combinations(dataset: Dataset, options: DataOptions) -> None:
 
 
 def _refuse_numbers_of_text(dataset: Dataset, options: DataOptions) -> None:
-    for name, idle in (("binarize", ("none",)), ("scale", ("auto", "none")), ("levels", (None,))):
+    for name, idle in (("binarize", ("none",)), ("scale", ("auto", "none")), ("grey_levels", (None,))):
         if getattr(options, name) not in idle:
             raise ConfigError(
                 f"data.{name}={getattr(options, name)} is for numbers, and {dataset.name} is text; use "
@@ -78,23 +78,23 @@ def check_raw(dataset: Dataset, levels: int | None, name: str) -> None:
         DataError: grey levels outside 0..levels-1, or, where there are none, numbers outside [0, 1].
     """
     if levels is not None:
-        grey_levels(levels).check(dataset, name, f"correct data.levels, which is {levels}, or the data")
+        grey_levels(levels).check(dataset, name, f"correct data.grey_levels, which is {levels}, or the data")
     else:
-        fix = "set data.levels to the number of grey levels, or give numbers in [0, 1], to binarise"
+        fix = "set data.grey_levels to the number of grey levels, or give numbers in [0, 1], to binarise"
         unit_interval().check(dataset, name, fix)
 
 
 def _levels(dataset: Dataset, options: DataOptions) -> int | None:
-    if options.levels is not None or dataset.levels is None:
-        return options.levels
+    if options.grey_levels is not None or dataset.levels is None:
+        return options.grey_levels
     largest = max(float(x.max()) for _, x in dataset.chunks())
     if dataset.levels == 256 and largest <= 1:
         return 2
     levels_matter = options.binarize != "none" or options.scale == "unit"
     if levels_matter and dataset.levels == 256 and largest < 64:
         warnings.warn(
-            f"{dataset.name}: the largest grey level is {largest:g} of 255; set data.levels={largest + 1:g} if that is "
-            "the largest there can be",
+            f"{dataset.name}: the largest grey level is {largest:g} of 255; set data.grey_levels={largest + 1:g} if "
+            "that is the largest there can be",
             DataWarning,
             stacklevel=4,
         )

@@ -50,7 +50,7 @@ class DataOptions(Part):
         "column or image channel, by the training set), none, or auto (tables standardize, all else none)",
         choices=SCALES,
     )
-    levels: int | None = option(
+    grey_levels: int | None = option(
         None, "grey levels are 0..levels-1; without it 17 for digits, 256 for bytes (2 if all are 0 or 1)", minimum=2,
         maximum=65536,
     )  # fmt: skip

@@ -146,7 +146,7 @@ class Sequences(Support):
         )
 
     def _fix(self, found: _Found, bound: Bounds) -> str:
-        return "give text, or whole numbers from 0 below data.levels"
+        return "give text, or whole numbers from 0 below data.grey_levels"
 
 
 def _fix_binary(found: _Found) -> str:

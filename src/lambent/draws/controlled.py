@@ -84,8 +84,8 @@ class Rebar(_Controlled):
 class Relax(_Controlled):
     """REBAR's control variate and a network beside it (Grathwohl et al. 2018, eq. 8 and section 3.3): unbiased."""
 
-    units: int = option(50, "units of the network's hidden layer", minimum=1)
+    hidden_dim: int = option(50, "units of the network's hidden layer", minimum=1)
 
     def parameters_for(self, latent: int, inputs: int) -> nn.Module:
         """Temperature, scale and network."""
-        return ControlVariate(self.temperature, latent, self.units)
+        return ControlVariate(self.temperature, latent, self.hidden_dim)

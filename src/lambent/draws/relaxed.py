@@ -27,11 +27,11 @@ class _Relaxing(Draw):
     relaxes: ClassVar[bool] = True
     temperature: float = option(1.0, "temperature of the relaxation at the start", above=0)
     final_temperature: float = option(0.5, "temperature that it falls to, exponentially", above=0)
-    anneal: int = option(10_000, "training steps until the final temperature", minimum=1)
+    anneal_steps: int = option(10_000, "training steps until the final temperature", minimum=1)
 
     def at(self, step: int) -> Self:
         """With the temperature in force: its logarithm falls linearly."""
-        done = min(1.0, step / self.anneal)
+        done = min(1.0, step / self.anneal_steps)
         now = self.temperature ** (1 - done) * self.final_temperature**done
         return dataclasses.replace(self, temperature=now, final_temperature=now)
 

@@ -38,7 +38,7 @@ class TextLikelihood(LikelihoodSettings):
         if len(shapes.event) != 1 or shapes.levels is None:
             raise ConfigError(
                 f"likelihood=text scores sequences of symbols, and the data are {shapes.event}; give a .txt file, "
-                "data.text=COLUMN of a table, or whole numbers (N, D) with data.levels"
+                "data.text=COLUMN of a table, or whole numbers (N, D) with data.grey_levels"
             )
         return shapes.levels
 

@@ -104,8 +104,8 @@ class ChainStructure(VectorLevels):
     """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
 
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
-    above: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
-    between: tuple[int, ...] = option(
+    upper_latents: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    between_hidden: tuple[int, ...] = option(
         (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
     )
 
@@ -125,13 +125,14 @@ class ChainStructure(VectorLevels):
     def _between(self, config: Parts) -> EncoderSettings:
         """Settings of the networks between levels."""
         encoder: EncoderSettings = config.encoder
-        if not self.between:
+        if not self.between_hidden:
             return encoder
         if not isinstance(encoder, MLPEncoder):
             raise ConfigError(
-                "model.between gives widths of fully connected networks; use encoder=mlp, or no model.between"
+                "model.between_hidden gives widths of fully connected networks; use encoder=mlp, or no "
+                "model.between_hidden"
             )
-        return replace(encoder, hidden=self.between)
+        return replace(encoder, hidden=self.between_hidden)
 
 
 def _flattened(level: AmortisedPosteriorModule, gain: float = 0.1) -> AmortisedPosteriorModule:

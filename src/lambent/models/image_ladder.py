@@ -39,7 +39,7 @@ class ImageLadderStructure(Structure):
         "encoder": Slot("conv", (ConvEncoder,), why="its levels are maps at the resolutions of convolutions"),
     }
     latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
-    levels: tuple[int, ...] = option(
+    levels_per_scale: tuple[int, ...] = option(
         (2, 3, 4),
         "levels at each resolution, from the smallest map (encoder.smallest) up; an image too small for all has "
         "the rest at its own size",
@@ -57,7 +57,7 @@ class ImageLadderStructure(Structure):
     @property
     def level_count(self) -> int:
         """Of all resolutions."""
-        return sum(self.levels)
+        return sum(self.levels_per_scale)
 
     def state_count(self, config: Parts) -> int | None:
         """None: its latents are continuous."""
@@ -108,9 +108,11 @@ class ImageLadderStructure(Structure):
     def _places(self, image: tuple[int, int], encoder: ConvEncoder) -> list[Resolution]:
         """The largest first: from the image's own size, if it has levels, to the smallest."""
         sizes = size_ladder(*image, encoder.smallest)
-        if not sum(self.levels):
-            raise ConfigError(f"model.levels={list(self.levels)}: no level at all; give one or more")
-        levels = (*self.levels[: len(sizes) - 1], sum(self.levels[len(sizes) - 1 :]))
+        if not sum(self.levels_per_scale):
+            raise ConfigError(
+                f"model.levels_per_scale={list(self.levels_per_scale)}: no level at all; give one or more"
+            )
+        levels = (*self.levels_per_scale[: len(sizes) - 1], sum(self.levels_per_scale[len(sizes) - 1 :]))
         counts = [0] * (len(sizes) - len(levels)) + list(levels[::-1])
         if not counts[0] and len(sizes) > 1:
             sizes, counts = sizes[1:], counts[1:]

@@ -161,8 +161,8 @@ class LadderStructure(VectorLevels):
         "posterior": Slot("normal", also=("residual-normal", "merged-normal")),
     }
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
-    above: tuple[int, ...] = option((5,), "latent dimensions of the levels above it, lowest first", minimum=1)
-    widths: tuple[int, ...] = option(
+    upper_latents: tuple[int, ...] = option((5,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    between_hidden: tuple[int, ...] = option(
         (), "width of the networks from each level to the next, lowest first; none: that of the encoder", minimum=1
     )
     layers: int = option(1, "layers of each network between levels", minimum=1)
@@ -187,7 +187,7 @@ class LadderStructure(VectorLevels):
         seen, style = (features, *self._between(features)), self._style(config)
         steps = [style.step(a, shapes.condition, b) for a, b in itertools.pairwise(seen)]
         levels = [self._level(i, config, shapes, seen, style) for i in range(len(self.sizes))]
-        last = self.latent + (seen[1] if self.skip and self.above else 0)
+        last = self.latent + (seen[1] if self.skip and self.upper_latents else 0)
         prior = config.prior.build(replace(shapes, latent=self.sizes[-1]))
         likelihood = likelihood_given(config, replace(shapes, latent=last), last)
         return Ladder(
@@ -214,9 +214,9 @@ class LadderStructure(VectorLevels):
 
     def _between(self, features: int) -> tuple[int, ...]:
         """Widths of the networks between levels."""
-        if self.widths and len(self.widths) != len(self.above):
+        if self.between_hidden and len(self.between_hidden) != len(self.upper_latents):
             raise ConfigError(
-                f"model.widths has {len(self.widths)} numbers for {len(self.above)} levels above the lowest; give one "
-                "for each, or none"
+                f"model.between_hidden has {len(self.between_hidden)} numbers for {len(self.upper_latents)} levels "
+                "above the lowest; give one for each, or none"
             )
-        return self.widths or (features,) * len(self.above)
+        return self.between_hidden or (features,) * len(self.upper_latents)

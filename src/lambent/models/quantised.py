@@ -270,7 +270,7 @@ class QuantisedStructure(Structure):
     """
 
     latent: int = option(16, "codes of an example, where the encoder gives no map", minimum=1)
-    above: tuple[int, ...] = option(
+    halvings: tuple[int, ...] = option(
         (), "levels above the lowest: how often the grid is halved from each to the next, lowest first", minimum=1
     )
     sections: ClassVar[Mapping[str, Slot]] = {
@@ -283,7 +283,7 @@ class QuantisedStructure(Structure):
     @property
     def level_count(self) -> int:
         """Those above and the lowest."""
-        return 1 + len(self.above)
+        return 1 + len(self.halvings)
 
     def assemble(self, config: Parts, shapes: Shapes) -> Quantised:
         """Encoders upwards, a codebook and a prior a level, one decoder that sees all codes."""
@@ -307,13 +307,15 @@ class QuantisedStructure(Structure):
         """The encoder of each level and the shape of its features, lowest first."""
         encoder = config.encoder.build(config.likelihood.input_shape(shapes), shapes.condition)
         found = [(encoder, _features(encoder))]
-        for halvings in self.above:
+        for halvings in self.halvings:
             if not isinstance(config.encoder, ConvEncoder) or len(found[-1][1]) != 3:
-                raise ConfigError("model.above asks for maps above the lowest; use encoder=conv, or model.above=[]")
+                raise ConfigError(
+                    "model.halvings asks for maps above the lowest; use encoder=conv, or model.halvings=[]"
+                )
             below = found[-1][1]
             if 2 ** (halvings - 1) >= max(below[1:]):
                 raise ConfigError(
-                    f"model.above={list(self.above)}: a map of {below[1]} x {below[2]} can't be halved "
+                    f"model.halvings={list(self.halvings)}: a map of {below[1]} x {below[2]} can't be halved "
                     f"{halvings} times; give fewer levels or halvings, or a larger encoder.smallest"
                 )
             side = -(-max(below[1:]) // 2**halvings)

@@ -136,12 +136,12 @@ class RecurrentStructure(Structure):
         "decoder": Slot("draw-writer", (CanvasDecoder,), why="it needs a network that goes step by step"),
     }
     latent: int = option(10, "latent dimensions of a step", minimum=1)
-    steps: int = option(10, "steps", minimum=1)
+    glimpses: int = option(10, "steps", minimum=1)
 
     @property
     def level_count(self) -> int:
         """A level a step."""
-        return self.steps
+        return self.glimpses
 
     def conflicts(self, parts: Parts) -> Conflict | None:
         """Its latents are continuous, and its canvas is compared with x."""
@@ -161,7 +161,7 @@ class RecurrentStructure(Structure):
         reader = config.encoder.build_reader(family.input_shape(shapes), writer.features, shapes.condition)
         posterior = AmortisedPosteriorModule(config.posterior, LinearEncoder().build((reader.features,)), self.latent)
         likelihood = LikelihoodModule(family, CanvasDecoderModule(out), shapes)
-        return Recurrent(config.prior.build(shapes), posterior, reader, writer, likelihood, self.steps)
+        return Recurrent(config.prior.build(shapes), posterior, reader, writer, likelihood, self.glimpses)
 
     def state_count(self, config: Parts) -> None:
         """None: its latents are continuous."""

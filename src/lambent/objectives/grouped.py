@@ -58,11 +58,11 @@ class CIWAE(Objective):
     needs_weights: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control")
-    share: float = option(0.05, "share of the ELBO (their beta)", minimum=0, maximum=1)
+    beta: float = option(0.05, "share of the ELBO (their beta)", minimum=0, maximum=1)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: the blend of both bounds, (B,)."""
-        return _estimate(trace, x, Blend(self.share, Mean(), LogMean()))
+        return _estimate(trace, x, Blend(self.beta, Mean(), LogMean()))
 
 
 @part("objective", "piwae")

@@ -38,9 +38,9 @@ class SNRWeighted(RateFunction):
 
     def conflicts(self, parts: Any) -> Conflict | None:
         """A learned schedule learns from the bound itself."""
-        if not isinstance(parts.posterior, NoisingPosterior) or parts.posterior.schedule != "learned":
+        if not isinstance(parts.posterior, NoisingPosterior) or parts.posterior.noise_schedule != "learned":
             return None
-        why = "a schedule learns from the bound itself; use posterior.schedule=linear"
+        why = "a schedule learns from the bound itself; use posterior.noise_schedule=linear"
         return Conflict(("rate", "posterior"), why)
 
     @property

@@ -27,7 +27,7 @@ class Sleep(Objective):
 
     needs_weights: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("none", "path", "sum")
-    dream: str = option(
+    sleep_x: str = option(
         "sample", "what the generator gives the encoder: a draw of p(x|z), or its mean", choices=("sample", "mean")
     )
 
@@ -43,6 +43,6 @@ class Sleep(Objective):
         with torch.no_grad():
             dreamt = model(None, Ancestral(batch=len(x), generator=draw.generator), condition)
             px = dreamt.px
-            dream = (px.mean if self.dream == "mean" else sample(px, (), draw.generator))[0]
+            dream = (px.mean if self.sleep_x == "mean" else sample(px, (), draw.generator))[0]
         values = {z.name: z.value for z in dreamt.latents if z.value is not None}
         return model(dream, Given(values=values), condition), dream

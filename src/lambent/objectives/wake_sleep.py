@@ -77,7 +77,9 @@ class ReweightedWakeSleep(Objective):
     multi_sample: ClassVar[bool] = True
     bias: ClassVar[str] = "rws is biased at finite K (self-normalised weights); the bias falls as 1/K"
     gradients: ClassVar[tuple[str, ...]] = ("none",)
-    dreams: float = option(0.5, "share of the sleep phase in q's loss; 0 is the wake phase alone", minimum=0, maximum=1)
+    sleep_weight: float = option(
+        0.5, "share of the sleep phase in q's loss; 0 is the wake phase alone", minimum=0, maximum=1
+    )
     sleep: Sleep = field(default_factory=Sleep)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
@@ -88,7 +90,11 @@ class ReweightedWakeSleep(Objective):
         terms = trace.log_terms(log_px).detach()
         weights = terms.softmax(0)
         wake = -(weights * log_q).sum(0).mean()
-        inference = wake if not self.dreams else (1 - self.dreams) * wake + self.dreams * trace.penalties[DREAMS]
+        inference = (
+            wake
+            if not self.sleep_weight
+            else (1 - self.sleep_weight) * wake + self.sleep_weight * trace.penalties[DREAMS]
+        )
         losses = {"generative": -(weights * log_p).sum(0).mean(), "inference": inference}
         bound = terms.logsumexp(0) - (0.0 if trace.enumerated else math.log(len(terms)))
         return Estimate(detach(bound), penalised(losses, _awake(trace)), trace.evidence_kind)
@@ -98,4 +104,4 @@ class ReweightedWakeSleep(Objective):
     ) -> tuple[Trace, Tensor]:
         """The model run on the batch, and on dreams if they have a share."""
         trace = model(x, draw, condition)
-        return (_with_dreams(trace, self.sleep, model, x, draw, condition) if self.dreams else trace), x
+        return (_with_dreams(trace, self.sleep, model, x, draw, condition) if self.sleep_weight else trace), x

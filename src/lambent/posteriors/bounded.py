@@ -38,9 +38,12 @@ class BoundedNormalPosterior(SequenceSettings, PosteriorSettings):
         if not isinstance(prior, AR1Prior):
             why = "its rate is committed against an AR(1) process; use prior=ar1"
             return Conflict(("prior", "posterior"), why)
-        if (prior.steps, prior.alpha) == (self.steps, self.alpha):
+        if (prior.sequence_length, prior.alpha) == (self.sequence_length, self.alpha):
             return None
-        found = f"steps {prior.steps} against {self.steps}, alpha {prior.alpha} against {self.alpha}"
+        found = (
+            f"sequence_length {prior.sequence_length} against {self.sequence_length}, "
+            f"alpha {prior.alpha} against {self.alpha}"
+        )
         return Conflict(("prior", "posterior"), f"{found}; use the same for both")
 
     def width(self, latent: int) -> int:

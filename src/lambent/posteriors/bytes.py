@@ -38,7 +38,7 @@ class BytePosterior(PosteriorSettings):
     relaxable: ClassVar[bool] = True
     marginals: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
-    spread: float = option(
+    bytes_per_unit: float = option(
         2.0, "bytes to a unit of what the encoder gives and of what networks see of a byte", above=0, maximum=255
     )
 
@@ -48,15 +48,15 @@ class BytePosterior(PosteriorSettings):
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> RoundedPoint:
         """The bytes, with the gradient of the numbers before rounding."""
-        return RoundedPoint(HALF * (1 + torch.tanh(head * (self.spread / HALF))))
+        return RoundedPoint(HALF * (1 + torch.tanh(head * (self.bytes_per_unit / HALF))))
 
     def conditional(self) -> PosteriorSettings:
         """Rounded Normals."""
-        return ByteConditionalPosterior(self.spread)
+        return ByteConditionalPosterior(self.bytes_per_unit)
 
     def as_input(self, z: Tensor) -> Tensor:
         """Around 127.5, in units of ``spread``."""
-        return unit(z, self.spread)
+        return unit(z, self.bytes_per_unit)
 
 
 @dataclass(frozen=True)

@@ -47,12 +47,12 @@ def _refusal() -> CombinationError:
 class VectorQuantisedPosterior(CodePosteriorSettings):
     """The nearest code of a learned codebook (van den Oord et al. 2017, NeurIPS)."""
 
-    codes: int = option(512, "size of the codebook", minimum=2)
-    dim: int = option(64, "numbers of a code", minimum=1)
-    learning: str = option("ema", "how codes learn: running means, or by gradient", choices=("ema", "gradient"))
+    codebook_size: int = option(512, "size of the codebook", minimum=2)
+    embedding_dim: int = option(64, "numbers of a code", minimum=1)
+    codebook_update: str = option("ema", "how codes learn: running means, or by gradient", choices=("ema", "gradient"))
     decay: float = option(0.99, "ema: share of the running counts and sums kept at a step", minimum=0, maximum=1)
     smoothing: float = option(1e-5, "ema: Laplace smoothing of the counts, in encoder outputs", above=0)
-    revive: float = option(
+    dead_code_threshold: float = option(
         0.03,
         "a code counted less than this share of the mean (ema), or not used for an epoch (gradient), is replaced by an "
         "encoder output; 0 replaces none",
@@ -60,12 +60,21 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
         maximum=1,
     )
     commitment: float = option(0.25, "factor of the squared distance of encoder outputs from their codes", minimum=0)
-    start: str = option("k-means", "codes at the start, of encoder outputs or not", choices=("k-means", "random"))
+    codebook_init: str = option(
+        "k-means", "codes at the start, of encoder outputs or not", choices=("k-means", "random")
+    )
 
     def quantiser(self) -> Codebook:
         """A codebook that learns so."""
-        rules = (self.learning, self.decay, self.smoothing, self.revive, self.commitment, self.start)
-        return Codebook(self.codes, self.dim, Learning(*rules))
+        rules = (
+            self.codebook_update,
+            self.decay,
+            self.smoothing,
+            self.dead_code_threshold,
+            self.commitment,
+            self.codebook_init,
+        )
+        return Codebook(self.codebook_size, self.embedding_dim, Learning(*rules))
 
 
 @part("posterior", "fsq")
@@ -73,8 +82,8 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
 class FiniteScalarPosterior(CodePosteriorSettings):
     """The nearest point of a fixed grid (Mentzer et al. 2024, ICLR): nothing to learn, to commit to, or to revive."""
 
-    levels: tuple[int, ...] = option((8, 5, 5, 5), "levels of each number of a code", minimum=3)
+    bins: tuple[int, ...] = option((8, 5, 5, 5), "levels of each number of a code", minimum=3)
 
     def quantiser(self) -> FiniteScalar:
         """The grid."""
-        return FiniteScalar(self.levels)
+        return FiniteScalar(self.bins)

@@ -23,10 +23,10 @@ class NoisingPosterior(PosteriorSettings):
 
     reserved: ClassVar[str] = "it adds noise that only a diffusion takes away; use model=diffusion"
     marginals: ClassVar[bool] = False
-    schedule: str = option("linear", "gamma(t): linear, cosine, ddpm (linear beta) or learned", choices=SCHEDULES)
-    minimum: float = option(-13.3, "gamma at t=0, log noise to signal; where a learned one starts")
-    maximum: float = option(5.0, "gamma at t=1, log noise to signal; where a learned one starts")
-    units: int = option(1024, "learned: sigmoids that the schedule is made of", minimum=1)
+    noise_schedule: str = option("linear", "gamma(t): linear, cosine, ddpm (linear beta) or learned", choices=SCHEDULES)
+    gamma_min: float = option(-13.3, "gamma at t=0, log noise to signal; where a learned one starts")
+    gamma_max: float = option(5.0, "gamma at t=1, log noise to signal; where a learned one starts")
+    hidden_dim: int = option(1024, "learned: sigmoids that the schedule is made of", minimum=1)
 
     def build(self) -> Schedule:
         """The schedule.
@@ -34,12 +34,12 @@ class NoisingPosterior(PosteriorSettings):
         Raises:
             ConfigError: it would not rise.
         """
-        if self.minimum >= self.maximum:
+        if self.gamma_min >= self.gamma_max:
             raise ConfigError(
-                f"posterior.minimum={self.minimum:g} is not below posterior.maximum={self.maximum:g}: "
+                f"posterior.gamma_min={self.gamma_min:g} is not below posterior.gamma_max={self.gamma_max:g}: "
                 "noise grows from the one to the other; exchange them"
             )
-        return schedule(self.schedule, self.minimum, self.maximum, self.units)
+        return schedule(self.noise_schedule, self.gamma_min, self.gamma_max, self.hidden_dim)
 
     def width(self, latent: int) -> NoReturn:
         """No head: refused."""

@@ -18,7 +18,7 @@ from lambent.shapes import Shapes
 class SequenceSettings:
     """How latent dimensions make an AR(1) sequence; prior and posterior of a delta-VAE must agree on it."""
 
-    steps: int | None = option(None, "steps of the sequence; none makes every dimension a step", minimum=1)
+    sequence_length: int | None = option(None, "steps of the sequence; none makes every dimension a step", minimum=1)
     alpha: tuple[float, ...] = option(
         (0.9,), "correlation of successive steps: one number, or one a dimension of a step", minimum=0, maximum=0.9999
     )
@@ -29,9 +29,9 @@ class SequenceSettings:
         Raises:
             ConfigError: the dimensions don't divide into the steps, or into as many as there are correlations.
         """
-        steps = latent if self.steps is None else self.steps
+        steps = latent if self.sequence_length is None else self.sequence_length
         if latent % steps:
-            raise ConfigError(f"steps={steps} does not divide latent={latent}; use a divisor")
+            raise ConfigError(f"sequence_length={steps} does not divide latent={latent}; use a divisor")
         width = latent // steps
         if len(self.alpha) not in (1, width):
             raise ConfigError(f"{len(self.alpha)} values of alpha for {width} dimensions a step; use 1 or {width}")

@@ -34,7 +34,7 @@ class BytePrior(PriorSettings):
         "what is learned of each byte: none, all 256 probabilities, or mean and scale of a rounded Normal",
         choices=("none", "categorical", "normal"),
     )
-    spread: float = option(2.0, "bytes: the standard deviation at which a learned Normal starts", above=0)
+    init_scale: float = option(2.0, "bytes: the standard deviation at which a learned Normal starts", above=0)
 
     @property
     def learns(self) -> bool:
@@ -48,7 +48,7 @@ class BytePrior(PriorSettings):
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior of ``shapes.latent`` bytes."""
         if self.learned == "normal":
-            return RoundedNormalPriorModule(shapes.latent, self.spread)
+            return RoundedNormalPriorModule(shapes.latent, self.init_scale)
         return BytePriorModule(shapes.latent).requires_grad_(self.learned == "categorical")
 
 

@@ -27,12 +27,12 @@ class CodeDiffusionPrior(CodePriorSettings):
 
     instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
     estimated: ClassVar[bool] = True
-    width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
     layers: int = option(4, "transformer blocks", minimum=1)
     heads: int = option(4, "attention heads", minimum=1)
     dropout: float = option(0.1, "share of what each block adds that is zeroed in training", minimum=0, maximum=0.9)
     orderings: int = option(1, "random orderings whose mixture is the model that is measured and sampled", minimum=1)
-    steps: int | None = option(
+    sampling_steps: int | None = option(
         None, "passes of a sample, several codes at once as if independent; none takes one a code, exact", minimum=1
     )
 
@@ -43,14 +43,14 @@ class CodeDiffusionPrior(CodePriorSettings):
         net = UnmaskingTransformer(
             symbols,
             prod(grid),
-            width=self.width,
+            width=self.model_dim,
             layers=self.layers,
             heads=self.heads,
             dropout=self.dropout,
             context=context,
             condition=condition,
         )
-        return CodeDiffusionPriorModule(net, orders(prod(grid), "random", self.orderings), grid, self.steps)
+        return CodeDiffusionPriorModule(net, orders(prod(grid), "random", self.orderings), grid, self.sampling_steps)
 
 
 class CodeDiffusionPriorModule(nn.Module):

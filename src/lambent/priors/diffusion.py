@@ -35,16 +35,16 @@ class LatentDiffusionPrior(PriorSettings):
 
     instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
     estimated: ClassVar[bool] = True
-    width: int = option(256, "units of each layer of the denoiser", minimum=1)
+    hidden_dim: int = option(256, "units of each layer of the denoiser", minimum=1)
     blocks: int = option(3, "residual blocks of the denoiser", minimum=0)
     dropout: float = option(0.0, "share of a block's units dropped in training", minimum=0.0, maximum=0.99)
-    schedule: str = option("linear", "gamma(t), log noise to signal", choices=("linear", "ddpm", "cosine"))
-    minimum: float = option(-10.0, "gamma at t=0: finer than exp(gamma/2) deviations of a latent nothing is resolved")
-    maximum: float = option(5.0, "gamma at t=1")
-    levels: int = option(
+    noise_schedule: str = option("linear", "gamma(t), log noise to signal", choices=("linear", "ddpm", "cosine"))
+    gamma_min: float = option(-10.0, "gamma at t=0: finer than exp(gamma/2) deviations of a latent nothing is resolved")
+    gamma_max: float = option(5.0, "gamma at t=1")
+    eval_timesteps: int = option(
         32, "noise levels at which an example is looked at in evaluation, over all its samples", minimum=1
     )
-    steps: int = option(200, "noise levels visited by a sample", minimum=1)
+    sampling_steps: int = option(200, "noise levels visited by a sample", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts at N(0, I).
@@ -52,14 +52,14 @@ class LatentDiffusionPrior(PriorSettings):
         Raises:
             ConfigError: gamma would not rise.
         """
-        if self.minimum >= self.maximum:
+        if self.gamma_min >= self.gamma_max:
             raise ConfigError(
-                f"prior.minimum={self.minimum:g} is not below prior.maximum={self.maximum:g}: noise grows from the "
-                "one to the other; exchange them"
+                f"prior.gamma_min={self.gamma_min:g} is not below prior.gamma_max={self.gamma_max:g}: noise grows from "
+                "the one to the other; exchange them"
             )
-        net = MLPDenoiser(self.width, self.blocks, self.dropout).build_denoiser((shapes.latent,), shapes.condition)
-        visits = Visits(self.levels, self.steps)
-        noise = schedule(self.schedule, self.minimum, self.maximum)
+        net = MLPDenoiser(self.hidden_dim, self.blocks, self.dropout).build_denoiser((shapes.latent,), shapes.condition)
+        visits = Visits(self.eval_timesteps, self.sampling_steps)
+        noise = schedule(self.noise_schedule, self.gamma_min, self.gamma_max)
         return LatentDiffusionPriorModule(net, noise, shapes.latent, visits, conditioned=shapes.condition > 0)
 
 

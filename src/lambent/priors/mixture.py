@@ -19,11 +19,11 @@ class MixturePrior(PriorSettings):
     """A mixture of diagonal Normals, weights, means and scales learned."""
 
     components: int = option(10, "number of Normal components", minimum=1)
-    spread: float = option(1.0, "standard deviation of the components' initial means", above=0)
+    init_scale: float = option(1.0, "standard deviation of the components' initial means", above=0)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Components start at means drawn from N(0, spread^2) with scale 1."""
-        return MixturePriorModule(self.components, shapes.latent, self.spread)
+        return MixturePriorModule(self.components, shapes.latent, self.init_scale)
 
 
 class MixturePriorModule(nn.Module):

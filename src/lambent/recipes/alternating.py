@@ -46,7 +46,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             "data": {"scale": "unit"},
             "likelihood": {"name": "normal", "sigma": 0.1},
-            "objective": {"name": "sleep", "dream": "mean"},
+            "objective": {"name": "sleep", "sleep_x": "mean"},
             "train": {"freeze": "generative", "init_side": "generative", "select_checkpoint": "last"},
         },
     ),

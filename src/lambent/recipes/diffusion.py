@@ -32,16 +32,16 @@ _SMALL: Settings = {
         "monitor_examples": 0,
     },
 }
-_DDPM = {"name": "noising", "schedule": "ddpm", "minimum": -9.2103, "maximum": 10.1177}
+_DDPM = {"name": "noising", "noise_schedule": "ddpm", "gamma_min": -9.2103, "gamma_max": 10.1177}
 """Noise of the first and the last of 1,000 levels of which beta rises from 1e-4 to 0.02."""
 _SIMPLE: Settings = {
-    "model": {"name": "diffusion", "steps": 1000, "predict": "eps"},
+    "model": {"name": "diffusion", "timesteps": 1000, "predict": "eps"},
     "posterior": _DDPM,
     "rate": {"name": "snr-weighted"},
 }
-_COSINE = {"name": "noising", "schedule": "cosine", "minimum": -11.526, "maximum": 15.0}
+_COSINE = {"name": "noising", "noise_schedule": "cosine", "gamma_min": -11.526, "gamma_max": 15.0}
 """Noise of the first of 4,000 levels; where the published rule caps beta, signal is gone all the same."""
-_VDM = {"name": "noising", "schedule": "learned", "minimum": -13.3, "maximum": 5.0}
+_VDM = {"name": "noising", "noise_schedule": "learned", "gamma_min": -13.3, "gamma_max": 5.0}
 _UNET = {"name": "unet", "channels": [128, 256, 256, 256], "smallest": 4, "attention": 16}
 """32 x 32, 16 x 16, 8 x 8 and 4 x 4, with attention at 16 x 16 and below."""
 
@@ -70,7 +70,7 @@ RECIPES: tuple[Recipe, ...] = (
         "Nichol & Dhariwal 2021, ICML",
         {
             **_DIFFUSION,
-            "model": {"name": "diffusion", "steps": 4000, "predict": "eps", "importance": "always"},
+            "model": {"name": "diffusion", "timesteps": 4000, "predict": "eps", "importance": "always"},
             "posterior": _COSINE,
             "decoder": {**_UNET, "blocks": 3, "dropout": 0.3},
             "train": {**_PUBLISHED, "lr": 1e-4, "steps": 500_000},
@@ -84,7 +84,7 @@ RECIPES: tuple[Recipe, ...] = (
         {
             **_DIFFUSION,
             **_SMALL,
-            "model": {"name": "diffusion", "steps": 4000, "predict": "eps", "importance": "always"},
+            "model": {"name": "diffusion", "timesteps": 4000, "predict": "eps", "importance": "always"},
             "posterior": _COSINE,
         },
     ),

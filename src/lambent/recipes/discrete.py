@@ -8,7 +8,7 @@ from lambent.recipes.vae import BINARY, BURDA
 _COINS: Settings = {**BINARY, "prior": {"name": "bernoulli"}, "posterior": {"name": "bernoulli"}}
 _LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}
 _BELIEF_NET: Settings = {**_COINS, **_LINEAR, "model": {"latent": 200}}
-_DEEP_BELIEF_NET: Settings = {**_COINS, **_LINEAR, "model": {"name": "chain", "latent": 200, "above": [200]}}
+_DEEP_BELIEF_NET: Settings = {**_COINS, **_LINEAR, "model": {"name": "chain", "latent": 200, "upper_latents": [200]}}
 _CATEGORIES: Settings = {
     **BINARY,
     "model": {"latent": 200},
@@ -99,7 +99,7 @@ RECIPES: tuple[Recipe, ...] = (
         "two levels of bytes: a deterministic encoder, rounded; Normals on the numbers before rounding downwards",
         "no paper known that defines it; straight through: Bengio, Leonard & Courville 2013, arXiv:1308.3432",
         {
-            "model": {"name": "chain", "latent": 8, "above": [4]},
+            "model": {"name": "chain", "latent": 8, "upper_latents": [4]},
             "prior": {"name": "bytes", "learned": "normal"},
             "posterior": {"name": "bytes"},
             "likelihood": {"name": "discretised-logistic"},
@@ -118,7 +118,7 @@ RECIPES: tuple[Recipe, ...] = (
         "ciwae",
         "blend of ELBO and IWAE bound",
         "Rainforth et al. 2018, ICML (CIWAE)",
-        {**BINARY, **BURDA, "objective": {"name": "ciwae", "share": 0.05}, "draw": {"samples": 64}},
+        {**BINARY, **BURDA, "objective": {"name": "ciwae", "beta": 0.05}, "draw": {"samples": 64}},
         "MNIST, dynamic binarisation: 84.57 nats, IWAE-5000 (as pythae quotes them)",
     ),
     Recipe(

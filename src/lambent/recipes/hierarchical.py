@@ -8,7 +8,7 @@ from lambent.recipes.vae import BINARY, BURDA
 _BURDA_2: Settings = {
     **BINARY,
     **BURDA,
-    "model": {"name": "chain", "latent": 100, "above": [50], "between": [100, 100]},
+    "model": {"name": "chain", "latent": 100, "upper_latents": [50], "between_hidden": [100, 100]},
     "objective": {"name": "iwae"},
 }
 """784-200-200-100 and 100-100-100-50 units, tanh, upwards and downwards."""
@@ -54,8 +54,8 @@ RECIPES: tuple[Recipe, ...] = (
             "model": {
                 "name": "ladder",
                 "latent": 64,
-                "above": [32, 16, 8, 4],
-                "widths": [256, 128, 64, 32],
+                "upper_latents": [32, 16, 8, 4],
+                "between_hidden": [256, 128, 64, 32],
                 "layers": 2,
                 "skip": False,
             },
@@ -72,7 +72,7 @@ RECIPES: tuple[Recipe, ...] = (
         "Sonderby et al. 2016, NeurIPS",
         {
             **_MERGED,
-            "model": {"name": "ladder", "latent": 32, "above": [16, 8], "widths": [100, 50]},
+            "model": {"name": "ladder", "latent": 32, "upper_latents": [16, 8], "between_hidden": [100, 50]},
             "encoder": {"hidden": [200, 200], "activation": "elu"},
             "decoder": {"hidden": [200, 200], "activation": "elu"},
             "rate": {"name": "warm-up", "steps": 2000},
@@ -85,7 +85,7 @@ RECIPES: tuple[Recipe, ...] = (
         "Rezende, Mohamed & Wierstra 2014, ICML",
         {
             **BINARY,
-            "model": {"name": "chain", "latent": 100, "above": [50, 20], "between": [200]},
+            "model": {"name": "chain", "latent": 100, "upper_latents": [50, 20], "between_hidden": [200]},
             "encoder": {"hidden": [400], "activation": "relu"},
             "decoder": {"hidden": [400], "activation": "relu"},
             "rate": {"name": "warm-up", "steps": 2000},
@@ -99,9 +99,9 @@ RECIPES: tuple[Recipe, ...] = (
         "Gregor, Danihelka, Graves, Rezende & Wierstra 2015, ICML",
         {
             **BINARY,
-            "model": {"name": "recurrent", "latent": 100, "steps": 64},
-            "encoder": {"name": "draw-reader", "units": 256, "patch": 2},
-            "decoder": {"name": "draw-writer", "units": 256, "patch": 5},
+            "model": {"name": "recurrent", "latent": 100, "glimpses": 64},
+            "encoder": {"name": "draw-reader", "hidden_dim": 256, "patch": 2},
+            "decoder": {"name": "draw-writer", "hidden_dim": 256, "patch": 5},
             "train": {"batch_size": 128, "lr_schedule": "cosine", "final_lr_fraction": 0.0, "epochs": 200},
         },
         "MNIST, static binarisation: at most 80.97 nats, 87.40 without windows (patch=0) (Gregor et al. 2015)",
@@ -112,9 +112,9 @@ RECIPES: tuple[Recipe, ...] = (
         "Gregor, Danihelka, Graves, Rezende & Wierstra 2015, ICML",
         {
             **BINARY,
-            "model": {"name": "recurrent", "latent": 10, "steps": 10},
-            "encoder": {"name": "draw-reader", "units": 128, "patch": 5},
-            "decoder": {"name": "draw-writer", "units": 128, "patch": 5},
+            "model": {"name": "recurrent", "latent": 10, "glimpses": 10},
+            "encoder": {"name": "draw-reader", "hidden_dim": 128, "patch": 5},
+            "decoder": {"name": "draw-writer", "hidden_dim": 128, "patch": 5},
             "train": {"lr": 2e-3, "batch_size": 64, "lr_schedule": "cosine", "final_lr_fraction": 0.0, "epochs": 100},
         },
     ),

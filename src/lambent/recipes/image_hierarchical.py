@@ -27,7 +27,7 @@ RECIPES: tuple[Recipe, ...] = (
             "model": {
                 "name": "image-ladder",
                 "latent": 20,
-                "levels": [5, 10],
+                "levels_per_scale": [5, 10],
                 "block": "depthwise",
                 "blocks": 2,
                 "spectral": 0.01,
@@ -53,7 +53,7 @@ RECIPES: tuple[Recipe, ...] = (
         "Vahdat & Kautz 2020, NeurIPS",
         {
             **BINARY,
-            "model": {"name": "image-ladder", "latent": 4, "levels": [2, 3, 2]},
+            "model": {"name": "image-ladder", "latent": 4, "levels_per_scale": [2, 3, 2]},
             "posterior": {"name": "residual-normal"},
             "encoder": {"name": "conv", "channels": [32, 48, 64], "activation": "relu"},
             "decoder": {"name": "conv", "channels": [32], "activation": "relu"},
@@ -66,7 +66,12 @@ RECIPES: tuple[Recipe, ...] = (
         "43 levels from 1 x 1 to 32 x 32, of bottleneck blocks; the sizes for colour images of 32 x 32",
         "Child 2021, ICLR, Table 1 and its public settings for CIFAR-10",
         {
-            "model": {"name": "image-ladder", "latent": 16, "levels": [1, 0, 3, 6, 11, 22], "block": "bottleneck"},
+            "model": {
+                "name": "image-ladder",
+                "latent": 16,
+                "levels_per_scale": [1, 0, 3, 6, 11, 22],
+                "block": "bottleneck",
+            },
             "encoder": {"name": "conv", "channels": [384], "blocks": 6, "activation": "gelu", "smallest": 1},
             "decoder": {"name": "conv", "channels": [384], "blocks": 0, "activation": "gelu"},
             "likelihood": {"name": "pixel-mixture"},
@@ -91,7 +96,7 @@ RECIPES: tuple[Recipe, ...] = (
         "Child 2021, ICLR",
         {
             **BINARY,
-            "model": {"name": "image-ladder", "latent": 4, "levels": [3, 5, 2], "block": "bottleneck"},
+            "model": {"name": "image-ladder", "latent": 4, "levels_per_scale": [3, 5, 2], "block": "bottleneck"},
             "encoder": {"name": "conv", "channels": [32, 64, 64], "activation": "relu"},
             "decoder": {"name": "conv", "channels": [32], "activation": "relu"},
             "rate": {"name": "warm-up", "steps": 500},

@@ -24,7 +24,13 @@ RECIPES: tuple[Recipe, ...] = (
             "model": {"latent": 128},
             "encoder": {"name": "conv", "channels": [64, 128, 256]},
             "decoder": {"name": "conv", "channels": [64, 128, 256]},
-            "prior": {"name": "latent-diffusion", "width": 1024, "blocks": 12, "dropout": 0.1, "steps": 1000},
+            "prior": {
+                "name": "latent-diffusion",
+                "hidden_dim": 1024,
+                "blocks": 12,
+                "dropout": 0.1,
+                "sampling_steps": 1000,
+            },
             "schedule": {"name": "two-stage", "autoencoder_epochs": 200},
             "train": {
                 "epochs": 1000,
@@ -48,7 +54,7 @@ RECIPES: tuple[Recipe, ...] = (
             "model": {"latent": 16},
             "encoder": {"name": "conv", "channels": [16, 32]},
             "decoder": {"name": "conv", "channels": [16, 32]},
-            "prior": {"name": "latent-diffusion", "width": 128, "blocks": 2},
+            "prior": {"name": "latent-diffusion", "hidden_dim": 128, "blocks": 2},
             "schedule": {"name": "two-stage", "autoencoder_epochs": 15},
             "train": {"epochs": 25, "lr": 2e-3, "lr_schedule": "cosine", "ema": 20_000, "validate_every": 5},
         },

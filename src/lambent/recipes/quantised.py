@@ -21,19 +21,23 @@ RECIPES: tuple[Recipe, ...] = (
         "vq-vae",
         "vector-quantised VAE: codebook by gradient, prior uniform or learned in a second stage",
         "van den Oord, Vinyals & Kavukcuoglu 2017, NeurIPS",
-        {**_CODES, "posterior": {"name": "vq", "learning": "gradient"}},
+        {**_CODES, "posterior": {"name": "vq", "codebook_update": "gradient"}},
     ),
     Recipe(
         "vq-vae-ema",
         "VQ-VAE whose codebook is a moving average of what it stands for",
         "van den Oord, Vinyals & Kavukcuoglu 2017, NeurIPS, appendix A.1",
-        {**_CODES, "posterior": {"name": "vq", "learning": "ema"}},
+        {**_CODES, "posterior": {"name": "vq", "codebook_update": "ema"}},
     ),
     Recipe(
         "vq-vae-2",
         "two levels of codes, the upper one for what is global",
         "Razavi, van den Oord & Vinyals 2019, NeurIPS",
-        {**_CODES, "model": {"name": "quantised", "above": [1]}, "posterior": {"name": "vq", "learning": "ema"}},
+        {
+            **_CODES,
+            "model": {"name": "quantised", "halvings": [1]},
+            "posterior": {"name": "vq", "codebook_update": "ema"},
+        },
     ),
     Recipe(
         "fsq-vae",

@@ -155,8 +155,8 @@ RECIPES: tuple[Recipe, ...] = (
         "Razavi et al. 2019, ICLR",
         {
             **BINARY,
-            "prior": {"name": "ar1", "steps": 5},
-            "posterior": {"name": "bounded-normal", "steps": 5, "rate": 6.0},
+            "prior": {"name": "ar1", "sequence_length": 5},
+            "posterior": {"name": "bounded-normal", "sequence_length": 5, "rate": 6.0},
         },
     ),
 )

@@ -225,7 +225,7 @@ BAD = {
     "a column of a file": (read("abc", text="said"), ConfigError, "data.text names columns of a table"),
     "binarised": (read("abc", binarize="static"), ConfigError, "data.binarize=static is for numbers|is text"),
     "scaled": (read("abc", scale="unit"), ConfigError, "data.scale=unit is for numbers"),
-    "levels": (read("abc", levels=4), ConfigError, "data.levels=4 is for numbers"),
+    "levels": (read("abc", grey_levels=4), ConfigError, "data.grey_levels=4 is for numbers"),
     "labels of a file": (read("abc", condition="labels"), DataError, "has no labels for data.condition=labels"),
     "scored by coins": (read("abc", binary()), DataError, "is text, expected values in {0, 1}; use likelihood=text"),
     "too large": (read("a\n" * 9000, length=200, memory=1), DataError, "3 MiB as symbols, more than data.memory=1"),

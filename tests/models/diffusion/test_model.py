@@ -275,10 +275,19 @@ def test_loss_at_levels_has_the_rate_as_its_mean():
 
 @pytest.fixture(scope="module")
 def run():
-    tokens = ("model=diffusion", "posterior=noising", "posterior.minimum=-4", "encoder=none", "decoder=denoising-mlp")
-    sizes = ("decoder.width=32", "decoder.blocks=1", "model.predict=v", "posterior.schedule=learned", "train.steps=60")
+    tokens = ("model=diffusion", "posterior=noising", "posterior.gamma_min=-4", "encoder=none", "decoder=denoising-mlp")
+    sizes = (
+        "decoder.hidden_dim=32",
+        "decoder.blocks=1",
+        "model.predict=v",
+        "posterior.noise_schedule=learned",
+        "train.steps=60",
+    )
     return lambent.fit(
-        "vae", "digits", quiet=True, **settings_of_tokens((*tokens, *sizes, "train.lr=3e-3", "model.sampling=300"))
+        "vae",
+        "digits",
+        quiet=True,
+        **settings_of_tokens((*tokens, *sizes, "train.lr=3e-3", "model.sampling_steps=300")),
     )
 
 

@@ -22,8 +22,8 @@ from support.sequence_checks import (
     total,
 )
 
-SMALL = LSTMDecoder(hidden=6, layers=2, embedding=5)
-SHUFFLED = LSTMDecoder(hidden=6, embedding=5, ordering="random")
+SMALL = LSTMDecoder(hidden_dim=6, layers=2, embedding=5)
+SHUFFLED = LSTMDecoder(hidden_dim=6, embedding=5, ordering="random")
 
 
 def cell(lstm, layer, x, h, c, way=""):
@@ -85,18 +85,18 @@ def test_a_pass_agrees_with_the_cell_written_out(settings, context):
 
 
 def test_forget_gates_start_open():
-    lstm = LSTMDecoder(hidden=6, layers=2).build(0, (1, 4)).lstm
+    lstm = LSTMDecoder(hidden_dim=6, layers=2).build(0, (1, 4)).lstm
     for layer in range(2):
         gates = (getattr(lstm, f"bias_ih_l{layer}") + getattr(lstm, f"bias_hh_l{layer}")).view(4, 6)
         assert gates.mean(1).tolist() == [0, 1, 0, 0]
 
 
 def encoder(**given):
-    return live(LSTMEncoder(hidden=6, layers=2, embedding=5, **given).build((3, 5)))
+    return live(LSTMEncoder(hidden_dim=6, layers=2, embedding=5, **given).build((3, 5)))
 
 
 def gap_of_encoding(*, bidirectional):
-    settings = LSTMEncoder(hidden=4, layers=2, embedding=5, bidirectional=bidirectional, end=0)
+    settings = LSTMEncoder(hidden_dim=4, layers=2, embedding=5, bidirectional=bidirectional, end=0)
     net, x, given = live(settings.build((3, 5), 2)), one_hot_text(TEXT, 3), noise(4, 2)
     zero, worst = torch.zeros(4).double(), 0.0
     with torch.no_grad():

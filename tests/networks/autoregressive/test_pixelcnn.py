@@ -69,13 +69,13 @@ NORMALISED = {
     "channels": {"shape": CHANNELS, "channels": 7},
     "table": {"embedding": 3},
     "table, channels": {"shape": CHANNELS, "embedding": 2},
-    "window": {"receptive": 1},
+    "window": {"receptive_field": 1},
     "vector": {"latent": 2, "condition": 1},
     "vector to map": {"latent": 2, "condition": 1, "context_map": 3},
     "map": {"latent": MAP, "condition": 1},
     "map to map": {"latent": MAP, "condition": 1, "context_map": 3},
-    "places": {"places": 3},
-    "places, vector": {"latent": 2, "condition": 1, "places": 100},
+    "places": {"position_channels": 3},
+    "places, vector": {"latent": 2, "condition": 1, "position_channels": 100},
 }
 
 
@@ -135,10 +135,10 @@ BIG = {"channels": 24, "scale": 0.3}
 WINDOWS = [
     ((1, 6, 7), {"layers": 4, "first_kernel": 3}),
     ((1, 6, 7), {"layers": 2, "first_kernel": 5, "kernel": 5}),
-    ((6, 7), {"layers": 3, "receptive": 2}),
-    ((1, 6, 7), {"layers": 2, "receptive": 4, "first_kernel": 3}),
-    ((1, 6, 7), {"layers": 1, "receptive": 1}),
-    ((3, 4, 4), {"layers": 3, "receptive": 2}),
+    ((6, 7), {"layers": 3, "receptive_field": 2}),
+    ((1, 6, 7), {"layers": 2, "receptive_field": 4, "first_kernel": 3}),
+    ((1, 6, 7), {"layers": 1, "receptive_field": 1}),
+    ((3, 4, 4), {"layers": 3, "receptive_field": 2}),
 ]
 
 
@@ -165,7 +165,7 @@ def test_a_plain_element_sees_what_its_kernels_reach_which_leaves_a_blind_spot_t
 @pytest.mark.parametrize("part", PARTS)
 def test_a_context_does_not_let_later_elements_through(part):
     for latent in (3, MAP):
-        net = built(part, (1, 4, 4), latent, condition=2, **BIG, context_map=2, places=5)
+        net = built(part, (1, 4, 4), latent, condition=2, **BIG, context_map=2, position_channels=5)
         offsets = window(3) if part is GatedPixelCNNDecoder else masked_kernels([1, 1, 1])
         assert torch.equal(seen(net, noise(1, net.context)), expected(net, offsets))
 
@@ -174,7 +174,7 @@ def test_a_context_does_not_let_later_elements_through(part):
 @pytest.mark.parametrize("part", PARTS)
 def test_only_with_a_map_of_places_do_equal_surroundings_differ_by_place(part, latent):
     """Of an image of zeros, the numbers at pixels whose windows lie inside of it."""
-    blind, placed = (built(part, (1, 9, 9), latent, places=n) for n in (0, 6))
+    blind, placed = (built(part, (1, 9, 9), latent, position_channels=n) for n in (0, 6))
     x, given = torch.zeros(1, 81).double(), noise(1, 2) if latent else None
     with torch.no_grad():
         inside = [(net(x, given, 0) - net.bias)[0, 0, 3:, 3:6] for net in (blind, placed)]
@@ -189,7 +189,7 @@ def test_a_map_of_places_changes_nothing_before_training(part):
         nets = []
         for n in (0, 6):
             torch.manual_seed(0)
-            nets.append(part(**SMALL, places=n).build(0, (1, 5, 5)).double())
+            nets.append(part(**SMALL, position_channels=n).build(0, (1, 5, 5)).double())
     x = noise(3, 25)
     assert torch.equal(nets[0](x, None, 0), nets[1](x, None, 0))
     nets[1](x, None, 0).square().sum().backward()
@@ -258,17 +258,17 @@ UNROLLED = {
     "row": ((1, 1, 7), {}),
     "column": ((1, 7, 1), {}),
     "channels": ((2, 3, 4, 5), {"channels": 8}),
-    "window": ((1, 6, 6), {"receptive": 2, "layers": 4}),
+    "window": ((1, 6, 6), {"receptive_field": 2, "layers": 4}),
     "table": ((3, 5, 4), {"embedding": 4, "symbols": 3}),
     "table, channels": ((3, 2, 5, 4), {"embedding": 2, "symbols": 3}),
     "vector": ((1, 1, 5, 6), {"latent": 3, "condition": 2}),
     "vector to map": ((1, 1, 5, 6), {"latent": 3, "condition": 2, "context_map": 3}),
     "map": ((1, 5, 6), {"latent": MAP, "condition": 2}),
     "map to map": ((2, 3, 5, 6), {"latent": MAP, "context_map": 3}),
-    "places": ((2, 3, 5, 6), {"places": 4}),
-    "places, vector": ((1, 1, 5, 6), {"latent": 3, "places": 4}),
-    "places, map": ((1, 5, 6), {"latent": MAP, "context_map": 3, "places": 4}),
-    "places in a row": ((1, 1, 7), {"places": 3}),
+    "places": ((2, 3, 5, 6), {"position_channels": 4}),
+    "places, vector": ((1, 1, 5, 6), {"latent": 3, "position_channels": 4}),
+    "places, map": ((1, 5, 6), {"latent": MAP, "context_map": 3, "position_channels": 4}),
+    "places in a row": ((1, 1, 7), {"position_channels": 3}),
 }
 
 
@@ -482,7 +482,7 @@ def inputs_revealed_a_column_early(patch):
 def window_off_by_one(patch):
     reaches = GatedPixelCNNDecoder.reaches
     patch.setattr(GatedPixelCNNDecoder, "reaches", lambda self: [reaches(self)[0] + 1, *reaches(self)[1:]])
-    net = built(GatedPixelCNNDecoder, (1, 6, 7), **BIG, receptive=2)
+    net = built(GatedPixelCNNDecoder, (1, 6, 7), **BIG, receptive_field=2)
     return not torch.equal(seen(net), expected(net, window(2)))
 
 

@@ -10,7 +10,7 @@ from support.density_checks import SHAPE, density, masses
 
 def net(receptive, layers, latent=0, event=(12,)):
     torch.manual_seed(layers)
-    settings = TransformerDecoder(width=8, heads=2, layers=layers, receptive=receptive)
+    settings = TransformerDecoder(model_dim=8, heads=2, layers=layers, receptive_field=receptive)
     found = settings.build(latent, (2, *event)).double().eval()
     with torch.no_grad():
         for parameter in found.parameters():
@@ -59,7 +59,7 @@ def test_a_map_in_front_is_seen_by_all():
 
 
 def test_it_is_still_a_density():
-    settings = TransformerDecoder(width=8, heads=2, layers=2, receptive=3)
+    settings = TransformerDecoder(model_dim=8, heads=2, layers=2, receptive_field=3)
     assert masses(density(settings, shape=SHAPE)).exp().sum().item() == pytest.approx(1, abs=1e-10)
 
 

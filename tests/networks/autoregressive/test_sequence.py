@@ -29,13 +29,13 @@ from support.sequence_checks import (
 )
 
 DECODERS = {
-    "lstm": lambda layers=2, **given: LSTMDecoder(hidden=6, layers=layers, embedding=5, **given),
-    "transformer": lambda layers=2, **given: TransformerDecoder(width=8, layers=layers, heads=2, **given),
+    "lstm": lambda layers=2, **given: LSTMDecoder(hidden_dim=6, layers=layers, embedding=5, **given),
+    "transformer": lambda layers=2, **given: TransformerDecoder(model_dim=8, layers=layers, heads=2, **given),
 }
 ENCODERS = {
-    "lstm": lambda **given: LSTMEncoder(hidden=6, layers=2, embedding=5, **given),
-    "lstm both ways": lambda **given: LSTMEncoder(hidden=6, layers=2, embedding=5, bidirectional=True, **given),
-    "transformer": lambda **given: TransformerEncoder(width=8, heads=2, **given),
+    "lstm": lambda **given: LSTMEncoder(hidden_dim=6, layers=2, embedding=5, **given),
+    "lstm both ways": lambda **given: LSTMEncoder(hidden_dim=6, layers=2, embedding=5, bidirectional=True, **given),
+    "transformer": lambda **given: TransformerEncoder(model_dim=8, heads=2, **given),
 }
 of_decoders = pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
 of_encoders = pytest.mark.parametrize("encoder", ENCODERS.values(), ids=ENCODERS)
@@ -136,7 +136,9 @@ def test_gradient_reaches_every_parameter(decoder, context):
     assert parameters_without_gradient(net, images((9,)), context_of(context, 512)) == []
 
 
-@pytest.mark.parametrize("settings", [LSTMDecoder(hidden=48, embedding=16), TransformerDecoder(width=32, layers=2)])
+@pytest.mark.parametrize(
+    "settings", [LSTMDecoder(hidden_dim=48, embedding=16), TransformerDecoder(model_dim=32, layers=2)]
+)
 def test_it_learns_all_that_a_source_of_known_entropy_has_to_teach(settings):
     excess, se = learnt(settings, steps=300)
     assert -5 * se < excess < 0.15 + 5 * se, "coins that ignore each other are 4.4 nats off"

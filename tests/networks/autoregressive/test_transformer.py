@@ -25,8 +25,8 @@ from support.sequence_checks import (
     total,
 )
 
-SMALL = TransformerDecoder(width=8, layers=2, heads=2)
-SHUFFLED = TransformerDecoder(width=8, layers=2, heads=2, ordering="random")
+SMALL = TransformerDecoder(model_dim=8, layers=2, heads=2)
+SHUFFLED = TransformerDecoder(model_dim=8, layers=2, heads=2, ordering="random")
 
 
 def normed(layer, h):
@@ -122,8 +122,8 @@ def test_many_values_are_numbers_and_few_are_symbols():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ConfigError, match="width=10 is no multiple of heads=4"):
-        TransformerDecoder(width=10).build(0, (1, 3, 3))
+    with pytest.raises(ConfigError, match="model_dim=10 is no multiple of heads=4"):
+        TransformerDecoder(model_dim=10).build(0, (1, 3, 3))
     with pytest.raises(ShapeError, match="found none, expected"):
         built(SMALL, "vector")(images((9,)), None, 0)
     with pytest.raises(ConfigError, match=r"encoder\.end=4: found 3 features a step"):
@@ -131,11 +131,15 @@ def test_what_does_not_fit_is_refused():
 
 
 def encoder(**given):
-    return live(TransformerEncoder(width=8, heads=2, **given).build((3, 5)))
+    return live(TransformerEncoder(model_dim=8, heads=2, **given).build((3, 5)))
 
 
 def test_an_encoder_agrees_with_attention_written_out():
-    net, x, c = live(TransformerEncoder(width=8, heads=2, end=0).build((3, 5), 2)), one_hot_text(TEXT, 3), noise(4, 2)
+    net, x, c = (
+        live(TransformerEncoder(model_dim=8, heads=2, end=0).build((3, 5), 2)),
+        one_hot_text(TEXT, 3),
+        noise(4, 2),
+    )
     with torch.no_grad():
         for item, condition, seen in zip(x, c, (3, 3, 5, 1), strict=True):
             steps = net.steps
@@ -228,7 +232,7 @@ def context_ignored_in_sampling(patch):
 
 def dropout_in_evaluation(patch):
     patch.setattr(InputDropout, "forward", lambda self, x: x.masked_fill(torch.rand(x.shape) < 0.5, self.blank))
-    net = built(TransformerDecoder(width=8, heads=2, input_dropout=0.5))
+    net = built(TransformerDecoder(model_dim=8, heads=2, input_dropout=0.5))
     return not torch.equal(net(images((9,)), None, 0), net(images((9,)), None, 0))
 
 

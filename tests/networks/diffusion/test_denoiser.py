@@ -15,7 +15,7 @@ from lambent.settings import registry
 from support.networks import live
 
 DENOISERS = {
-    "denoising-mlp": MLPDenoiser(width=12, blocks=2),
+    "denoising-mlp": MLPDenoiser(hidden_dim=12, blocks=2),
     "unet": UNetDenoiser(channels=(4, 8), blocks=1, smallest=3, attention=3, fourier=(1, 2)),
 }
 EVENTS = {
@@ -201,7 +201,7 @@ class Blind(nn.Module):
 
 
 LEARNING = {
-    "denoising-mlp": (MLPDenoiser(width=64, blocks=1), (3,), 200, 1e-2),
+    "denoising-mlp": (MLPDenoiser(hidden_dim=64, blocks=1), (3,), 200, 1e-2),
     "unet": (UNetDenoiser(channels=(16, 16), blocks=1, smallest=1, attention=0), (1, 2, 1), 80, 2e-2),
 }
 REACHED, BLIND = 0.03, 0.1

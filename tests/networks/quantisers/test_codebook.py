@@ -253,12 +253,14 @@ def test_all_indices_of_a_fixed_grid_come_back():
 
 
 def test_settings_make_their_quantisers():
-    made = VectorQuantisedPosterior(codes=20, dim=3, learning="gradient", commitment=0.5, start="random").quantiser()
+    made = VectorQuantisedPosterior(
+        codebook_size=20, embedding_dim=3, codebook_update="gradient", commitment=0.5, codebook_init="random"
+    ).quantiser()
     assert (made.size, made.dim, made.learning) == (20, 3, Learning("gradient", commitment=0.5, start="random"))
     assert VectorQuantisedPosterior().quantiser().learning == Learning()
     with pytest.raises(ConfigError, match="rule='emma' of a codebook, expected ema or gradient"):
         Learning(rule="emma")
-    assert FiniteScalarPosterior(levels=(4, 5)).quantiser().size == 20
+    assert FiniteScalarPosterior(bins=(4, 5)).quantiser().size == 20
     with pytest.raises(CombinationError, match="model=quantised"):
         VectorQuantisedPosterior().width(3)
     with pytest.raises(CombinationError, match="model=quantised"):

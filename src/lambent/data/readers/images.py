@@ -179,7 +179,7 @@ def _refuse_strange_images(image: PIL.Image.Image, path: Path) -> None:
     if image.mode not in _GREY + _COLOUR:
         raise BadImageError(f"{_mode_in_words(image.mode)}, expected 8-bit grey or RGB")
     if _bits(image, path) > 8:
-        raise BadImageError(f"{_bits(image, path)} bits a channel; use .npy and data.levels for those")
+        raise BadImageError(f"{_bits(image, path)} bits a channel; use .npy and data.grey_levels for those")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         raise BadImageError(f"{getattr(image, 'n_frames', 1)} frames, expected one")
 

@@ -43,9 +43,11 @@ class DiffusionStructure(Structure):
         "encoder": Absent("it has nothing to infer"),
     }
     latent: int = field(default=0, init=False)
-    steps: int | None = option(None, "T, noise levels of the chain; none for infinitely many", minimum=1)
+    timesteps: int | None = option(None, "T, noise levels of the chain; none for infinitely many", minimum=1)
     predict: str = option("eps", "what the denoiser's numbers stand for", choices=PREDICTIONS)
-    sampling: int = option(100, "noise levels visited by samples and codes, where nothing else is asked for", minimum=1)
+    sampling_steps: int = option(
+        100, "noise levels visited by samples and codes, where nothing else is asked for", minimum=1
+    )
     importance: str = option(
         "evaluation",
         "when noise levels are drawn in proportion to their loss, with weights that leave the bound as it is",
@@ -66,6 +68,6 @@ class DiffusionStructure(Structure):
         assert isinstance(config.posterior, NoisingPosterior)
         assert isinstance(config.decoder, DenoiserSettings)
         denoiser = config.decoder.build_denoiser(shapes.event, shapes.condition)
-        likelihood = NoisyLikelihoodModule(config.likelihood, shapes, 0.5 * config.posterior.minimum)
-        levels = Timesteps(self.steps, self.predict, self.sampling, self.importance)
+        likelihood = NoisyLikelihoodModule(config.likelihood, shapes, 0.5 * config.posterior.gamma_min)
+        levels = Timesteps(self.timesteps, self.predict, self.sampling_steps, self.importance)
         return Diffusion(denoiser, config.posterior.build(), likelihood, levels)

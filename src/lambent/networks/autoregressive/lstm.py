@@ -49,10 +49,10 @@ class LSTMNet(SequenceNet):
 
     def __init__(self, out_shape: tuple[int, ...], settings: LSTMDecoder, context: int, symbols: int | None) -> None:
         order = pixel_order(out_shape[1:], settings.ordering)
-        super().__init__(out_shape, order, settings.embedding, settings.hidden, symbols, settings.input_dropout)
-        self.lstm = lstm(settings.embedding, settings.hidden, settings.layers)
+        super().__init__(out_shape, order, settings.embedding, settings.hidden_dim, symbols, settings.input_dropout)
+        self.lstm = lstm(settings.embedding, settings.hidden_dim, settings.layers)
         self.context = context
-        self.to_state = linear(context, 2 * settings.layers * settings.hidden) if context else None
+        self.to_state = linear(context, 2 * settings.layers * settings.hidden_dim) if context else None
         self.to_tokens = linear(context, settings.embedding) if context else None
         self.dropout = nn.Dropout(settings.dropout)
 
@@ -92,12 +92,12 @@ class LSTMDecoder(AutoregressiveSettings):
     Up to 4096 symbols are looked up in a table; other elements are numbers. In the natural order an image's channels
     come together, pixel by pixel, rows from the top.
 
-    >>> net = LSTMDecoder(hidden=64, embedding=16).build(8, (27, 40), symbols=27)
+    >>> net = LSTMDecoder(hidden_dim=64, embedding=16).build(8, (27, 40), symbols=27)
     >>> sum(p.numel() for p in net.parameters())
     25400
     """
 
-    hidden: int = option(256, "cells a layer", minimum=1)
+    hidden_dim: int = option(256, "cells a layer", minimum=1)
     layers: int = option(1, "layers of cells", minimum=1)
     embedding: int = option(64, "numbers by which an element enters", minimum=1)
     dropout: float = option(0.0, "share of the last layer's outputs that is zeroed in training", minimum=0, maximum=1)
@@ -117,9 +117,9 @@ class LSTMEncoderModule(EncoderModule):
     def __init__(self, in_shape: tuple[int, ...], settings: LSTMEncoder, condition: int) -> None:
         super().__init__()
         self.steps = Steps(in_shape, settings.embedding, settings.end, condition)
-        self.lstm = lstm(settings.embedding, settings.hidden, settings.layers, both_ways=settings.bidirectional)
+        self.lstm = lstm(settings.embedding, settings.hidden_dim, settings.layers, both_ways=settings.bidirectional)
         self.ways = 2 if settings.bidirectional else 1
-        self.features = self.ways * settings.hidden
+        self.features = self.ways * settings.hidden_dim
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features (N, features) of x (N, *in_shape)."""
@@ -135,11 +135,11 @@ class LSTMEncoderModule(EncoderModule):
 class LSTMEncoder(EncoderSettings):
     """LSTM over D steps of S features, from items (S, D), or D numbers (Hochreiter & Schmidhuber 1997).
 
-    >>> LSTMEncoder(hidden=50, bidirectional=True).build((27, 40)).features
+    >>> LSTMEncoder(hidden_dim=50, bidirectional=True).build((27, 40)).features
     100
     """
 
-    hidden: int = option(256, "cells a layer and direction", minimum=1)
+    hidden_dim: int = option(256, "cells a layer and direction", minimum=1)
     layers: int = option(1, "layers of cells", minimum=1)
     embedding: int = option(64, "numbers by which a step enters", minimum=1)
     bidirectional: bool = option(default=False, help="read the sequence backwards as well")

@@ -156,12 +156,12 @@ class MADEDecoder(AutoregressiveSettings):
     activation: str = option("relu", "activation after each hidden layer", choices=ACTIVATIONS)
     ordering: str = option("natural", "order of the elements: as they lie, or random for each mask", choices=ORDERINGS)
     masks: int = option(1, "sets of masks (and random orderings): one a training step, all averaged", minimum=1)
-    direct: bool = option(default=False, help="connect inputs to outputs directly as well")
+    direct_connections: bool = option(default=False, help="connect inputs to outputs directly as well")
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
     ) -> MADE:
         """The network, its weights, orderings and degrees from torch's current random state."""
         order = orders(prod(out_shape[1:]), self.ordering, self.masks)
-        direct = order.shape[1] if self.direct else 0
+        direct = order.shape[1] if self.direct_connections else 0
         return MADE(out_shape, self.hidden, self.activation, order, direct, context_size(latent) + condition)

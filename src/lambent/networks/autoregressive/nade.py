@@ -113,12 +113,12 @@ class _Recursion(torch.autograd.Function):
 class NADEDecoder(AutoregressiveSettings):
     """Neural autoregressive distribution estimator (Larochelle & Murray 2011, AISTATS).
 
-    >>> net = NADEDecoder(units=500).build(0, (1, 1, 28, 28))
+    >>> net = NADEDecoder(hidden_dim=500).build(0, (1, 1, 28, 28))
     >>> sum(p.numel() for p in net.parameters())
     785284
     """
 
-    units: int = option(500, "hidden units", minimum=1)
+    hidden_dim: int = option(500, "hidden units", minimum=1)
     ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
 
     def build(
@@ -126,4 +126,4 @@ class NADEDecoder(AutoregressiveSettings):
     ) -> NADE:
         """The network, its weights and ordering from torch's current random state."""
         order = orders(prod(out_shape[1:]), self.ordering, 1)
-        return NADE(out_shape, self.units, order, context_size(latent) + condition)
+        return NADE(out_shape, self.hidden_dim, order, context_size(latent) + condition)

@@ -81,7 +81,9 @@ class MaskedImageNet(AutoregressiveNet, ABC):
         self.output = MaskedConv(head, numbers, scale=0.1, bias=False)
         self.bias = nn.Parameter(torch.zeros(out_shape))
         self.terms = ContextTerms(latent, condition, settings.context_map, self.size, self.sums())
-        self.places = PositionTerms(settings.places, self.size, self.sums()) if settings.places else None
+        self.places = (
+            PositionTerms(settings.position_channels, self.size, self.sums()) if settings.position_channels else None
+        )
 
     @abstractmethod
     def build_stack(self, inputs: Tensor, reaches: list[int]) -> None:
@@ -323,10 +325,12 @@ class MaskedImageSettings(AutoregressiveSettings):
     layers: int = option(6, "layers that look at more than one element, the first included", minimum=1)
     kernel: int = option(3, "side of the layers' kernels, odd", minimum=1)
     first_kernel: int = option(7, "side of the first layer's kernel, odd", minimum=3)
-    receptive: int = option(0, "rows above and columns to either side that an element sees; 0: all in reach", minimum=0)
+    receptive_field: int = option(
+        0, "rows above and columns to either side that an element sees; 0: all in reach", minimum=0
+    )
     embedding: int = option(0, "width of a learned table of the symbols; 0: elements are numbers", minimum=0)
     context_map: int = option(0, "channels of a learned map made of the latent (and the condition); 0: none", minimum=0)
-    places: int = option(0, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
+    position_channels: int = option(0, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
     input_dropout: float = input_dropout_option()
     dropout: float = option(0.0, "share of each layer's maps that is zeroed in training", minimum=0.0, maximum=0.99)
 
@@ -378,11 +382,11 @@ class MaskedImageSettings(AutoregressiveSettings):
             if getattr(self, name) % 2 == 0:
                 raise ConfigError(f"decoder.{name}={getattr(self, name)} is even, expected an odd number; use one more")
         others = [self.kernel // 2] * (self.layers - 1)
-        if not self.receptive:
+        if not self.receptive_field:
             return [self.first_kernel // 2, *others]
-        found = [min(self.receptive, max(self.first_kernel // 2, self.receptive - sum(others)))]
+        found = [min(self.receptive_field, max(self.first_kernel // 2, self.receptive_field - sum(others)))]
         for reach in others:
-            found.append(min(reach, self.receptive - sum(found)))
+            found.append(min(reach, self.receptive_field - sum(found)))
         return found
 
 

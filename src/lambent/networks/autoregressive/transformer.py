@@ -45,7 +45,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise ConfigError(f"width={width} is no multiple of heads={heads}; give heads that divide the width")
+            raise ConfigError(f"model_dim={width} is no multiple of heads={heads}; give heads that divide it")
         self.heads, self.causal, self.window, self.front = heads, causal, window, front
         self.inputs, self.output = affine(width, 3 * width), affine(width, width, gain=gain)
 
@@ -204,7 +204,7 @@ class TransformerNet(SequenceNet):
         condition: int,
         symbols: int | None,
     ) -> None:
-        width, order = settings.width, pixel_order(out_shape[1:], settings.ordering)
+        width, order = settings.model_dim, pixel_order(out_shape[1:], settings.ordering)
         super().__init__(out_shape, order, width, width, symbols, settings.input_dropout)
         self.positions = positions(self.elements, width)
         front = 0 if isinstance(latent, int) else prod(latent[1:])
@@ -241,28 +241,28 @@ class TransformerDecoder(AutoregressiveSettings):
     Up to 4096 symbols are looked up in a table; other elements are numbers. In the natural order an image's channels
     come together, pixel by pixel, rows from the top.
 
-    >>> net = TransformerDecoder(width=64, layers=2).build(0, (2, 8, 8), symbols=2)
+    >>> net = TransformerDecoder(model_dim=64, layers=2).build(0, (2, 8, 8), symbols=2)
     >>> sum(p.numel() for p in net.parameters())
     104640
     """
 
-    width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
     layers: int = option(3, "blocks of attention and MLP", minimum=1)
     heads: int = option(4, "heads of attention", minimum=1)
     dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
     input_dropout: float = input_dropout_option()
-    receptive: int = option(0, "elements before it that an element sees; 0: all", minimum=0)
+    receptive_field: int = option(0, "elements before it that an element sees; 0: all", minimum=0)
     ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
 
     def windows(self) -> list[int] | None:
         """How far back each block looks, so that all together see ``receptive`` elements; None for all.
 
-        >>> TransformerDecoder(layers=3, receptive=6).windows()
+        >>> TransformerDecoder(layers=3, receptive_field=6).windows()
         [2, 2, 1]
         """
-        if not self.receptive:
+        if not self.receptive_field:
             return None
-        each, rest = divmod(self.receptive - 1, self.layers)
+        each, rest = divmod(self.receptive_field - 1, self.layers)
         return [each + (layer < rest) for layer in range(self.layers)]
 
     def build(
@@ -277,10 +277,10 @@ class TransformerEncoderModule(EncoderModule):
 
     def __init__(self, in_shape: tuple[int, ...], settings: TransformerEncoder, condition: int) -> None:
         super().__init__()
-        self.features = settings.width
-        self.steps = Steps(in_shape, settings.width, settings.end, condition)
-        self.positions = positions(self.steps.count, settings.width)
-        self.stack = Stack(settings.width, settings.layers, settings.heads, settings.dropout, causal=False)
+        self.features = settings.model_dim
+        self.steps = Steps(in_shape, settings.model_dim, settings.end, condition)
+        self.positions = positions(self.steps.count, settings.model_dim)
+        self.stack = Stack(settings.model_dim, settings.layers, settings.heads, settings.dropout, causal=False)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """Features (N, width) of x (N, *in_shape)."""
@@ -296,11 +296,11 @@ class TransformerEncoderModule(EncoderModule):
 class TransformerEncoder(EncoderSettings):
     """Transformer that looks both ways over D steps of S features, items (S, D), or D numbers (Vaswani et al. 2017).
 
-    >>> TransformerEncoder(width=32).build((27, 40)).features
+    >>> TransformerEncoder(model_dim=32).build((27, 40)).features
     32
     """
 
-    width: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
     layers: int = option(2, "blocks of attention and MLP", minimum=1)
     heads: int = option(4, "heads of attention", minimum=1)
     dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)

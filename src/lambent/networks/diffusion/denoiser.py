@@ -113,11 +113,13 @@ class MLPDenoiserModule(nn.Module):
     def __init__(self, event: tuple[int, ...], settings: MLPDenoiser, condition: int) -> None:
         super().__init__()
         self.event, self.numbers = tuple(event), prod(event)
-        self.embedding = GammaEmbedding(settings.width, condition)
-        self.entry = affine(self.numbers, settings.width)
-        self.blocks = nn.ModuleList(DenoisingBlock(settings.width, settings.dropout) for _ in range(settings.blocks))
-        self.modulation = Modulation(settings.width, settings.width)
-        self.output = zeroed(nn.Linear(settings.width, self.numbers))
+        self.embedding = GammaEmbedding(settings.hidden_dim, condition)
+        self.entry = affine(self.numbers, settings.hidden_dim)
+        self.blocks = nn.ModuleList(
+            DenoisingBlock(settings.hidden_dim, settings.dropout) for _ in range(settings.blocks)
+        )
+        self.modulation = Modulation(settings.hidden_dim, settings.hidden_dim)
+        self.output = zeroed(nn.Linear(settings.hidden_dim, self.numbers))
 
     def forward(self, z: Tensor, gamma: Tensor, condition: Tensor | None = None) -> Tensor:
         """(N, *event) from ``z`` (N, *event) at the noise levels ``gamma`` (N,)."""
@@ -133,12 +135,12 @@ class MLPDenoiserModule(nn.Module):
 class MLPDenoiser(DenoiserSettings):
     """A fully connected denoiser for vectors, tables and small data of any shape; for model=diffusion.
 
-    >>> net = MLPDenoiser(width=16, blocks=1).build_denoiser((3,))
+    >>> net = MLPDenoiser(hidden_dim=16, blocks=1).build_denoiser((3,))
     >>> net(torch.randn(5, 3), torch.zeros(5), None)[0]
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
     """
 
-    width: int = option(256, "units of each layer, and of the embedding of the noise level", minimum=1)
+    hidden_dim: int = option(256, "units of each layer, and of the embedding of the noise level", minimum=1)
     blocks: int = option(3, "residual blocks of two layers each", minimum=0)
     dropout: float = option(0.0, "share of a block's units dropped in training", minimum=0.0, maximum=0.99)
 

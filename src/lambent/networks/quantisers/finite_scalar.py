@@ -34,7 +34,7 @@ class FiniteScalar(Quantiser):
 
     def __init__(self, levels: Sequence[int]) -> None:
         if not levels or min(levels) < 3:
-            raise ConfigError(f"levels={list(levels)}: expected one or more numbers of levels, each at least 3")
+            raise ConfigError(f"bins={list(levels)}: expected one or more numbers of bins, each at least 3")
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("counts", torch.tensor(levels), persistent=False)
 

@@ -43,13 +43,13 @@ class Reader(nn.Module):
 
     def __init__(self, event: tuple[int, ...], settings: ReaderEncoder, writer: int, condition: int) -> None:
         super().__init__()
-        self.condition, self.features = condition, settings.units
+        self.condition, self.features = condition, settings.hidden_dim
         self.image, self.window = (prod(event), 1, 1), None
         if settings.patch:
             self.image = image_shape(event, "reader with a window", "encoder.patch=0")
             self.window = Window(writer, self.image[1:], settings.patch)
         seen = prod(event) if self.window is None else self.image[0] * settings.patch**2
-        self.cell = Cell(2 * seen + writer + condition, settings.units)
+        self.cell = Cell(2 * seen + writer + condition, settings.hidden_dim)
 
     def forward(self, state: Tensor, written: Tensor, error: Tensor, x: Tensor, condition: Tensor | None) -> Tensor:
         """The next state (N, 2 units), from the writer's output (N, *), what the canvas lacks, and x (N, *event)."""
@@ -69,15 +69,15 @@ class Writer(nn.Module):
 
     def __init__(self, latent: int, out_shape: tuple[int, ...], settings: CanvasDecoder, condition: int) -> None:
         super().__init__()
-        self.condition, self.features, self.numbers = condition, settings.units, prod(out_shape)
-        self.cell = Cell(latent + condition, settings.units)
+        self.condition, self.features, self.numbers = condition, settings.hidden_dim, prod(out_shape)
+        self.cell = Cell(latent + condition, settings.hidden_dim)
         self.patch: tuple[int, int, int] | None = None
         self.window: Window | None = None
         if settings.patch:
             channels, *size = image_shape(out_shape[1:], "canvas with a window", "decoder.patch=0")
             self.patch = (out_shape[0] * channels, settings.patch, settings.patch)
-            self.window = Window(settings.units, (size[0], size[1]), settings.patch)
-        self.paint = affine(settings.units, self.numbers if self.patch is None else prod(self.patch))
+            self.window = Window(settings.hidden_dim, (size[0], size[1]), settings.patch)
+        self.paint = affine(settings.hidden_dim, self.numbers if self.patch is None else prod(self.patch))
 
     def begin(self, items: int) -> Tensor:
         """The first state: a learned one of the cell, and an empty canvas."""
@@ -125,7 +125,7 @@ class ReaderEncoder(Part):
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or encoder=mlp"
-    units: int = option(256, "cells", minimum=1)
+    hidden_dim: int = option(256, "cells", minimum=1)
     patch: int = option(2, "filters of its window in each direction; 0 sees the whole of x, of any shape", minimum=0)
 
     def build_reader(self, event: tuple[int, ...], writer: int, condition: int = 0) -> Reader:
@@ -143,7 +143,7 @@ class CanvasDecoder(Part):
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or decoder=mlp"
-    units: int = option(256, "cells", minimum=1)
+    hidden_dim: int = option(256, "cells", minimum=1)
     patch: int = option(5, "filters of its window in each direction; 0 writes everywhere, in any shape", minimum=0)
 
     def build_writer(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Writer:
