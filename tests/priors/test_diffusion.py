@@ -236,7 +236,7 @@ def test_a_long_evaluation_spreads_its_levels_evenly_over_all_samples(monkeypatc
         return right(self, y, position, *rest)
 
     monkeypatch.setattr(GaussianDiffusion, "term", watched)
-    p = model_of(levels=12).prior(None)
+    p = model_of(eval_timesteps=12).prior(None)
     for start in (0, 2):  # samples 0, 1 and 2, 3 of 6: two levels each
         draw = Pathwise(samples=2, start=start, total=6)
         assert draw("z", p, Normal(torch.zeros(5, 2), torch.zeros(5, 2))).log_p.shape == (2, 5)
@@ -270,5 +270,5 @@ def test_what_nobody_knows_is_refused():
     for name in ("mean", "mode"):
         with pytest.raises(ConfigError, match=f"the {name} of a diffusion has no closed form"):
             getattr(prior_of(), name)
-    with pytest.raises(ConfigError, match=r"prior\.minimum=2 is not below prior\.maximum=1"):
-        dataclasses.replace(LatentDiffusionPrior(), minimum=2.0, maximum=1.0).build(Shapes((4,), 2))
+    with pytest.raises(ConfigError, match=r"prior\.gamma_min=2 is not below prior\.gamma_max=1"):
+        dataclasses.replace(LatentDiffusionPrior(), gamma_min=2.0, gamma_max=1.0).build(Shapes((4,), 2))
