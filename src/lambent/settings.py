@@ -43,7 +43,7 @@ class Conflict:
     """Why parts of a configuration are incompatible.
 
     Attributes:
-        sections: The sections in conflict, for example ("prior", "posterior").
+        sections: The sections in conflict, for example ("prior", "posterior"); empty where ``why`` names them.
         why: The reason and what would do: "why; use ...".
     """
 

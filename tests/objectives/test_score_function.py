@@ -121,8 +121,14 @@ def test_a_control_variate_of_a_frozen_posterior_leaves_the_decoder_its_gradient
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ("vae objective=sleep penalty=dip", "objective=sleep with penalty=dip: the sleep phase sees dreams"),
-        ("vae objective=sleep draw.samples=7", "draw.samples=7 with objective=sleep: it dreams once"),
+        (
+            "vae objective=sleep penalty=dip",
+            "objective=sleep with penalty=dip: the sleep phase sees samples of the model",
+        ),
+        (
+            "vae objective=sleep draw.samples=7",
+            "draw.samples=7 with objective=sleep: one sample of the model is drawn for each",
+        ),
         ("rws draw.samples=1 sleep_weight=0", "a single weight is 1, which teaches q nothing"),
         ("miwae groups=7", "objective.groups=7 does not divide draw.samples=64"),
         (

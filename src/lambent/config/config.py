@@ -7,7 +7,7 @@ strict: an unknown key or value is refused with its nearest neighbour, and names
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lambent.config.layers import (
@@ -111,9 +111,13 @@ class Config:
         """Whether all latents are continuous, so that points between two codes are codes too."""
         return self.latent_kind == "continuous"
 
+    def part(self, section: str) -> Any:
+        """The settings of a section, None where there is no part."""
+        return getattr(self, section)
+
     def name_of(self, section: str) -> str:
         """The name of a section's part; "none" where there is none, "user" for a user's own network."""
-        settings = getattr(self, section)
+        settings = self.part(section)
         if settings is None:
             return NONE
         return USER if isinstance(settings, UserEncoder | UserDecoder) else registry.name_of(section, settings)
@@ -131,11 +135,11 @@ class Config:
 
     def values(self) -> dict[str, Any]:
         """Plain nested values, complete: what ``recipe.toml`` holds and `resolve` reads back."""
-        sections = {section: self._section(section) for section in SECTIONS if getattr(self, section) is not None}
+        sections = {section: self._section(section) for section in SECTIONS if self.part(section) is not None}
         return {"recipe": self.recipe, **sections}
 
     def _section(self, section: str) -> dict[str, Any]:
-        settings = getattr(self, section)
+        settings = self.part(section)
         if isinstance(settings, UserEncoder | UserDecoder):
             return {"name": USER, "module": type(settings.module).__name__}
         name = {} if section in ONE_OF_A_KIND else {"name": self.name_of(section)}
@@ -153,7 +157,7 @@ class Config:
         """
         below = layer_of_values(self.values())
         changed = resolve(self.recipe, below, layer_of_settings(settings, [below]))
-        own = {s: getattr(self, s) for s in ("encoder", "decoder")}
+        own = {s: self.part(s) for s in ("encoder", "decoder")}
         kept: dict[str, Any] = {
             s: network for s, network in own.items() if isinstance(network, UserEncoder | UserDecoder)
         }
@@ -191,5 +195,4 @@ def completed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def fields_of(config: Config) -> list[tuple[str, Any]]:
     """Section and settings object of each section that there is, in order."""
-    named = [(f.name, getattr(config, f.name)) for f in fields(config) if f.name != "recipe"]
-    return [(section, settings) for section, settings in named if settings is not None]
+    return [(section, config.part(section)) for section in SECTIONS if config.part(section) is not None]

@@ -85,7 +85,7 @@ def in_force(config: Config, remedy: Remedy) -> bool:
     """Whether the remedy's first setting is on: that part chosen, or that option moved from its default."""
     key, _, value = remedy.tokens[0].partition("=")
     section, _, option = key.partition(".")
-    settings = getattr(config, section)
+    settings = config.part(section)
     if not option:
         return registry.parts[section].get(value) is type(settings)
     defaults = {f.name: f.default for f in fields(settings)} if is_dataclass(settings) else {}

@@ -8,7 +8,7 @@ from lambent.config.update_rules import updated
 from lambent.draws import Enumerate
 from lambent.errors import CombinationError
 from lambent.networks import AutoregressiveSettings
-from lambent.objectives import IWAE, LogLikelihood, ReweightedWakeSleep, Sleep
+from lambent.objectives import IWAE, LogLikelihood
 from lambent.priors.base import SMOOTH
 from lambent.settings import registry
 from lambent.training.freeze import AUTOENCODER
@@ -69,7 +69,7 @@ def _named(config: Config, *sections: str) -> str:
 def _name(config: Config, section: str) -> object:
     """The name of a section's part, or, as in "data.examples", the value of a setting."""
     section, dot, option = section.partition(".")
-    return getattr(getattr(config, section), option) if dot else config.name_of(section)
+    return getattr(config.part(section), option) if dot else config.name_of(section)
 
 
 def _refuse(config: Config, sections: str, why: str) -> None:
@@ -79,7 +79,7 @@ def _refuse(config: Config, sections: str, why: str) -> None:
 def _fitting(config: Config) -> None:
     """Holds every part to what the structure takes in its section."""
     for section in (s for s in SECTIONS if s != "model" and s not in ONE_OF_A_KIND):
-        part, slot = getattr(config, section), config.model.sections.get(section)
+        part, slot = config.part(section), config.model.sections.get(section)
         if slot is None:
             if part is not None:
                 _refuse(config, f"model {section}", f"{config.model.absent[section].why}; leave {section} out")
@@ -94,30 +94,13 @@ def _in_accord(config: Config) -> None:
     for _, part in fields_of(config):
         conflict = part.conflicts(config)
         if conflict is not None:
-            raise CombinationError(f"{_named(config, *conflict.sections)}: {conflict.why}")
+            named = f"{_named(config, *conflict.sections)}: " if conflict.sections else ""
+            raise CombinationError(f"{named}{conflict.why}")
 
 
 def _in_order(config: Config) -> None:
     if isinstance(config.decoder, AutoregressiveSettings) and not config.likelihood.elementwise:
         _refuse(config, "decoder likelihood", "its columns differ in kind; use likelihood=normal")
-
-
-def _penalised(config: Config) -> None:
-    penalty, posterior, prior = config.penalty, config.posterior, config.prior
-    if penalty is None or posterior is None or prior is None:
-        return
-    kind = posterior.latent_kind
-    if kind not in penalty.kinds:
-        _refuse(config, "penalty posterior", f"it has no meaning for {kind} latents; use penalty=none")
-    if isinstance(config.objective, Sleep):
-        _refuse(config, "objective penalty", "the sleep phase sees dreams, no data to penalise; use penalty=none")
-    if penalty.marginal and not posterior.marginals:
-        _refuse(config, "penalty posterior", "the mean of each dimension isn't known; use penalty=none")
-    if config.drawing.learning not in penalty.gradients:
-        use = "pathwise" if kind in SMOOTH else "straight-through"
-        _refuse(config, "penalty draw", f"no gradient of it reaches q through this draw; use draw={use}")
-    if penalty.compares and not prior.normalised:
-        _refuse(config, "penalty prior", "it needs draws of p(z), and this prior has none; use prior=normal")
 
 
 def _split(config: Config) -> None:
@@ -138,7 +121,7 @@ def _by_level(config: Config) -> None:
 
 def _weights(config: Config) -> None:
     for section in ("prior", "posterior") if config.objective.needs_weights else ():
-        family = getattr(config, section)
+        family = config.part(section)
         if family is not None and not family.normalised:
             why = f"no log q(z|x) or log p(z) exists without a density; use {section}=normal, or objective=elbo"
             _refuse(config, f"objective {section}", why)
@@ -168,8 +151,6 @@ def _drawable(config: Config) -> None:
 def _enumerable(config: Config) -> None:
     if not isinstance(config.draw, Enumerate):
         return
-    if config.draw.samples != 1:
-        raise CombinationError("draw=enumerate takes every state once; leave draw.samples at 1")
     states = config.model.state_count(config)
     if states is not None and states > MOST_STATES:
         _refuse(config, "draw model", f"2^{states.bit_length() - 1} states are too many to sum; use draw=score")
@@ -195,25 +176,8 @@ def _learnable(config: Config) -> None:
         use = DRAW_FOR[objective.gradients[0]]
         use = "score" if use == "pathwise" and config.latent_kind not in SMOOTH else use
         _refuse(config, "draw objective", f"it can't learn from this draw; use draw={use}, or objective=elbo")
-    if isinstance(objective, Sleep) and config.deterministic:
+    if objective.without_data and config.deterministic:
         _refuse(config, "objective posterior", "a point has no log q to learn from; use objective=elbo")
-    if draw.learning == "score" and getattr(draw, "baseline", "") == "leave-one-out" and draw.samples < 2:
-        raise CombinationError("draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
-
-
-def _samples(config: Config) -> None:
-    """Refuses numbers of samples that the objective makes nothing of."""
-    objective, samples = config.objective, config.drawing.samples
-    groups = getattr(objective, "groups", 1)
-    if samples % groups:
-        raise CombinationError(f"objective.groups={groups} does not divide draw.samples={samples}; give a divisor")
-    if isinstance(objective, Sleep) and samples != 1:
-        raise CombinationError(f"draw.samples={samples} with objective=sleep: it dreams once; leave draw.samples at 1")
-    if isinstance(objective, ReweightedWakeSleep) and samples == 1 and not objective.sleep_weight:
-        raise CombinationError(
-            "objective.sleep_weight=0 with draw.samples=1: a single weight is 1, which teaches q nothing; "
-            "use draw.samples=5"
-        )
 
 
 def _rated(config: Config) -> None:
@@ -225,7 +189,6 @@ def _rated(config: Config) -> None:
 
 RULES = (
     _in_order,
-    _penalised,
     _split,
     _by_level,
     _weights,
@@ -233,7 +196,6 @@ RULES = (
     _enumerable,
     _compilable,
     _learnable,
-    _samples,
     _rated,
     updated,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lambent.config.config import Config
 from lambent.draws import Enumerate
 from lambent.errors import CombinationError
-from lambent.objectives import ELBO, IWAE, LogLikelihood, Sleep, SumOfRates
+from lambent.objectives import ELBO, IWAE, LogLikelihood, SumOfRates
 from lambent.training.freeze import AUTOENCODER
 from lambent.training.schedule import GENERATIVE, INFERENCE
 
@@ -47,7 +47,7 @@ def _encoder_to_train(config: Config) -> None:
 
 def _only_side(config: Config) -> str | None:
     """The one side that the objective trains; None where it trains both."""
-    if isinstance(config.objective, Sleep):
+    if config.objective.without_data:
         return INFERENCE
     exact = isinstance(config.objective, LogLikelihood | IWAE) and isinstance(config.draw, Enumerate)
     return GENERATIVE if exact else None  # log p(x) has no q in it
@@ -71,7 +71,7 @@ def _prior_alone(config: Config) -> None:
         _refuse(config, "schedule model", f"its stages need an encoder to freeze; {TOGETHER}")
     if alone and (config.prior is None or not config.prior.learns):
         _refuse(config, "freeze prior", "nothing would be left to train; use train.freeze=none")
-    if (alone or staged) and isinstance(config.objective, Sleep):
+    if (alone or staged) and config.objective.without_data:
         _refuse(config, "schedule objective", "the sleep phase teaches no prior; use objective=elbo")
 
 
@@ -83,7 +83,7 @@ def _information(config: Config) -> None:
     if config.deterministic:
         _refuse(config, "schedule posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
     for section in ("prior", "posterior"):
-        if not getattr(config, section).normalised:
+        if not config.part(section).normalised:
             _refuse(config, f"schedule {section}", f"no I_q(x;z) without a density; use {section}=normal")
 
 
@@ -93,7 +93,7 @@ def _solved(config: Config) -> None:
         ("rate", SumOfRates, "sum"),
         ("penalty", type(None), "none"),
     ):
-        if not isinstance(getattr(config, section), kind):
+        if not isinstance(config.part(section), kind):
             _refuse(config, f"schedule {section}", f"EM maximises the plain ELBO; use {section}={use}")
     if config.train.precision != "float32":
         raise CombinationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import nn
 from torch.distributions import Distribution
@@ -15,7 +15,7 @@ from lambent.distributions.sampling import sample
 from lambent.draws.base import Draw
 from lambent.draws.baselines import LearnedBaseline, RunningMean, leave_one_out
 from lambent.errors import CombinationError
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 from lambent.trace import Latent
 
 
@@ -53,6 +53,12 @@ class Score(Draw):
         choices=("none", "running-mean", "leave-one-out", "learned"),
     )
 
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """Leaving one sample out needs others."""
+        if self.baseline != "leave-one-out" or self.samples >= 2:
+            return None
+        return Conflict((), "draw.baseline=leave-one-out needs draw.samples >= 2; use draw.baseline=learned")
+
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The draw outside the graph, and its log density as score."""
         assert posterior is not None
@@ -87,6 +93,12 @@ class Enumerate(Draw):
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     drawn: int = 1
     """How often each joint state occurs, so that other levels are drawn that often."""
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """There is nothing to draw more than once."""
+        if self.samples == 1:
+            return None
+        return Conflict((), "draw=enumerate takes every state once; leave draw.samples at 1")
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """All values of the latent's support, each with its probability under q."""

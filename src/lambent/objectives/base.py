@@ -24,6 +24,7 @@ class Objective(Part, ABC):
         needs_weights: It uses log w, so every level needs a proper prior and posterior.
         multi_sample: It is a bound of several samples together, not a mean of bounds of one.
         gradients: The kinds of draws (`Draw.learning`) it can learn from.
+        without_data: It is judged on samples of the model alone, not on data.
         bias: Why its own gradient is biased, whatever the draw; empty if it is not.
     """
 
@@ -31,6 +32,7 @@ class Objective(Part, ABC):
     multi_sample: ClassVar[bool] = False
     gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control", "sum")
     bias: ClassVar[str] = ""
+    without_data: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:

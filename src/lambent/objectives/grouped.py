@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lambent.errors import CombinationError, ConfigError
 from lambent.objectives.base import Objective, detach, penalised
 from lambent.objectives.score_function import Blend, LogMean, Mean, Reduction, losses
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 from lambent.trace import Estimate, Trace
 
 
@@ -29,6 +29,13 @@ def _log_weight(trace: Trace, x: Tensor) -> Tensor:
     return trace.log_weight(x)
 
 
+def _uneven(groups: int, samples: int) -> Conflict | None:
+    """Why groups of equal size can't be made of the samples."""
+    if samples % groups == 0:
+        return None
+    return Conflict((), f"objective.groups={groups} does not divide draw.samples={samples}; give a divisor")
+
+
 def _require_groups(trace: Trace, groups: int) -> None:
     if trace.samples % groups:
         raise ConfigError(f"objective.groups={groups} does not divide draw.samples={trace.samples}; give a divisor")
@@ -43,6 +50,10 @@ class MIWAE(Objective):
     multi_sample: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control")
     groups: int = option(1, "M: groups that the draw's samples are split into", minimum=1)
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """The groups are of equal size."""
+        return _uneven(self.groups, parts.drawing.samples)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: the mean over groups of the log mean weight, (B,)."""
@@ -74,6 +85,10 @@ class PIWAE(Objective):
     multi_sample: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("path", "score")
     groups: int = option(1, "M: groups that the draw's samples are split into for q", minimum=1)
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """The groups are of equal size."""
+        return _uneven(self.groups, parts.drawing.samples)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: the IWAE bound of all samples, (B,)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from lambent.distributions import sample
 from lambent.draws import Ancestral, Draw, Given
 from lambent.models import LatentModel
 from lambent.objectives.base import Objective, detach
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 from lambent.trace import Estimate, Trace
 
 
@@ -26,10 +26,18 @@ class Sleep(Objective):
     """
 
     needs_weights: ClassVar[bool] = True
+    without_data: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("none", "path", "sum")
     sleep_x: str = option(
         "sample", "what the generator gives the encoder: a draw of p(x|z), or its mean", choices=("sample", "mean")
     )
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """The encoder learns a density, from one model sample for each example."""
+        if parts.drawing.samples != 1:
+            said = f"draw.samples={parts.drawing.samples} with objective=sleep"
+            return Conflict((), f"{said}: one sample of the model is drawn for each example; leave draw.samples at 1")
+        return None
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: log q(z|x) summed over the levels, (B,); the loss is minus its mean, for group "inference"."""

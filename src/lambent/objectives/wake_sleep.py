@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from lambent.draws import Draw
 from lambent.models import LatentModel
 from lambent.objectives.base import Objective, detach, penalised
 from lambent.objectives.sleep import Sleep
-from lambent.settings import option, part
+from lambent.settings import Conflict, option, part
 from lambent.trace import Estimate, Trace
 
 DREAMS = "sleep"
@@ -81,6 +81,13 @@ class ReweightedWakeSleep(Objective):
         0.5, "share of the sleep phase in q's loss; 0 is the wake phase alone", minimum=0, maximum=1
     )
     sleep: Sleep = field(default_factory=Sleep)
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """The wake phase learns from the differences between weights."""
+        if parts.drawing.samples != 1 or self.sleep_weight:
+            return None
+        said = "objective.sleep_weight=0 with draw.samples=1"
+        return Conflict((), f"{said}: a single weight is 1, which teaches q nothing; use draw.samples=5")
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: log mean weight, (B,)."""

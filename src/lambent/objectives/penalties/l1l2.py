@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lambent.distributions.numerics import event_sum
 from lambent.errors import CombinationError
-from lambent.settings import Part, option, part
+from lambent.priors.base import SMOOTH
+from lambent.settings import Conflict, Part, option, part
 from lambent.trace import Latent
 
 if TYPE_CHECKING:
@@ -35,6 +36,24 @@ class PenaltySettings(Part, ABC):
     gradients: ClassVar[tuple[str, ...]] = ("path", "double", "score", "control", "sum", "none")
     marginal: ClassVar[bool] = False
     compares: ClassVar[bool] = False
+
+    def conflicts(self, parts: Any) -> Conflict | None:
+        """A penalty has a meaning for some latents, and reaches q by some gradients."""
+        posterior, kind = parts.posterior, parts.posterior.latent_kind
+        if kind not in self.kinds:
+            return Conflict(("penalty", "posterior"), f"it has no meaning for {kind} latents; use penalty=none")
+        if parts.objective.without_data:
+            why = "the sleep phase sees samples of the model, no data to penalise; use penalty=none"
+            return Conflict(("objective", "penalty"), why)
+        if self.marginal and not posterior.marginals:
+            return Conflict(("penalty", "posterior"), "the mean of each dimension isn't known; use penalty=none")
+        if parts.drawing.learning not in self.gradients:
+            use = "pathwise" if kind in SMOOTH else "straight-through"
+            return Conflict(("penalty", "draw"), f"no gradient of it reaches q through this draw; use draw={use}")
+        if self.compares and not parts.prior.normalised:
+            why = "it needs draws of p(z), and this prior has none; use prior=normal"
+            return Conflict(("penalty", "prior"), why)
+        return None
 
     @abstractmethod
     def named(self, shapes: Shapes) -> dict[str, Any]:
