@@ -45,46 +45,21 @@ def settings(system: str, levels: int) -> tuple[str, ...]:
     }[system]
 
 
-class Nobody:
-    """Hears of the training and does nothing."""
-
-    def record(self, row: Mapping[str, Any]) -> int:
-        """Forgets a line of metrics."""
-        return 0
-
-    def save(self, progress: Any) -> None:
-        """Writes nothing."""
-
-    def interrupted(self) -> int:
-        """Never."""
-        return 0
-
-
 def stepper(system: str, levels: int) -> Callable[[], None]:
     """One training step of the system at every call."""
     from lambent.data import Dataset
     from lambent.recipes import configure
-    from lambent.runs import fit as fitting
+    from lambent.runs.session import open_session
     from lambent.training.engine import start_engine
-    from lambent.training.loop import Trainer
 
     common = ("data.binarize=none", f"batch_size={BATCH}", "device=cpu", "grad_clip=100", "grad_spike_factor=10")
     config = configure("vae", tokens=(*settings(system, levels), *common))
     x = torch.bernoulli(torch.full((500, 1, 8, 8), 0.3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     data = Dataset(x, levels=2)
-    job = fitting._prepare(config, data, data.head(BATCH), start_engine("cpu"))
-    trainer = Trainer(
-        job.run.model,
-        config.objective,
-        config.drawing,
-        fitting.TrainingData(job),
-        config.train,
-        job.engine,
-        fitting._validation(job),
-        Nobody(),
-    )
+    session = open_session(config, data, data.head(BATCH), start_engine("cpu"), torch.get_num_threads())
+    trainer = session.trainer()
     trainer.model.train()
-    return trainer._step
+    return trainer.step
 
 
 def steps(step: Callable[[], None], count: int = STEPS) -> None:

@@ -130,28 +130,11 @@ def ceiling(batch: int, steps: int) -> Contender:
     return lambda: per_unit(loop, steps)
 
 
-class Nobody:
-    """Hears of lambent's training and does nothing."""
-
-    def record(self, row: Mapping[str, Any]) -> int:
-        """Forgets a line of metrics."""
-        return 0
-
-    def save(self, progress: Any) -> None:
-        """Writes nothing."""
-
-    def interrupted(self) -> int:
-        """Never."""
-        return 0
-
-
 def lambent_step(images: Tensor, batch: int, steps: int, *, compiled: bool = False) -> Contender:
-
     from lambent.data import Dataset
     from lambent.recipes import configure
-    from lambent.runs import fit as fitting
+    from lambent.runs.session import open_session
     from lambent.training.engine import start_engine
-    from lambent.training.loop import Trainer
 
     tokens = [
         f"{k.replace('__', '.')}={v}"
@@ -159,24 +142,14 @@ def lambent_step(images: Tensor, batch: int, steps: int, *, compiled: bool = Fal
     ]
     config = configure("vae", tokens=[*tokens, "data.binarize=none", "device=cpu"])
     data = Dataset(images, levels=2)
-    job = fitting._prepare(config, data, data.head(batch), start_engine("cpu"))
-    same_size(job.run.model.parameters())
-    batches = fitting.TrainingData(job)
-    trainer = Trainer(
-        job.run.model,
-        config.objective,
-        config.drawing,
-        batches,
-        config.train,
-        job.engine,
-        fitting._validation(job),
-        Nobody(),
-    )
+    session = open_session(config, data, data.head(batch), start_engine("cpu"), torch.get_num_threads())
+    same_size(session.model.parameters())
+    trainer = session.trainer()
     trainer.model.train()
 
     def loop() -> None:
         for _ in range(steps):
-            trainer._step()
+            trainer.step()
 
     return lambda: per_unit(loop, steps)
 

@@ -14,6 +14,7 @@ from lambent.runs.monitors import information
 from lambent.settings import registry
 from lambent.training.em.em import maximiser
 from lambent.training.engine import Engine
+from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
@@ -55,7 +56,7 @@ class Whole:
         return B
 
 
-class Moves:
+class Moves(Listener):
     """Which groups changed at each step."""
 
     def __init__(self):
@@ -75,12 +76,6 @@ class Moves:
         self.before = now
         return 0
 
-    def record(self, row):
-        return 0
-
-    def save(self, progress):
-        """Nothing is kept."""
-
 
 def moves(config):
     """The groups that moved at each of a few steps of the real trainer."""
@@ -94,12 +89,13 @@ def moves(config):
         Whole(x, condition),
         TrainOptions(steps=STEPS, lr=1e-2, log_every=1),
         engine,
-        lambda m: Validation(0.0, 0.0, "lower bound", 0.0, 0.0, B),
-        watch,
+        Diagnostics(
+            lambda m: Validation(0.0, 0.0, "lower bound", 0.0, 0.0, B),
+            lambda m: information(m, lambda a, b: (x[a:b], None), B, seed=0, device=engine.device),
+        ),
         config.schedule,
-        lambda m: information(m, lambda a, b: (x[a:b], None), B, seed=0, device=engine.device),
     )
-    trainer.run()
+    trainer.run(watch)
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     return watch.moved
 

@@ -17,9 +17,11 @@ from lambent.objectives import ELBO
 from lambent.objectives.base import Objective
 from lambent.trace import Estimate, Trace
 from lambent.training.engine import Engine
+from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
+from support.listening import Watched
 
 NAN, INF, SPIKE, HUGE = "NaN in the gradient", "infinite loss", "gradient times 1e6", "huge values"
 HUGE_VALUE = 1e4
@@ -81,7 +83,7 @@ class Rows:
         return self.batch
 
 
-class Witness:
+class Witness(Listener):
     """Looks at the weights after every so many steps; a weight that isn't finite never heals."""
 
     def __init__(self, every: int = 1) -> None:
@@ -120,16 +122,13 @@ class Witness:
         self.rows.append(dict(row))
         return 0
 
-    def save(self, progress: Any) -> None:
-        """Nothing is kept."""
 
-
-def trainer_of(model: LatentModel, objective: Objective, batches: Any, every: int = 1, **options: Any) -> Trainer:
+def trainer_of(model: LatentModel, objective: Objective, batches: Any, every: int = 1, **options: Any) -> Watched:
     """The real trainer on one process, validated by nothing, its weights looked at after ``every`` steps."""
     witness, train = Witness(every), TrainOptions(**options)
     witness.follow(model)
     validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, 1)
     engine = Engine(torch.device("cpu"))
-    trainer = Trainer(model, objective, Pathwise(), batches, train, engine, lambda m: validation, witness)
+    trainer = Trainer(model, objective, Pathwise(), batches, train, engine, Diagnostics(lambda m: validation))
     witness.progress = trainer.progress
-    return trainer
+    return Watched(trainer, witness)

@@ -17,6 +17,7 @@ from lambent.priors import NormalPriorModule
 from lambent.seeds import mix
 from lambent.shapes import Shapes
 from lambent.training.engine import Engine
+from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
@@ -42,7 +43,7 @@ class Data:
         return 12
 
 
-class Watch:
+class Watch(Listener):
     """Writes down which tensors of each side changed at each step."""
 
     def __init__(self):
@@ -65,9 +66,6 @@ class Watch:
     def record(self, row):
         self.rows.append(dict(row))
         return 0
-
-    def save(self, progress):
-        """Nothing is kept."""
 
 
 def model_of(normalised=False):
@@ -92,13 +90,11 @@ def trained(updates, steps, *, model=None, information=None, cls=Trainer, **opti
         Data(),
         settings,
         Engine(torch.device("cpu")),
-        lambda model: nothing,
-        watch,
+        Diagnostics(lambda model: nothing, information),
         updates,
-        information,
     )
     watch.follow(trainer)
-    trainer.run()
+    trainer.run(watch)
     return trainer, watch
 
 

@@ -24,7 +24,7 @@ from lambent.evaluation.mutual_information import of_posteriors
 from lambent.objectives.rates import Capacity, FreeBits, WarmUp
 from lambent.recipes import configure
 from lambent.recipes.named import RECIPES
-from lambent.runs.fit import build_model
+from lambent.runs.initialise import build_model
 from lambent.runs.monitors import information
 from lambent.seeds import mix
 from lambent.shapes import Shapes

@@ -24,6 +24,7 @@ from lambent.shapes import Shapes
 from lambent.training import loop
 from lambent.training.loop import Trainer
 from support.injected_faults import HUGE, INF, NAN, SPIKE, Rows, faults, trainer_of
+from support.listening import Watched
 
 KINDS = (NAN, INF, HUGE, SPIKE)
 BATCH = 20
@@ -76,7 +77,7 @@ def system(model: str, levels: int) -> tuple[Config, LatentModel, Tensor]:
     return config, built, x
 
 
-def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], **options: float | None) -> Trainer:
+def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], **options: float | None) -> Watched:
     config, built, x = system(model, levels)
     huge = frozenset(step for step, kind in kinds.items() if kind == HUGE)
     settings = {"lr": 1e-3, "grad_clip": 100.0, "grad_spike_factor": 10.0, "log_every": course.stretch, **options}
@@ -86,7 +87,7 @@ def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], *
     return run
 
 
-def bounds_of(run: Trainer, course: Course) -> list[tuple[float, float]]:
+def bounds_of(run: Watched, course: Course) -> list[tuple[float, float]]:
     """The bound of training batches from one fault to the next and its error, nats; faulty steps don't count."""
     rows = [row for row in run.listener.rows if "train" in row]
     edges = [0, *course.faults, course.steps]
@@ -94,10 +95,10 @@ def bounds_of(run: Trainer, course: Course) -> list[tuple[float, float]]:
     return [(statistics.fmean(v), statistics.stdev(v) / math.sqrt(len(v))) for v in between]
 
 
-def check(run: Trainer, course: Course) -> None:
+def check(run: Watched, course: Course) -> None:
     """What must hold at the end of a training through faults."""
     weights = [*run.model.parameters()]
-    moments = [t for p in weights for t in run.optimizer.state[p].values()]
+    moments = [t for p in weights for t in run.trainer.optimizer.state[p].values()]
     assert run.listener.broken == [], "a weight isn't finite"
     assert all(bool(torch.isfinite(t).all()) for t in [*weights, *moments]), "a moment isn't finite"
     assert min(run.listener.moved) > 0.2 * statistics.median(run.listener.moved), "the weights are frozen"
@@ -105,7 +106,7 @@ def check(run: Trainer, course: Course) -> None:
     assert {step for step, kind in course.faults.items() if kind in (HUGE, SPIKE)} <= set(run.listener.outliers)
     assert len(run.listener.outliers) <= len(course.faults) / 2 + 0.03 * course.steps, "too many are left out"
     taken = course.steps - run.progress.skipped - run.progress.outliers
-    assert {int(run.optimizer.state[p]["step"]) for p in weights if run.optimizer.state[p]} == {taken}
+    assert {int(run.trainer.optimizer.state[p]["step"]) for p in weights if run.trainer.optimizer.state[p]} == {taken}
     check_rise(bounds_of(run, course))
 
 
@@ -158,7 +159,7 @@ def test_forty_levels_train_for_20_000_steps_with_a_fault_every_1000(model):
     check(run, LONG)
 
 
-def report(run: Trainer, model: str) -> None:
+def report(run: Watched, model: str) -> None:
     bounds, moved, progress = bounds_of(run, LONG), run.listener.moved, run.progress
     print(f"\n{model}: {sum(p.numel() for p in run.model.parameters())} parameters, 40 levels, {progress.step} steps")
     own = [step for step in run.listener.outliers if step not in LONG.faults]

@@ -161,7 +161,7 @@ def test_sides_that_take_turns_are_judged_each_by_its_own():
     turns = AlternatingUpdates(generative=1, inference=3)
     own = dict.fromkeys(range(0, STEPS, 4), 1000.0)
     run = trainer_of(model(), Faulty(gradients=own), rows(), steps=STEPS, lr=1e-3, grad_spike_factor=10.0)
-    run.schedule = turns
+    run.trainer.schedule = turns
     run.run()
     assert left_out(run) == []
     assert {side: len(norms) for side, norms in run.progress.norms.items()} == {"inference": 60, "generative": 100}

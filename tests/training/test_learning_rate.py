@@ -19,9 +19,11 @@ from lambent.shapes import Shapes
 from lambent.training.ema import MovingAverage
 from lambent.training.engine import Engine
 from lambent.training.learning_rate import learning_rate
+from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
+from support.listening import Watched
 
 TOTAL = 3280 * 2
 
@@ -111,18 +113,12 @@ class FewBatches:
         return len(self.at(step)[0])
 
 
-class Memory:
+class Memory(Listener):
     def __init__(self):
         self.rows = []
 
     def record(self, row):
         self.rows.append(row)
-        return 0
-
-    def save(self, progress):
-        pass
-
-    def interrupted(self):
         return 0
 
 
@@ -140,7 +136,8 @@ def model():
 def trainer(objective, draw, **options):
     validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, N)
     engine, train = Engine(torch.device("cpu")), TrainOptions(**options)
-    return Trainer(model(), objective, draw, FewBatches(), train, engine, lambda m: validation, Memory())
+    diagnostics = Diagnostics(lambda m: validation)
+    return Watched(Trainer(model(), objective, draw, FewBatches(), train, engine, diagnostics), Memory())
 
 
 def test_the_reported_bound_is_the_mean_over_examples_not_over_batches(monkeypatch):
@@ -167,7 +164,7 @@ def test_the_reported_bound_is_the_mean_over_examples_not_over_batches(monkeypat
     ],
 )
 def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(objective, draw, groups):
-    run = trainer(objective, draw, steps=1)
+    run = trainer(objective, draw, steps=1).trainer
     twin, x = model(), FewBatches().at(0)[0]
     torch.manual_seed(3)
     run._differentiate(objective(run.model(x, draw), x), 1.0, run.groups)

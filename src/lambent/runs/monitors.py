@@ -21,7 +21,7 @@ from lambent.training.collapse_monitor import CollapseAlarm, CollapseMonitor, ju
 
 
 def collapse_monitor(
-    config: Config, model: LatentModel, valid: View, steps: int, device: torch.device, say: Callable[[str], None]
+    config: Config, model: LatentModel, valid: View, steps: int, device: torch.device
 ) -> CollapseMonitor:
     """The panel and the alarm, each where the model has a meaning for it.
 
@@ -31,11 +31,10 @@ def collapse_monitor(
         valid: The validation set.
         steps: Of the whole training.
         device: Where noise is made.
-        say: Where a warning goes.
     """
     if not config.has_latents:
         return CollapseMonitor()
-    return CollapseMonitor(_panel(config, model, valid, device), _alarm(config, model, valid, steps), say)
+    return CollapseMonitor(_panel(config, model, valid, device), _alarm(config, model, valid, steps))
 
 
 def _panel(

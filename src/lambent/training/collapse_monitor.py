@@ -153,12 +153,10 @@ class CollapseMonitor:
     Attributes:
         look: The model, and the mutual information if it has just been measured, to entries of a validation's row.
         alarm: When to warn.
-        say: Where the warning goes.
     """
 
     look: Callable[[LatentModel, float | None], dict[str, Any]] | None = None
     alarm: CollapseAlarm | None = None
-    say: Callable[[str], None] = lambda text: None
 
     def entries(self, model: LatentModel, known: float | None) -> dict[str, Any]:
         """What the panel adds to a validation."""

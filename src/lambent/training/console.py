@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 
@@ -19,16 +19,13 @@ class Console:
     def __init__(self, stream: IO[str] | None = None, *, quiet: bool = False) -> None:
         self.stream = sys.stderr if stream is None else stream
         self.quiet = quiet
-        self.log: Callable[[str], None] | None = None
         self._bar: Any = None
         self._task: Any = None
         self._started = time.monotonic()
         self._first = 0
 
     def say(self, text: str) -> None:
-        """A line of its own, to the run's log too."""
-        if self.log is not None:
-            self.log(text)
+        """Prints a line of its own."""
         if self.quiet:
             return
         if self._bar is not None:
@@ -50,24 +47,27 @@ class Console:
         self._bar.start()
 
     def row(self, row: Mapping[str, Any]) -> None:
-        """A line of metrics."""
+        """Moves the bar on by a line of metrics."""
         if self._bar is not None:
             self._bar.update(self._task, completed=row["step"])
         if "train" in row and self._bar is not None:
             self._bar.update(self._task, description=_terms("train", row["train"]))
-        if "valid" in row:
-            self.say(f"epoch {row['epoch']:g}  {_terms('valid', row['valid'])}{'  *' if _is_best(row) else ''}")
 
-    def stop(self, step: int) -> None:
-        """The training ended at ``step``; the bar goes, and the log is let go of."""
+    def stop(self, step: int) -> str:
+        """Takes the bar away; returns how long the training took until ``step``, "" if no step was taken."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
         seconds = time.monotonic() - self._started
         done = step - self._first
-        if done:
-            self.say(f"{done} steps in {seconds:.1f} s ({1000 * seconds / done:.2f} ms a step, validation included)")
-        self.log = None
+        if not done:
+            return ""
+        return f"{done} steps in {seconds:.1f} s ({1000 * seconds / done:.2f} ms a step, validation included)"
+
+
+def validation_line(row: Mapping[str, Any]) -> str:
+    """A validation in one line; a star marks the best one so far."""
+    return f"epoch {row['epoch']:g}  {_terms('valid', row['valid'])}{'  *' if _is_best(row) else ''}"
 
 
 def _is_best(row: Mapping[str, Any]) -> bool:

@@ -6,7 +6,9 @@ one process.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +53,16 @@ class Engine:
         """Leaves the process group."""
         if self.world > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def running_engine(device: str = "auto") -> Iterator[Engine]:
+    """The engine of this process for the time of a ``with``; see `start_engine`."""
+    engine = start_engine(device)
+    try:
+        yield engine
+    finally:
+        engine.stop()
 
 
 def start_engine(device: str = "auto") -> Engine:

@@ -8,55 +8,41 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lambent.draws import Draw
-from lambent.errors import CombinationError, ConfigError, InterruptedRunError, NumericsError
+from lambent.errors import InterruptedRunError, NumericsError
 from lambent.models import LatentModel
 from lambent.objectives import Objective
 from lambent.seeds import mix
-from lambent.settings import registry
+from lambent.storage import checkpoint
 from lambent.trace import Estimate, Trace
 from lambent.training import step_metrics as terms
 from lambent.training.adam import take_step
-from lambent.training.collapse_monitor import CollapseMonitor
 from lambent.training.compiled import Compiled
 from lambent.training.em.em import em_step, require_closed_form
 from lambent.training.ema import MovingAverage
 from lambent.training.engine import Engine
-from lambent.training.freeze import frozen, frozen_parameters
+from lambent.training.freeze import frozen
 from lambent.training.gradients import clipped, finite, gradients, norm_of, outlying, set_gradients
+from lambent.training.groups import Groups, active_groups, trained_groups
 from lambent.training.learning_rate import learning_rate
+from lambent.training.listener import Diagnostics, Listener, TrainingBatches, TrainingState
+from lambent.training.optimizer_state import optimizer_tensors, restore_optimizer
 from lambent.training.options import TrainOptions
-from lambent.training.progress import Progress, Validation
-from lambent.training.schedule import SIDES, JointUpdates, UpdateSchedule
+from lambent.training.progress import Progress
+from lambent.training.running_bound import RunningBound
+from lambent.training.schedule import JointUpdates, UpdateSchedule
 
 STRETCH = 1000
 """Examples at a time where a step takes the whole training set."""
-HELD = 100
-"""Steps whose bounds are kept before they are summed, all at once while that code is in the processor's cache."""
 MOST_SKIPPED = 20
 """Steps in a row with a non-finite loss or gradient before training stops."""
-
-
-class TrainingBatches(Protocol):
-    """What the loop asks of the data."""
-
-    steps_per_epoch: int
-
-    def at(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's part of the batch of ``step``, and its conditions."""
-
-    def fraction(self, step: int) -> float:
-        """What this process's part is of the whole batch; 0 where it only fills a place."""
-
-    def global_size(self, step: int) -> int:
-        """Examples in that batch over all processes."""
 
 
 class Done(NamedTuple):
@@ -68,22 +54,24 @@ class Done(NamedTuple):
     levels: tuple[str, ...] = ()
 
 
-class Listener(Protocol):
-    """Who hears of the training: the run folder, the terminal, or nobody."""
-
-    def record(self, row: Mapping[str, Any]) -> int:
-        """Takes a line of metrics; returns the length of the file after it."""
-
-    def save(self, progress: Progress) -> None:
-        """Writes a checkpoint."""
-
-    def interrupted(self) -> int:
-        """The signal that asked for a stop, or 0."""
-
-
 @dataclass
 class Trainer:
-    """Trains ``model`` by ``objective`` on ``batches``; one optimiser, one gradient a parameter group."""
+    """Trains ``model`` by ``objective`` on ``batches``: one optimiser, and one gradient for each parameter group.
+
+    Args:
+        model: The model, on the device of ``engine``.
+        objective: What is maximised.
+        draw: How latents are drawn.
+        batches: The training set.
+        options: Section ``train`` of the configuration.
+        engine: This process among the others.
+        diagnostics: What is measured beside the loss.
+        schedule: Which parameter groups are updated at which step.
+
+    Raises:
+        ConfigError: nothing is left to train, or steps that can't be compiled.
+        CombinationError: a schedule that this model can't be trained by.
+    """
 
     model: LatentModel
     objective: Objective
@@ -91,25 +79,15 @@ class Trainer:
     batches: TrainingBatches
     options: TrainOptions
     engine: Engine
-    validate: Callable[[LatentModel], Validation]
-    listener: Listener
+    diagnostics: Diagnostics
     schedule: UpdateSchedule = field(default_factory=JointUpdates)
-    information: Callable[[LatentModel], float] | None = None
-    watch: CollapseMonitor = field(default_factory=CollapseMonitor)
-    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
-        held = {id(p) for p in frozen_parameters(self.model, self.options.freeze)}
-        groups = {name: [p for p in params if id(p) not in held] for name, params in self.model.groups().items()}
-        free = {name: [p for p in params if p.requires_grad] for name, params in groups.items() if params}
-        self._require_sides(free)
+        self.progress = Progress()
+        self.groups = trained_groups(self.model, self.options.freeze, self.schedule)
+        self.active = active_groups(self.groups)
         if self.schedule.closed_form:
             require_closed_form(self.model, self.batches.steps_per_epoch, self.engine.world)
-        self.groups = _grouped(free)
-        self.active: dict[str | None, dict[str, list[nn.Parameter]]] = {
-            side: _grouped({n: p for n, p in free.items() if n != side}) for side in SIDES
-        }
-        self.active[None] = self.groups
         self.optimizer = torch.optim.AdamW(
             self.groups["all"],
             lr=self.options.lr,
@@ -122,42 +100,45 @@ class Trainer:
         wanted = self.options.compile
         self.compiled = Compiled(self.model, list(self.groups["all"]), self.options.precision) if wanted else None
         self._known: float | None = None
-        self._bounds: list[Tensor] = []
-        self._sum = torch.tensor(self.progress.bound_sum, dtype=torch.float64, device=self.engine.device)
-
-    def _require_sides(self, free: Mapping[str, list[nn.Parameter]]) -> None:
-        if not any(free.values()):
-            raise ConfigError(
-                f"nothing is left to train with train.freeze={self.options.freeze}; use train.freeze=none"
-            )
-        for side in SIDES if self.schedule.two_sided else ():
-            if not free.get(side):
-                name = registry.name_of("schedule", self.schedule)
-                raise CombinationError(
-                    f"schedule={name} takes turns, and the {side} side has nothing to train; use schedule=joint"
-                )
+        self.bound = RunningBound(self.engine.device)
 
     @property
     def total(self) -> int:
         """Steps of the whole training."""
-        steps = self.options.steps
-        return self.options.epochs * self.batches.steps_per_epoch if steps is None else steps
+        return self.options.total_steps(self.batches.steps_per_epoch)
 
     @property
     def measured(self) -> LatentModel:
         """The model that validation sees: with averaged weights where an average is kept."""
         return self.model if self.average is None else self.average.model
 
-    def resume(self, progress: Progress) -> None:
-        """Continues from a checkpoint's progress (its tensors restored already)."""
-        self.progress = progress
-        if self.engine.leader:  # the checkpoint holds the sums over all processes
-            self._sum.fill_(progress.bound_sum)
-        else:
-            progress.examples = 0
+    def state(self) -> TrainingState:
+        """All that a checkpoint holds of this moment."""
+        bound_sum, examples = self.engine.sum(self.bound.sums()).tolist()
+        tensors = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer, self.model.named_parameters()),
+        }
+        if self.average is not None:
+            tensors["ema"] = self.average.model.state_dict()
+        return TrainingState(replace(self.progress, bound_sum=bound_sum, examples=int(examples)), tensors)
 
-    def run(self) -> Progress:
-        """Trains to the end, or until patience runs out.
+    def load_state(self, state: TrainingState) -> None:
+        """Continues from what `state` gave.
+
+        Raises:
+            CheckpointError: tensors of another model or optimiser.
+        """
+        checkpoint.apply(self.model, state.tensors["model"])
+        restore_optimizer(self.optimizer, self.model.named_parameters(), state.tensors["optimizer"])
+        if self.average is not None:
+            checkpoint.apply(self.average.model, state.tensors["ema"])
+        self.progress = state.progress
+        if self.engine.leader:  # the checkpoint holds the sums over all processes
+            self.bound.reset(state.progress.bound_sum, state.progress.examples)
+
+    def run(self, listener: Listener) -> Progress:
+        """Trains to the end, or until patience runs out; ``listener`` is given metrics, best weights and checkpoints.
 
         Raises:
             NumericsError: more than 20 steps in a row had a non-finite loss or gradient.
@@ -167,11 +148,14 @@ class Trainer:
         kept = frozen(self.model, self.options.freeze)
         with kept, torch.random.fork_rng(devices=_cuda_devices(self.engine.device)):
             while self.progress.step < self.total and not self.progress.stopped:
-                self._step()
-                self._after_step()
+                row = self.step()
+                if row is not None:
+                    self._record(row, listener)
+                self._after_step(listener)
         return self.progress
 
-    def _step(self) -> None:
+    def step(self) -> dict[str, Any] | None:
+        """Takes one training step; returns a line of metrics where one is due."""
         progress, step = self.progress, self.progress.step
         _seed(self.engine.device, mix(self.options.seed, step, self.engine.rank))
         rate = learning_rate(self.options, step, self.total)
@@ -183,8 +167,7 @@ class Trainer:
             self._maximise(*batch, logged=logged) if self.schedule.closed_form else self._descend(*batch, logged=logged)
         )
         progress.step = step + 1
-        if logged:
-            self._log(done, rate)
+        return self._row(done, rate) if logged else None
 
     def _descend(self, x: Tensor, condition: Tensor | None, *, logged: bool) -> Done:
         """A step down the gradient."""
@@ -248,40 +231,31 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.batches.global_size(self.progress.step))
         self.progress.skipped_in_a_row = 0
-        self._count(estimate, examples)
-        self._advance(estimate, examples)
-
-    def _count(self, estimate: Estimate, examples: int) -> None:
-        """Takes a step's bound into the mean that the next line of metrics reports."""
         if examples:
-            self._bounds.append(estimate.value)
-            self.progress.examples += examples
-        if len(self._bounds) == HELD:
-            self._folded()
-
-    def _folded(self) -> Tensor:
-        """The sum of the bounds since the last line of metrics."""
-        for values in self._bounds:
-            self._sum += values.sum(dtype=torch.float64)
-        self._bounds.clear()
-        return self._sum
+            self.bound.add(estimate.value)
+        self._advance(estimate, examples)
 
     def _advance(self, estimate: Estimate, examples: int) -> None:
         """Moves the schedule on after a step that was taken."""
 
         def measured() -> tuple[float, int]:
-            total = estimate.value.sum(dtype=torch.float64) if examples else self._sum.new_zeros(())
+            total = (
+                estimate.value.sum(dtype=torch.float64)
+                if examples
+                else estimate.value.new_zeros((), dtype=torch.float64)
+            )
             sums = self.engine.sum(torch.stack([total, total.new_tensor(float(examples))])).tolist()
             return sums[0], int(sums[1])
 
         phase = self.schedule.after(self.progress.phase, measured)
         self._known = None
-        if self.information is not None and self.schedule.due(phase, self.batches.steps_per_epoch):
-            self._known = self.information(self.model)
+        information = self.diagnostics.information
+        if information is not None and self.schedule.due(phase, self.batches.steps_per_epoch):
+            self._known = information(self.model)
             phase = self.schedule.with_information(phase, self._known)
         self.progress.phase = phase
 
-    def _differentiate(self, estimate: Estimate, share: float, groups: Mapping[str, list[nn.Parameter]]) -> Tensor:
+    def _differentiate(self, estimate: Estimate, share: float, groups: Groups) -> Tensor:
         """Sets the gradient of every parameter in ``groups`` (over all processes), and no other; sum of the losses."""
         for parameter in self.groups["all"]:  # now, so that the new gradients take the memory of the old ones
             parameter.grad = None
@@ -337,11 +311,11 @@ class Trainer:
                 "train.grad_clip, or check the data's scale"
             )
 
-    def _log(self, done: Done, rate: float) -> None:
+    def _row(self, done: Done, rate: float) -> dict[str, Any]:
+        """The line of metrics of the steps since the last one."""
         progress = self.progress
         assert done.terms is not None
-        counted = torch.stack([self._folded(), self._sum.new_tensor(float(progress.examples))])
-        bound, examples, *found = self.engine.sum(torch.cat([counted, done.terms])).tolist()
+        bound, examples, *found = self.engine.sum(torch.cat([self.bound.sums(), done.terms])).tolist()
         train = {
             "bound": bound / examples if examples else float("nan"),
             "kind": done.estimate.kind,
@@ -350,62 +324,55 @@ class Trainer:
         row = {"step": progress.step, "epoch": self._epoch(), "train": train, "lr": rate, "grad_norm": done.norm}
         row = {**row, **self.schedule.report(progress.phase)}
         outliers = {} if self.options.grad_spike_factor is None else {"outliers": progress.outliers}
-        progress.offset = self.listener.record({**row, "skipped": progress.skipped, **outliers})
-        progress.examples = 0
-        self._sum.zero_()
+        self.bound.reset()
+        return {**row, "skipped": progress.skipped, **outliers}
+
+    def _record(self, row: Mapping[str, Any], listener: Listener) -> None:
+        self.progress.offset = listener.record(row)
 
     def _epoch(self) -> float:
         return self.progress.step / self.batches.steps_per_epoch
 
-    def _after_step(self) -> None:
+    def _after_step(self, listener: Listener) -> None:
         step, last = self.progress.step, self.progress.step == self.total
         validation_due = step % (self.options.validate_every * self.batches.steps_per_epoch) == 0
         if validation_due or last:
-            self._validate()
-        stop = self._signal(step)
+            self._validate(listener)
+        stop = self._signal(step, listener)
         if validation_due or last or stop or step % self.options.checkpoint_every == 0:
-            self.save()
+            listener.save(self.state())
         if stop and not last:
             raise InterruptedRunError(f"stopped by signal {stop} at step {step}; continue with --resume", stop)
 
-    def _signal(self, step: int) -> int:
+    def _signal(self, step: int, listener: Listener) -> int:
         """The signal to obey, the same on every process (agreed on every few steps)."""
         if self.engine.world == 1:
-            return self.listener.interrupted()
+            return listener.interrupted()
         if step % 10:
             return 0
-        asked = torch.tensor([float(self.listener.interrupted() > 0)], device=self.engine.device)
+        asked = torch.tensor([float(listener.interrupted() > 0)], device=self.engine.device)
         return signal.SIGTERM if self.engine.sum(asked).item() > 0 else 0
 
-    def save(self) -> None:
-        """Writes a checkpoint of this moment."""
-        sums = torch.stack([self._folded(), torch.tensor(float(self.progress.examples), device=self._sum.device)])
-        bound_sum, examples = self.engine.sum(sums.double()).tolist()
-        self.listener.save(replace(self.progress, bound_sum=bound_sum, examples=int(examples)))
-
-    def _validate(self) -> None:
-        progress, found = self.progress, self.validate(self.measured)
+    def _validate(self, listener: Listener) -> None:
+        progress, monitor = self.progress, self.diagnostics.collapse
+        found = self.diagnostics.validate(self.measured)
         early = progress.best is None and progress.step < self.total
         last = self.options.select_checkpoint == "last"
         if last or progress.best is None or found.bound > progress.best:
             progress.best, progress.best_step, progress.since_best = found.bound, progress.step, 0
+            listener.improved(progress.step, self.measured)
         else:
             progress.since_best += 1
         known = self._known if self.average is None else None  # it is of the weights themselves
-        valid = found.entries() | self.watch.entries(self.measured, known)
+        valid = found.entries() | monitor.entries(self.measured, known)
         valid |= self.model.pop_metrics()
         row = {"step": progress.step, "epoch": self._epoch(), "valid": valid, "best_step": progress.best_step}
-        warning = self.watch.on_validation(progress, found, early=early)
-        progress.offset = self.listener.record(row | self.watch.counts(progress))
+        warning = monitor.on_validation(progress, found, early=early)
+        self._record(row | monitor.counts(progress), listener)
         if warning:
-            self.watch.say(warning)
+            listener.warn(warning)
         if self.options.patience is not None and progress.since_best >= self.options.patience:
             progress.stopped = f"no better bound in {progress.since_best} validations"
-
-
-def _grouped(groups: Mapping[str, list[nn.Parameter]]) -> dict[str, list[nn.Parameter]]:
-    """The groups, and all of them together."""
-    return {**groups, "all": [p for params in groups.values() for p in params]}
 
 
 def _seed(device: torch.device, seed: int) -> None:

@@ -78,3 +78,7 @@ class TrainOptions(Part):
     seed: int = option(0, "seed of the weights, the batches and the noise", minimum=0, maximum=2**31 - 1)
     threads: int | None = option(None, "torch threads; none chooses by the processors at hand", minimum=1)
     device: str = option("auto", "cpu, cuda, cuda:N, or auto: a GPU where there is one")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        return self.epochs * steps_per_epoch if self.steps is None else self.steps

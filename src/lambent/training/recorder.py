@@ -1,4 +1,4 @@
-"""Who hears of a training: the run folder, the console, the memory of a run without a folder; and the signals."""
+"""The listener of a run: its folder, the console, the memory of a run without a folder; and the signals."""
 
 from __future__ import annotations
 
@@ -12,66 +12,92 @@ from typing import Any
 
 from torch import Tensor
 
+from lambent.models import LatentModel
 from lambent.storage import checkpoint
-from lambent.storage.metrics import MetricsWriter
+from lambent.storage.metrics import LogWriter, MetricsWriter
 from lambent.storage.run_folder import RunFolder
-from lambent.training.console import Console
-from lambent.training.engine import Engine
-from lambent.training.loop import Trainer
-from lambent.training.optimizer_state import optimizer_tensors
-from lambent.training.progress import Progress
+from lambent.training.console import Console, validation_line
+from lambent.training.listener import Listener, TrainingState
 
 
-@dataclass
-class Recorder:
-    """Hears of the training for the run folder and the console; keeps the best weights of a run in memory."""
+@dataclass(frozen=True, eq=False)
+class RunFiles:
+    """The open files of a run folder.
 
-    engine: Engine
+    Attributes:
+        folder: The run folder, claimed by this process.
+        metrics: Writes ``metrics.jsonl``.
+        log: Writes ``log.txt``.
+        keep: Number of newest checkpoints to keep, beside the best one.
+    """
+
+    folder: RunFolder
+    metrics: MetricsWriter
+    log: LogWriter
     keep: int
-    folder: RunFolder | None
+
+    def save(self, state: TrainingState) -> tuple[str, ...]:
+        """Writes a checkpoint, removes those no longer needed, and returns what went wrong in removing them."""
+        self.metrics.sync()
+        progress = state.progress
+        checkpoint.save(self.folder.path, progress.step, state.tensors, {"progress": progress.to_state()})
+        return checkpoint.prune(self.folder.path, self.keep, {progress.best_step})
+
+
+@dataclass(eq=False)
+class Recorder(Listener):
+    """Writes a training to its files and the console; without files it keeps rows and best weights in memory.
+
+    Attributes:
+        console: The terminal.
+        leader: Whether this process is the one that writes and speaks.
+        files: The run's files, open; None in other processes, and for a run without a folder.
+        in_memory: Whether the run has no folder, so that its best weights are kept here.
+    """
+
     console: Console
-    trainer: Trainer | None = None
-    metrics: MetricsWriter | None = None
+    leader: bool = True
+    files: RunFiles | None = None
+    in_memory: bool = True
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Tensor] | None = None
     best_step: int = 0
     signal: int = 0
 
+    def say(self, text: str) -> None:
+        """Prints a line, and writes it to the log."""
+        if not self.leader:
+            return
+        if self.files is not None:
+            self.files.log.write(text)
+        self.console.say(text)
+
+    warn = say
+
     def record(self, row: Mapping[str, Any]) -> int:
-        """A line of metrics to the file, the console, and the memory."""
-        if row.get("best_step") == row["step"]:
-            self._keep_best(row["step"])
-        if not self.engine.leader:
+        """Writes a line of metrics, shows it, and keeps it in memory."""
+        if not self.leader:
             return 0
         self.console.row(row)
+        if "valid" in row:
+            self.say(validation_line(row))
         self.rows.append(dict(row))
-        if self.metrics is None:
+        if self.files is None:
             return 0
-        self.metrics.write(row)
-        return self.metrics.offset
+        self.files.metrics.write(row)
+        return self.files.metrics.offset
 
-    def _keep_best(self, step: int) -> None:
-        assert self.trainer is not None
-        if self.folder is None:
-            self.best = {k: v.clone() for k, v in self.trainer.measured.state_dict().items()}
+    def improved(self, step: int, model: LatentModel) -> None:
+        """Keeps the weights of a run without a folder."""
+        if self.in_memory:
+            self.best = {name: value.clone() for name, value in model.state_dict().items()}
             self.best_step = step
 
-    def save(self, progress: Progress) -> None:
-        """A checkpoint, and the removal of those no longer needed."""
-        if self.folder is None or not self.engine.leader:
-            return
-        assert self.trainer is not None
-        assert self.metrics is not None
-        self.metrics.sync()
-        tensors = {
-            "model": self.trainer.model.state_dict(),
-            "optimizer": optimizer_tensors(self.trainer.optimizer, self.trainer.model.named_parameters()),
-        }
-        if self.trainer.average is not None:
-            tensors["ema"] = self.trainer.average.model.state_dict()
-        checkpoint.save(self.folder.path, progress.step, tensors, {"progress": progress.to_state()})
-        for problem in checkpoint.prune(self.folder.path, self.keep, {progress.best_step}):
-            self.console.say(problem)
+    def save(self, state: TrainingState) -> None:
+        """Writes a checkpoint, where there is a folder."""
+        if self.files is not None:
+            for problem in self.files.save(state):
+                self.say(problem)
 
     def interrupted(self) -> int:
         """The signal that asked for a stop."""
