@@ -19,7 +19,7 @@ from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
 from lambent.training.schedule import AggressiveEncoder, AlternatingUpdates
-from test_composition import B, built, config_of, legal
+from support.composition import B, built, config_of, legal
 
 STEPS = 6
 UPDATES = {
