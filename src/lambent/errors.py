@@ -23,7 +23,7 @@ class ShapeError(ConfigError):
 
 
 class CombinationError(ConfigError):
-    """Parts that don't go together; the message names them and what would do."""
+    """Parts that are incompatible; the message names them and a remedy."""
 
 
 class DataError(LambentError, ValueError):

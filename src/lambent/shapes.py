@@ -9,7 +9,7 @@ from lambent.errors import ConfigError
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: "numeric", "count" or "categorical" with so many categories."""
+    """One column of a table: "numeric", "count" or "categorical" with a number of categories."""
 
     name: str
     kind: str
@@ -26,7 +26,7 @@ class Shapes:
         condition: Length of the condition vector, 0 for none.
         levels: Number of grey levels, or of symbols, where the data has them.
         columns: The columns of a table, else empty.
-        end: Whether the last symbol is END, which closes an example.
+        end: Whether the last symbol is EOS, which ends an example.
     """
 
     event: tuple[int, ...]

@@ -32,7 +32,7 @@ class ControlVariate(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """Of the relaxation."""
+        """The temperature of the relaxation."""
         return self.log_temperature.exp()
 
     def extra(self, relaxed: Tensor) -> Tensor | float:
@@ -65,7 +65,7 @@ class _Controlled(Draw):
         return Latent(name, value, prior, posterior, score=q.log_prob(hard), control=variate)
 
     def evaluating(self) -> Draw:
-        """True draws of the discrete latent."""
+        """Draws of the discrete latent itself, not relaxed."""
         return Detached(generator=self.generator)
 
 
@@ -75,7 +75,7 @@ class Rebar(_Controlled):
     """The objective at the relaxed latent as control variate (Tucker et al. 2017, eq. 5): unbiased."""
 
     def parameters_for(self, latent: int, inputs: int) -> nn.Module:
-        """Temperature and scale."""
+        """The control variate's temperature and scale."""
         return ControlVariate(self.temperature)
 
 

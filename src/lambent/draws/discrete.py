@@ -75,7 +75,7 @@ class Score(Draw):
         return modules[self.baseline]() if self.baseline in modules else None
 
     def evaluating(self) -> Draw:
-        """Plain draws."""
+        """Draws without a gradient estimator."""
         return Detached(generator=self.generator)
 
 

@@ -60,11 +60,11 @@ class Mixed(Draw):
         return dataclasses.replace(self, other=self.chosen.at(step))
 
     def bias(self, *, multi_sample: bool) -> str:
-        """The discrete draw's."""
+        """The same as for the discrete draw."""
         return self.chosen.bias(multi_sample=multi_sample)
 
     def parameters_for(self, latent: int, inputs: int) -> nn.Module | None:
-        """The discrete draw's."""
+        """The same as for the discrete draw."""
         return self.chosen.parameters_for(latent, inputs)
 
     def evaluating(self) -> Draw:

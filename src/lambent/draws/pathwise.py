@@ -69,7 +69,7 @@ class StickingTheLanding(Draw):
         return "stl leaves out a term that matters for bounds of several samples; use draw=dreg" if multi_sample else ""
 
     def evaluating(self) -> Draw:
-        """Plain pathwise draws."""
+        """Pathwise draws, which estimate the same bound."""
         return Pathwise(generator=self.generator)
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
@@ -91,7 +91,7 @@ class DoublyReparameterised(Draw):
     gradient: ClassVar[str] = "double"
 
     def evaluating(self) -> Draw:
-        """Plain pathwise draws."""
+        """Pathwise draws, which estimate the same bound."""
         return Pathwise(generator=self.generator)
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:

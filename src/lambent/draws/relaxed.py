@@ -36,7 +36,7 @@ class _Relaxing(Draw):
         return dataclasses.replace(self, temperature=now, final_temperature=now)
 
     def evaluating(self) -> Draw:
-        """True draws of the discrete latent."""
+        """Draws of the discrete latent itself, not relaxed."""
         return Detached(generator=self.generator)
 
 
@@ -49,11 +49,11 @@ class Gumbel(_Relaxing):
     """
 
     def bias(self, *, multi_sample: bool) -> str:
-        """Always."""
+        """The gradient is always biased."""
         return "gumbel trains on a relaxed latent, so that its gradient is biased and its training numbers are no bound"
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
-        """The relaxed value."""
+        """The relaxed value, with gradients."""
         assert posterior is not None
         q = require_relaxable(name, posterior)
         value = soften(q, noisy(q, self.lead(q), self.generator), self.temperature)
@@ -66,7 +66,7 @@ class StraightThroughGumbel(_Relaxing):
     """The discrete value forwards, the gradient of the relaxed one backwards (Jang et al. 2017, section 2.2)."""
 
     def bias(self, *, multi_sample: bool) -> str:
-        """Always."""
+        """The gradient is always biased."""
         return "st-gumbel differentiates a relaxed latent in place of the discrete one: a biased gradient"
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
@@ -91,7 +91,7 @@ class StraightThrough(Draw):
     relaxes: ClassVar[bool] = True
 
     def bias(self, *, multi_sample: bool) -> str:
-        """Always."""
+        """The gradient is always biased."""
         return "straight-through differentiates the latent's mean in place of its value: a biased gradient"
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
@@ -106,5 +106,5 @@ class StraightThrough(Draw):
         return Latent(name, sample(q, self.lead(q), self.generator) + (mean - mean.detach()), prior, posterior)
 
     def evaluating(self) -> Draw:
-        """True draws of the discrete latent."""
+        """Draws of the discrete latent itself, not relaxed."""
         return Detached(generator=self.generator)

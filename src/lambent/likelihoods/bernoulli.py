@@ -1,4 +1,4 @@
-"""Bernoulli pixels."""
+"""The Bernoulli likelihood of binary data."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class BernoulliLikelihood(LikelihoodSettings):
     discrete: ClassVar[bool] = True
 
     def support(self, shapes: Shapes) -> Support:
-        """{0, 1}."""
+        """The values 0 and 1."""
         return binary()
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Bernoulli:
-        """One logit an element."""
+        """Bernoulli variables with one logit per element."""
         dims = len(shapes.event)
         return Bernoulli(parameters.squeeze(-1 - dims), dims)
 
     def centred(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """-1 and 1."""
+        """``x`` mapped to the values -1 and 1."""
         return 2 * x.float() - 1
 
     def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
@@ -40,7 +40,7 @@ class BernoulliLikelihood(LikelihoodSettings):
         return (2 * torch.exp(-2 * log_noise) * noisy).unsqueeze(-1 - len(shapes.event))
 
     def symbols(self, shapes: Shapes) -> int:
-        """2."""
+        """The number of values of an element, 2."""
         return 2
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:

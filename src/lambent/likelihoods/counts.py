@@ -26,7 +26,7 @@ def log_mean_bias(x: Tensor) -> Tensor:
 
 
 def bounded_log_rate(raw: Tensor) -> Tensor:
-    """A decoder's number as a log rate."""
+    """A decoder's output as a bounded log rate."""
     return bounded_log_scale(raw, -RATE_BOUND, RATE_BOUND)
 
 
@@ -38,20 +38,20 @@ class PoissonLikelihood(LikelihoodSettings):
     discrete: ClassVar[bool] = True
 
     def support(self, shapes: Shapes) -> Support:
-        """{0, 1, 2, ...}."""
+        """The counts 0, 1, 2, and so on."""
         return counts()
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Poisson:
-        """One log rate an element."""
+        """Poisson counts with one log rate per element."""
         dims = len(shapes.event)
         return Poisson(bounded_log_rate(parameters.squeeze(-1 - dims)), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """log(1 + x)."""
+        """``log(1 + x)``, of about unit size for small counts."""
         return x.float().log1p()
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Log means."""
+        """The bias at which the rates are the means of the data."""
         return log_mean_bias(x)
 
 
@@ -68,11 +68,11 @@ class NegativeBinomialLikelihood(LikelihoodSettings):
     )
 
     def support(self, shapes: Shapes) -> Support:
-        """{0, 1, 2, ...}."""
+        """The counts 0, 1, 2, and so on."""
         return counts()
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
-        """A log mean an element, and a log r where it is per element."""
+        """One log mean per element, and a log r where it is per element."""
         return (params_per_element(self.dispersion), *shapes.event)
 
     def shared_shape(self, shapes: Shapes) -> tuple[int, ...] | None:
@@ -80,7 +80,7 @@ class NegativeBinomialLikelihood(LikelihoodSettings):
         return shared_scale_shape(self.dispersion, shapes.event)
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> NegativeBinomial:
-        """Log r is bounded smoothly to -7..15: from heavy tails to all but Poisson."""
+        """Log r is bounded smoothly to -7..15: from heavy tails to nearly Poisson."""
         dims = len(shapes.event)
         raw = parameters.select(-1 - dims, 1) if self.dispersion == "element" else shared_parameters
         assert raw is not None
@@ -88,7 +88,7 @@ class NegativeBinomialLikelihood(LikelihoodSettings):
         return NegativeBinomial(log_mean, bounded_log_scale(raw, -7.0, 15.0), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """log(1 + x)."""
+        """``log(1 + x)``, of about unit size for small counts."""
         return x.float().log1p()
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:

@@ -63,7 +63,7 @@ class DiscretisedLogisticLikelihood(LikelihoodSettings):
     sigma: float = option(0.1, "the fixed scale, or where a learned one starts; the levels span -1..1", above=0)
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..2^bits-1}."""
+        """The integers from 0 to 2^bits - 1."""
         return grey_levels(_levels(self.bits, shapes))
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
@@ -75,7 +75,7 @@ class DiscretisedLogisticLikelihood(LikelihoodSettings):
         return shared_scale_shape(self.scale, shapes.event)
 
     def symbols(self, shapes: Shapes) -> int:
-        """2^bits."""
+        """The number of grey levels, 2^bits."""
         return _levels(self.bits, shapes)
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> DiscretisedLogistic:
@@ -85,7 +85,7 @@ class DiscretisedLogisticLikelihood(LikelihoodSettings):
         return DiscretisedLogistic(loc, log_scale, _levels(self.bits, shapes), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Levels on -1..1."""
+        """Grey levels scaled to -1..1."""
         return _centred(x, _levels(self.bits, shapes))
 
     def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
@@ -115,7 +115,7 @@ class LogisticMixtureLikelihood(LikelihoodSettings):
     components: int = option(5, "logistics of an element's mixture", minimum=1)
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..2^bits-1}."""
+        """The integers from 0 to 2^bits - 1."""
         return grey_levels(_levels(self.bits, shapes))
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
@@ -123,7 +123,7 @@ class LogisticMixtureLikelihood(LikelihoodSettings):
         return (3 * self.components, *shapes.event)
 
     def symbols(self, shapes: Shapes) -> int:
-        """2^bits."""
+        """The number of grey levels, 2^bits."""
         return _levels(self.bits, shapes)
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> LogisticMixture:
@@ -146,7 +146,7 @@ class LogisticMixtureLikelihood(LikelihoodSettings):
         return -math.log(2.0 * self.components)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Levels on -1..1."""
+        """Grey levels scaled to -1..1."""
         return _centred(x, _levels(self.bits, shapes))
 
     def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:
@@ -183,7 +183,7 @@ class CategoricalLikelihood(LikelihoodSettings):
     bits: int | None = option(None, _BITS_HELP, minimum=1, maximum=8)
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..2^bits-1}."""
+        """The integers from 0 to 2^bits - 1."""
         return grey_levels(_levels(self.bits, shapes))
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
@@ -191,7 +191,7 @@ class CategoricalLikelihood(LikelihoodSettings):
         return (_levels(self.bits, shapes), *shapes.event)
 
     def symbols(self, shapes: Shapes) -> int:
-        """2^bits."""
+        """The number of grey levels, 2^bits."""
         return _levels(self.bits, shapes)
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Categorical:
@@ -200,7 +200,7 @@ class CategoricalLikelihood(LikelihoodSettings):
         return Categorical(parameters.movedim(-1 - dims, -1), dims)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Levels on -1..1."""
+        """Grey levels scaled to -1..1."""
         return _centred(x, _levels(self.bits, shapes))
 
     def denoised(self, noisy: Tensor, log_noise: Tensor, shapes: Shapes) -> Tensor:

@@ -52,7 +52,7 @@ class MixedLikelihood(LikelihoodSettings):
     sigma: float = option(1.0, "where the learned standard deviations of numeric columns start", above=0)
 
     def support(self, shapes: Shapes) -> Support:
-        """Each column's own."""
+        """The support of each column."""
         return mixed_columns(_columns(shapes))
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Normal observations."""
+"""The Normal likelihood of real-valued data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class NormalLikelihood(LikelihoodSettings):
     sigma: float = option(1.0, "the fixed standard deviation, or where a learned one starts", above=0)
 
     def support(self, shapes: Shapes) -> Support:
-        """The reals."""
+        """All real values, scored by a density."""
         return reals()
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class PixelMixtureLikelihood(LikelihoodSettings):
         return LogisticMixtureLikelihood(self.bits, self.components)
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..2^bits-1}."""
+        """The integers from 0 to 2^bits - 1."""
         return self._one_by_one.support(shapes)
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ class PixelMixtureLikelihood(LikelihoodSettings):
         return PixelMixture(logits, alone.parts.loc, alone.parts.log_scale, coupling, alone.levels)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Levels on -1..1."""
+        """Grey levels scaled to -1..1."""
         return self._one_by_one.as_input(x, shapes)
 
     def initial_bias(self, x: Tensor, shapes: Shapes) -> Tensor:

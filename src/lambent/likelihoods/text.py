@@ -1,4 +1,4 @@
-"""Text: a softmax over symbols at each position, up to END."""
+"""Text: a softmax over symbols at each position, up to EOS."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lambent.shapes import Shapes
 @part("likelihood", "text")
 @dataclass(frozen=True)
 class TextLikelihood(LikelihoodSettings):
-    """Symbols 0..S-1 by a softmax at each position; where texts vary in length, up to and with the first END.
+    """Symbols 0..S-1 by a softmax at each position; where texts vary in length, up to and with the first EOS.
 
-    END is the last symbol. What follows it is END again and costs nothing, so that p sums to 1 over the strings of up
+    EOS is the last symbol. What follows it is EOS again and costs nothing, so that p sums to 1 over the strings of up
     to D symbols and padding changes no number.
     """
 
     discrete: ClassVar[bool] = True
 
     def symbols(self, shapes: Shapes) -> int:
-        """S, with END.
+        """S, with EOS.
 
         Raises:
             ConfigError: the data are no sequences of symbols.
@@ -43,7 +43,7 @@ class TextLikelihood(LikelihoodSettings):
         return shapes.levels
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..S-1}, with nothing but END after END."""
+        """{0..S-1}, with nothing but EOS after EOS."""
         return strings(self.symbols(shapes), end=shapes.end)
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
@@ -55,16 +55,16 @@ class TextLikelihood(LikelihoodSettings):
         return Strings(parameters.movedim(-2, -1), end=shapes.end)
 
     def given_previous(self, p: Distribution, before: Tensor) -> Distribution:
-        """END for certain after END."""
+        """EOS for certain after EOS."""
         assert isinstance(p, Strings)
         return p.following(before)
 
     def has_eos(self, shapes: Shapes) -> bool:
-        """END does."""
+        """Whether the data have an EOS symbol."""
         return shapes.end
 
     def input_shape(self, shapes: Shapes) -> tuple[int, ...]:
-        """(S, D)."""
+        """The shape (S, D) of one-hot symbols."""
         return self.out_shape(shapes)
 
     def as_input(self, x: Tensor, shapes: Shapes) -> Tensor:
@@ -72,11 +72,11 @@ class TextLikelihood(LikelihoodSettings):
         return F.one_hot(x.long(), self.symbols(shapes)).movedim(-1, -2).float()
 
     def as_elements(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Symbols on -1..1."""
+        """Symbols scaled to -1..1."""
         return x.float() * (2 / max(1, self.symbols(shapes) - 1)) - 1
 
     def scored(self, x: Tensor, shapes: Shapes) -> Tensor:
-        """Symbols of each example up to and with END, (N,)."""
+        """Symbols of each example up to and with EOS, (N,)."""
         if not shapes.end:
             return torch.full((len(x),), x.shape[-1], device=x.device)
         return (~after_eos(x, self.symbols(shapes) - 1)).sum(-1)

@@ -23,7 +23,7 @@ class LatentModel(nn.Module, ABC):
     Attributes:
         likelihood: p(x|z).
         control: What the training's draw learns for itself (a baseline, a control variate), or None.
-        state_count: How many values the latents take together, where all of them are discrete: so many make log p(x).
+        state_count: The number of joint values of the latents, where all are discrete: log p(x) is a sum over them.
     """
 
     likelihood: nn.Module
@@ -83,7 +83,7 @@ class LatentModel(nn.Module, ABC):
             trace: Of that step.
             total: Sums a tensor over processes.
             leader: Whether this process decides where one must.
-            counted: Whether its examples are part of the batch, or only fill a place.
+            counted: Whether its examples count, or only fill up a batch shared with other processes.
         """
         follow = getattr(getattr(self, "prior", None), "update_buffers", None)
         if follow is not None and any(p.requires_grad for p in self.groups().get("inference", [])):

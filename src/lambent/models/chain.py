@@ -85,7 +85,7 @@ class MarkovChain(LatentModel):
         return latents
 
     def _placed(self, draw: Draw) -> Draw:
-        """Tells an enumeration each level's place among the others."""
+        """Gives an enumeration each level's position among the others."""
         if not isinstance(draw, Enumerate):
             return draw
         rows = [math.prod(self.states[i + 1 :]) for i in range(len(self.states))]

@@ -104,9 +104,9 @@ class DensityStructure(Structure):
     latent: int = field(default=0, init=False)
 
     def latent_kind(self, parts: Parts) -> LatentKind:
-        """None."""
+        """"none": there are no latents."""
         return "none"
 
     def assemble(self, config: Parts, shapes: Shapes) -> Density:
-        """The likelihood alone."""
+        """A model with only a likelihood."""
         return Density(likelihood_of(config, replace(shapes, latent=0)))

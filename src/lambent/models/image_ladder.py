@@ -38,7 +38,7 @@ class ImageLadderStructure(Structure):
         ),
         "encoder": Slot("conv", (ConvEncoder,), why="its levels are maps at the resolutions of convolutions"),
     }
-    latent: int = option(8, "channels of z at each place of a level's map", minimum=1)
+    latent: int = option(8, "channels of z at each position of a level's map", minimum=1)
     levels_per_scale: tuple[int, ...] = option(
         (2, 3, 4),
         "levels at each resolution, from the smallest map (encoder.smallest) up; an image too small for all has "
@@ -56,7 +56,7 @@ class ImageLadderStructure(Structure):
 
     @property
     def level_count(self) -> int:
-        """Of all resolutions."""
+        """The number of levels over all resolutions."""
         return sum(self.levels_per_scale)
 
     def state_count(self, config: Parts) -> int | None:

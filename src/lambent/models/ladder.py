@@ -111,7 +111,7 @@ class Ladder(LatentModel):
         return fold_together(level.next, (state, z), (condition,))
 
     def _placed(self, draw: Draw) -> Draw:
-        """Tells an enumeration each level's place among the others, the top first."""
+        """Gives an enumeration each level's position among the others, the top first."""
         if not isinstance(draw, Enumerate):
             return draw
         n = len(self.states)

@@ -74,7 +74,7 @@ class Mixture(LatentModel):
 
     @property
     def states(self) -> int:
-        """Number of states."""
+        """The number of states of z."""
         return int(self.prior(None).event_shape[-1])
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -100,7 +100,7 @@ class MixtureStructure(Structure):
     latent: int = option(10, "number of states", minimum=1)
 
     def latent_kind(self, parts: Parts) -> LatentKind:
-        """The prior's."""
+        """The kind of the prior's latents."""
         kind: LatentKind = parts.prior.latent_kind
         return kind
 

@@ -246,7 +246,7 @@ class Quantised(LatentModel):
 
 
 def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Maps (N, C, h, w) at another size, by the nearest place."""
+    """Maps (N, C, h, w) at another size, by nearest neighbours."""
     return maps if maps.shape[-2:] == size else F.interpolate(maps, size=size, mode="nearest")
 
 
@@ -265,8 +265,8 @@ def _stacked(maps: list[Tensor]) -> Tensor | None:
 class QuantisedStructure(Structure):
     """Grids of codes: VQ-VAE and its like with one level, VQ-VAE-2 with more.
 
-    With a convolutional encoder there is a code for each place of its last map (its `smallest` says how small that is);
-    an example is ``latent`` codes where the encoder gives plain features.
+    With a convolutional encoder there is a code for each position of its last map (its `smallest` says how small that
+    is); an example is ``latent`` codes where the encoder gives plain features.
     """
 
     latent: int = option(16, "codes of an example, where the encoder gives no map", minimum=1)

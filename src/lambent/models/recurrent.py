@@ -98,14 +98,14 @@ class Recurrent(LatentModel):
         return fold_together(self.writer, (state, z.to(state.dtype)), (condition,)), memory
 
     def _shown(self, state: Tensor | None) -> Distribution:
-        """p(x|canvas)."""
+        """p(x|z), given the final canvas."""
         assert state is not None
         px: Distribution = self.likelihood(self.writer.canvas(state))
         return px
 
     @staticmethod
     def _under_prior(trace: Trace) -> Tensor:
-        """Values of all steps, which have one prior, as so many more samples."""
+        """Values of all steps, which share one prior, as further samples."""
         return torch.cat([z.value for z in trace.latents if z.value is not None])
 
     def code(self, trace: Trace) -> Tensor:

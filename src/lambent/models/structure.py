@@ -25,15 +25,15 @@ class Parts(Protocol):
 
     @property
     def model(self) -> Structure:
-        """The structure."""
+        """The structure of the model."""
 
     @property
     def prior(self) -> Any:
-        """p(z)."""
+        """The settings of p(z)."""
 
     @property
     def posterior(self) -> Any:
-        """q(z|x)."""
+        """The settings of q(z|x)."""
 
     @property
     def likelihood(self) -> Any:

@@ -46,7 +46,7 @@ class VAE(LatentModel):
             q, draw = self.posterior(seen, condition), draw.informed(self.control, seen)
         z = draw("z", self.prior(condition), q)
         px = self.likelihood(z.value, condition)
-        if x is None or not self.training:  # penalties are terms of the training loss, and may be dear
+        if x is None or not self.training:  # penalties are terms of the training loss, and may be expensive
             return Trace(px, (z,))
         penalties = {name: penalty(z) for name, penalty in self.penalties.items()}
         return Trace(px, (z,), penalties, {name: critic.loss(z) for name, critic in self.critics.items()})

@@ -1,4 +1,4 @@
-"""The importance-weighted bound."""
+"""The importance-weighted bound of Burda et al. 2016."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class RateFunction(Part, ABC):
         return self
 
     def over(self, levels: int) -> Self:
-        """The rate function that knows the model to have so many levels of latents."""
+        """The rate function for a model of ``levels`` levels of latents."""
         return self
 
 
@@ -64,7 +64,7 @@ class SumOfRates(RateFunction):
         return True
 
     def __call__(self, trace: Trace) -> Tensor:
-        """Sum over levels."""
+        """The sum of the rates of all levels, (K, B), in nats."""
         return trace.rate
 
 
@@ -164,7 +164,7 @@ class Capacity(RateFunction):
 
     @property
     def is_bound(self) -> bool:
-        """No."""
+        """False: the loss is no bound on log p(x)."""
         return False
 
     @property

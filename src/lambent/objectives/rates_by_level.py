@@ -60,7 +60,7 @@ class LevelWarmUp(RatesByLevel):
 
     @property
     def settled(self) -> bool:
-        """Once the last level's factor has reached 1; never where the number of levels isn't known (see `over`)."""
+        """Once the last level's factor has reached 1; never where the number of levels is not set (see `over`)."""
         return self.levels is not None and self.step >= self.steps + (self.levels - 1) * self.stagger
 
     def factors(self, trace: Trace) -> Tensor:
@@ -68,7 +68,7 @@ class LevelWarmUp(RatesByLevel):
         return self.factors_of(len(trace.latents)).to(trace.latents[0].rate)
 
     def factors_of(self, levels: int) -> Tensor:
-        """Of so many levels, lowest first, (L,)."""
+        """The factors of ``levels`` levels, lowest first, (L,)."""
         turns = torch.arange(levels) if self.order == "bottom-first" else torch.arange(levels - 1, -1, -1)
         return self.start + (1 - self.start) * ((self.step - turns * self.stagger) / self.steps).clamp(0, 1)
 
@@ -77,7 +77,7 @@ class LevelWarmUp(RatesByLevel):
         return dataclasses.replace(self, step=step)
 
     def over(self, levels: int) -> Self:
-        """For a model of so many levels."""
+        """The rate function for a model of ``levels`` levels."""
         return dataclasses.replace(self, levels=levels)
 
 

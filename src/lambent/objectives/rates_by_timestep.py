@@ -45,7 +45,7 @@ class SNRWeighted(RateFunction):
 
     @property
     def is_bound(self) -> bool:
-        """No."""
+        """False: the loss is no bound on log p(x)."""
         return False
 
     def __call__(self, trace: Trace) -> Tensor:

@@ -25,7 +25,7 @@ class Reduction(ABC):
 
     @abstractmethod
     def value(self, terms: Tensor) -> Tensor:
-        """The bound, (B,)."""
+        """The bound of each example, (B,), in nats."""
 
     @abstractmethod
     def credit(self, terms: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ class Mean(Reduction):
     """The mean over K: an ELBO of K samples."""
 
     def value(self, terms: Tensor) -> Tensor:
-        """The mean."""
+        """The mean over samples, (B,)."""
         return terms.mean(0)
 
     def credit(self, terms: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a posterior's settings promise, and the module they all share."""
+"""The base class of posterior settings, and the module that they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lambent.settings import Part
 
 
 class PosteriorSettings(Part, ABC):
-    """Settings of a family q(z|x): how many numbers a head must give, and the distribution they make."""
+    """Settings of a family q(z|x): the number of parameters per example, and the distribution they define."""
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
@@ -30,30 +30,30 @@ class PosteriorSettings(Part, ABC):
 
     @abstractmethod
     def width(self, latent: int) -> int:
-        """Numbers per example that the head gives."""
+        """The number of parameters per example that the head gives."""
 
     @abstractmethod
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Distribution:
-        """q(z|x) of batch shape (B,) from the head's (B, width) and what the family learns for all examples alike."""
+        """q(z|x) of batch shape (B,), from the head's (B, width) and the parameters shared by all examples."""
 
     def around(self, head: Tensor, prior: Distribution, latent: int) -> Distribution:
-        """The posterior of a level of a ladder, (K, B), which may look at its prior there: it doesn't, for most."""
+        """The posterior (K, B) of a ladder's level, given the prior of that level, which most families ignore."""
         return self.distribution(head, latent)
 
     def shared_size(self, latent: int) -> int:
-        """Numbers that are the same for every example."""
+        """The number of parameters shared by all examples."""
         return 0
 
     def initialise(self, head: nn.Linear, latent: int) -> None:
-        """Adapts the fresh head where the family wants it; most don't."""
+        """Changes the head's initial weights; most families leave them as they are."""
         return
 
     def conditional(self) -> PosteriorSettings:
-        """The family by which a level of a chain generates the level below: the same, for most."""
+        """The family by which a level of a chain generates the level below; the same for most."""
         return self
 
     def as_input(self, z: Tensor) -> Tensor:
-        """Values as networks see them: as they are, for most."""
+        """Values as the input of a network; unchanged for most families."""
         return z
 
 
@@ -67,25 +67,26 @@ class AmortisedPosteriorModule(nn.Module):
         assert isinstance(features, int)
         self.head = affine_head(features, family.width(latent))
         family.initialise(self.head, latent)
-        shared_parameters = family.shared_size(latent)
-        self.own = nn.Parameter(torch.zeros(shared_parameters)) if shared_parameters else None
+        size = family.shared_size(latent)
+        # `own` is the name of the shared parameters in weights files
+        self.own = nn.Parameter(torch.zeros(size)) if size else None
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Distribution:
         """q(z|x) with batch shape (B,); ``x`` is what the likelihood's ``as_input`` gives."""
-        return self.family.distribution(self._numbers(x, condition), self.latent, self.own)
+        return self.family.distribution(self._params(x, condition), self.latent, self.own)
 
     def given(self, z: Tensor, condition: Tensor | None = None) -> Distribution:
         """The distribution given another level's values z (K, B, *), of the same kind, of batch shape (K, B)."""
-        numbers = fold(self._numbers, self.family.as_input(z), condition)
-        return self.family.distribution(numbers, self.latent, self.own)
+        params = fold(self._params, self.family.as_input(z), condition)
+        return self.family.distribution(params, self.latent, self.own)
 
-    def _numbers(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        numbers: Tensor = self.head(self.encoder(x.to(self.head.weight.dtype), condition))
-        return numbers
+    def _params(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        params: Tensor = self.head(self.encoder(x.to(self.head.weight.dtype), condition))
+        return params
 
 
 def affine_head(features: int, width: int) -> nn.Linear:
-    """``features`` to ``width`` numbers; without features only a bias, which starts at 0."""
+    """An affine map from ``features`` to ``width`` parameters; without features only a bias, which starts at 0."""
     if features:
         return nn.Linear(features, width)
     head = nn.Linear(1, width)

@@ -1,4 +1,4 @@
-"""A Normal posterior that can't fall under a set rate: the posterior of the delta-VAE."""
+"""A Normal posterior whose rate cannot fall under a set value: the posterior of the delta-VAE."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BoundedNormalPosterior(SequenceSettings, PosteriorSettings):
 
     KL(q||AR(1)) is a least rate (`AR1.least_rate`) + m^T S^-1 m / 2 + 1/2 sum_i (u_i - 1 - log u_i), u_i = s_i^2 P_i,
     with S the prior's covariance and P the diagonal of S^-1. The bounds are the s_i at which each of the n dimensions
-    costs (``rate`` - least rate) / n of its own: with m = 0 and s = b, which the head can reach, the rate is exactly
+    costs (``rate`` - least rate) / n: with m = 0 and s = b, which the head can reach, the rate is exactly
     ``rate``. Where the prior's least rate is larger already, s_i is bounded by the best, P_i^-1/2, and the committed
     rate is that. Razavi et al. 2019 (ICLR) bound single Normals from both sides; a wider s serves nothing here.
     """
@@ -56,7 +56,7 @@ class BoundedNormalPosterior(SequenceSettings, PosteriorSettings):
         return Normal(loc, below(raw, self.log_bounds(self.process(latent))))
 
     def committed_rate(self, latent: int) -> float:
-        """Delta in force: ``rate``, or the prior's least rate where that is larger; nats."""
+        """The committed rate: ``rate``, or the prior's least rate where that is larger, in nats."""
         return max(self.rate, self.process(latent).least_rate().item())
 
     def log_bounds(self, prior: AR1) -> Tensor:

@@ -1,4 +1,4 @@
-"""Vectors of bytes: an encoder's numbers rounded, and what generates bytes given the bytes of another level."""
+"""Posteriors over vectors of bytes: an encoder's outputs, rounded, and the conditionals between levels of a chain."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ class BytePosterior(PosteriorSettings):
     )
 
     def width(self, latent: int) -> int:
-        """A number each."""
+        """One output per byte."""
         return latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> RoundedPoint:
-        """The bytes, with the gradient of the numbers before rounding."""
+        """A point mass at the bytes, with the gradient of the outputs before rounding."""
         return RoundedPoint(HALF * (1 + torch.tanh(head * (self.bytes_per_unit / HALF))))
 
     def conditional(self) -> PosteriorSettings:
-        """Rounded Normals."""
+        """The conditional of the level below: rounded Normals."""
         return ByteConditionalPosterior(self.bytes_per_unit)
 
     def as_input(self, z: Tensor) -> Tensor:
-        """Around 127.5, in units of ``spread``."""
+        """The bytes minus 127.5, in units of ``bytes_per_unit``."""
         return unit(z, self.bytes_per_unit)
 
 
@@ -67,14 +67,14 @@ class ByteConditionalPosterior(PosteriorSettings):
     latent_kind: ClassVar[LatentKind] = "bytes"
 
     def width(self, latent: int) -> int:
-        """Mean and log scale each."""
+        """A mean and a log scale per byte."""
         return 2 * latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> RoundedNormal:
-        """Means and scales in units of ``spread`` bytes; log scales are bounded smoothly."""
+        """Rounded Normals, with means and scales in units of ``spread`` bytes and bounded log scales."""
         loc, raw_scale = head.chunk(2, -1)
         return rounded_normal(loc, raw_scale, self.spread)
 
     def as_input(self, z: Tensor) -> Tensor:
-        """Around 127.5, in units of ``spread``."""
+        """The bytes minus 127.5, in units of ``spread``."""
         return unit(z, self.spread)

@@ -1,4 +1,4 @@
-"""Posteriors that put all mass on one code of many: settings of their quantisers."""
+"""Posteriors that assign each position to a code: the settings of their quantisers."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class CodePosteriorSettings(PosteriorSettings):
 
     @abstractmethod
     def quantiser(self) -> Quantiser:
-        """A fresh quantiser; its ``dim`` is how many numbers the encoder gives for each position."""
+        """A new quantiser; its ``dim`` is the size of the encoder's output at each position."""
 
     def width(self, latent: int) -> NoReturn:
-        """Refused: a head of its own for every position, which a model of codes has."""
+        """Raises CombinationError: only a model of codes has a head for every position."""
         raise _refusal()
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> NoReturn:
-        """Refused, as `width`."""
+        """Raises CombinationError, as `width` does."""
         raise _refusal()
 
 
@@ -65,7 +65,7 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
     )
 
     def quantiser(self) -> Codebook:
-        """A codebook that learns so."""
+        """A new codebook with these learning rules."""
         rules = (
             self.codebook_update,
             self.decay,
@@ -82,8 +82,8 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
 class FiniteScalarPosterior(CodePosteriorSettings):
     """The nearest point of a fixed grid (Mentzer et al. 2024, ICLR): nothing to learn, to commit to, or to revive."""
 
-    bins: tuple[int, ...] = option((8, 5, 5, 5), "levels of each number of a code", minimum=3)
+    bins: tuple[int, ...] = option((8, 5, 5, 5), "grid points of each dimension of a code", minimum=3)
 
     def quantiser(self) -> FiniteScalar:
-        """The grid."""
+        """A new grid of codes."""
         return FiniteScalar(self.bins)

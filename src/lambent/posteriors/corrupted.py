@@ -44,7 +44,7 @@ class MaskingCorruption(Corruption):
     rate: float = option(0.25, "probability of an element to be set to 0", above=0, maximum=1)
 
     def apply(self, x: Tensor) -> Tensor:
-        """Each element kept with probability 1 - rate, else 0."""
+        """X with each element set to 0 with probability ``rate``."""
         return torch.where(torch.rand_like(x) < self.rate, torch.zeros_like(x), x)
 
 

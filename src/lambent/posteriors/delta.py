@@ -20,9 +20,9 @@ class DeltaPosterior(PosteriorSettings):
     normalised: ClassVar[bool] = False
 
     def width(self, latent: int) -> int:
-        """The point."""
+        """The coordinates of the point."""
         return latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Delta:
-        """The point mass."""
+        """The point mass at the head's output."""
         return Delta(head)

@@ -1,4 +1,4 @@
-"""Discrete posteriors: coins, ordered coins, categories."""
+"""Discrete posteriors: Bernoulli, autoregressive Bernoulli and categorical."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from lambent.settings import option, part
 @part("posterior", "bernoulli")
 @dataclass(frozen=True)
 class BernoulliPosterior(PosteriorSettings):
-    """Independent coins, one logit a latent."""
+    """Independent Bernoulli variables, with one logit each."""
 
     relaxable: ClassVar[bool] = True
     latent_kind: ClassVar[LatentKind] = "binary"
 
     def width(self, latent: int) -> int:
-        """One logit each."""
+        """One logit per variable."""
         return latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Bernoulli:
-        """The coins."""
+        """Bernoulli variables with the head's logits."""
         return Bernoulli(head)
 
 
 @part("posterior", "autoregressive-bernoulli")
 @dataclass(frozen=True)
 class AutoregressiveBernoulliPosterior(PosteriorSettings):
-    """Coins in order: logits from x, and weights on the coins before that are the same for every x."""
+    """Binary variables in order: logits from x, and weights on the variables before that are shared by all x."""
 
     marginals: ClassVar[bool] = False
     latent_kind: ClassVar[LatentKind] = "binary"
 
     def width(self, latent: int) -> int:
-        """One logit each."""
+        """One logit per variable."""
         return latent
 
     def shared_size(self, latent: int) -> int:
-        """The square of weights, of which half counts."""
+        """The square weight matrix, of which the lower triangle is used."""
         return latent * latent
 
     def distribution(
         self, head: Tensor, latent: int, shared_parameters: Tensor | None = None
     ) -> AutoregressiveBernoulli:
-        """The coins in order."""
+        """Autoregressive Bernoulli variables with the head's logits."""
         assert shared_parameters is not None
         return AutoregressiveBernoulli(head, shared_parameters.view(latent, latent))
 
@@ -64,9 +64,9 @@ class CategoricalPosterior(PosteriorSettings):
     classes: int | None = option(None, "classes of each variable; none makes all dimensions one variable", minimum=2)
 
     def width(self, latent: int) -> int:
-        """One logit a class."""
+        """One logit per class."""
         return latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> OneHotCategorical:
-        """The categories."""
+        """Categorical variables with the head's logits, one-hot."""
         return OneHotCategorical(head, self.classes)

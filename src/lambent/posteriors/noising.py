@@ -42,9 +42,9 @@ class NoisingPosterior(PosteriorSettings):
         return schedule(self.noise_schedule, self.gamma_min, self.gamma_max, self.hidden_dim)
 
     def width(self, latent: int) -> NoReturn:
-        """No head: refused."""
+        """Raises CombinationError: there is no head."""
         raise CombinationError("posterior=noising has no encoder; use model=diffusion")
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> NoReturn:
-        """No head: refused."""
+        """Raises CombinationError: there is no head."""
         raise CombinationError("posterior=noising has no encoder; use model=diffusion")

@@ -16,7 +16,7 @@ from lambent.settings import option, part
 @part("posterior", "normal")
 @dataclass(frozen=True)
 class NormalPosterior(PosteriorSettings):
-    """N(m(x), diag s(x)^2)."""
+    """A diagonal Normal, N(m(x), diag s(x)^2)."""
 
     scale: float | None = option(None, "fixed standard deviation; none learns it per example", above=0)
 
@@ -44,7 +44,7 @@ class FullCovariancePosterior(PosteriorSettings):
         return latent if self.shared else latent + _triangle(latent)
 
     def shared_size(self, latent: int) -> int:
-        """The shared triangle."""
+        """The size of the shared triangle; 0 where every example has its own."""
         return _triangle(latent) if self.shared else 0
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> CholeskyNormal:
@@ -89,6 +89,6 @@ class LowRankPosterior(PosteriorSettings):
         return (2 + self.rank) * latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> LowRankNormal:
-        """The columns of F are the head's own numbers."""
+        """The low-rank Normal whose columns F are outputs of the head."""
         loc, raw, factor = head.split([latent, latent, self.rank * latent], -1)
         return LowRankNormal(loc, factor.unflatten(-1, (latent, self.rank)), bounded_log_scale(raw))

@@ -1,4 +1,4 @@
-"""Normal posteriors of a ladder, written relative to the prior of their level."""
+"""Normal posteriors of a ladder, parameterised relative to the prior of their level."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class RelativeNormalPosterior(PosteriorSettings):
         return 2 * latent
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> Normal:
-        """The top level's."""
+        """The posterior of the top level, a diagonal Normal."""
         return NormalPosterior().distribution(head, latent)
 
     def conditional(self) -> NormalPosterior:
-        """P of a level: a diagonal Normal."""
+        """The prior of a level: a diagonal Normal."""
         return NormalPosterior()
 
 
@@ -46,7 +46,7 @@ class ResidualNormalPosterior(RelativeNormalPosterior):
     """
 
     def around(self, head: Tensor, prior: Distribution, latent: int) -> Normal:
-        """The prior, moved by d and stretched by r; log r is bounded smoothly, with slope 1 at 0."""
+        """The prior shifted by d and scaled by r; log r is bounded smoothly, with slope 1 at 0."""
         shift, raw = full_precision(head).chunk(2, -1)
         assert isinstance(prior, Normal)
         return Normal(prior.loc + shift, prior.log_scale + MOST_LOG_RATIO * torch.tanh(raw / MOST_LOG_RATIO))

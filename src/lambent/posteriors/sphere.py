@@ -1,4 +1,4 @@
-"""The von Mises-Fisher posterior: directions."""
+"""The von Mises-Fisher posterior over directions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class VonMisesFisherPosterior(PosteriorSettings):
         return latent + self.learned
 
     def distribution(self, head: Tensor, latent: int, shared_parameters: Tensor | None = None) -> VonMisesFisher:
-        """The direction is the vector's; its length means nothing."""
+        """The distribution around the head's direction; the length of the head's vector has no effect."""
         if not self.learned:
             return VonMisesFisher(head, head.new_full((), self.concentration))
         return VonMisesFisher(head[..., :latent], self.concentration * bounded_log_scale(head[..., latent]).exp())

@@ -45,11 +45,11 @@ class AR1Prior(SequenceSettings, PriorSettings):
 
     @property
     def learns(self) -> bool:
-        """No."""
+        """False: the prior has no parameters."""
         return False
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """A module without parameters."""
+        """The prior as a module without parameters."""
         return AR1PriorModule(self.process(shapes.latent))
 
 
@@ -64,5 +64,5 @@ class AR1PriorModule(nn.Module):
         self.register_buffer("alpha", process.alpha.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, condition: Tensor | None = None) -> AR1:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return AR1(self.alpha, self.steps)

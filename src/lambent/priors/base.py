@@ -1,4 +1,4 @@
-"""What a prior's settings promise."""
+"""The base classes of the settings of priors."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ PRIOR_FOR = {"one-hot": "categorical", "binary": "bernoulli", "codes": "uniform"
 
 
 DIFFUSION_FOR = {**PRIOR_FOR, "codes": "diffusion", "continuous": "latent-diffusion"}
-"""The same where a diffusion is wanted."""
+"""The usual prior of each kind of latents for a model whose prior is a diffusion."""
 
 
 class PriorSettings(Part, ABC):
-    """Settings that build a module whose ``forward(condition=None)`` returns p(z), or p(z|c)."""
+    """Settings of a prior; they build a module whose ``forward(condition=None)`` returns p(z), or p(z|c)."""
 
     latent_kind: ClassVar[LatentKind] = "continuous"
     normalised: ClassVar[bool] = True
     classes: int | None = None
     """States of each variable, where they are one-hot; None makes all dimensions one variable."""
     estimated: ClassVar[bool] = False
-    """Whether training sees an unbiased estimate of a bound on log p(z) in its place."""
+    """Whether training uses an unbiased estimate of a bound on log p(z) in place of log p(z)."""
 
     instead: ClassVar[Mapping[str, str]] = PRIOR_FOR
     """The prior to use in its place for latents of another kind; "normal" where none is named."""
 
     def conflicts(self, parts: Any) -> Conflict | None:
-        """Prior and posterior speak of the same latents."""
+        """The conflict with the posterior, if the two are over latents of different kinds; None otherwise."""
         if parts.posterior is None:
             return None
         sections, found = ("prior", "posterior"), parts.posterior.latent_kind
@@ -57,11 +57,11 @@ class PriorSettings(Part, ABC):
 
     @property
     def learns(self) -> bool:
-        """Whether it has parameters."""
+        """Whether the prior has parameters to train."""
         return True
 
     def states(self, latent: int) -> int | None:
-        """How many values ``latent`` dimensions take; None where they are continuous."""
+        """The number of values that ``latent`` dimensions can take; None for continuous latents."""
         return None
 
     @abstractmethod
@@ -83,11 +83,12 @@ class CodePriorSettings(PriorSettings):
         Args:
             symbols: Number of codes.
             grid: Shape of the grid: the event of p, whose values are indices.
-            context: What p is given of the levels above: so many numbers or a map (C, h, w); it comes flat, (B, c), or
+            context: Size of the input from the levels above: a number, or a map (C, h, w). The input is flat, (B, c),
+                or
                 with samples in front, (K, B, c).
-            condition: Numbers of the condition, which follow those.
+            condition: Size of the condition, which follows the context.
         """
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """Refused: codes come in a grid that only a model of codes knows."""
+        """Raises CombinationError: only a model of codes knows the shape of the grid."""
         raise CombinationError("a prior over codes needs a model of codes; use model=quantised")

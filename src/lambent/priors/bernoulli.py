@@ -1,4 +1,4 @@
-"""Binary latents: independent coins, and coins that look at those before them."""
+"""Priors of binary latents: independent and autoregressive Bernoulli variables."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from lambent.shapes import Shapes
 @part("prior", "bernoulli")
 @dataclass(frozen=True)
 class BernoulliPrior(PriorSettings):
-    """Independent coins: the top of a sigmoid belief network."""
+    """Independent Bernoulli variables, as the top layer of a sigmoid belief network."""
 
     latent_kind: ClassVar[LatentKind] = "binary"
-    learned: bool = option(True, "whether the logits are learned; else the coins stay fair")  # noqa: FBT003
+    learned: bool = option(True, "whether the logits are learned; else all probabilities are 1/2")  # noqa: FBT003
 
     @property
     def learns(self) -> bool:
-        """As asked."""
+        """Whether ``learned`` asks for parameters."""
         return self.learned
 
     def states(self, latent: int) -> int:
@@ -32,7 +32,7 @@ class BernoulliPrior(PriorSettings):
         return int(2**latent)
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """Starts with fair coins."""
+        """The prior, with all probabilities 1/2 at the start."""
         return BernoulliPriorModule(shapes.latent).requires_grad_(self.learned)
 
 
@@ -44,14 +44,14 @@ class BernoulliPriorModule(nn.Module):
         self.logits = nn.Parameter(torch.zeros(latent))
 
     def forward(self, condition: Tensor | None = None) -> Bernoulli:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return Bernoulli(self.logits)
 
 
 @part("prior", "autoregressive-bernoulli")
 @dataclass(frozen=True)
 class AutoregressiveBernoulliPrior(PriorSettings):
-    """Coins in order, each a logistic regression on those before it (Gregor et al. 2014, section 3)."""
+    """Binary variables in order, each a logistic regression on those before it (Gregor et al. 2014, section 3)."""
 
     latent_kind: ClassVar[LatentKind] = "binary"
 
@@ -60,7 +60,7 @@ class AutoregressiveBernoulliPrior(PriorSettings):
         return int(2**latent)
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """Starts with fair, independent coins."""
+        """The prior, with independent variables of probability 1/2 at the start."""
         return AutoregressiveBernoulliPriorModule(shapes.latent)
 
 
@@ -73,5 +73,5 @@ class AutoregressiveBernoulliPriorModule(nn.Module):
         self.weight = nn.Parameter(torch.zeros(latent, latent))
 
     def forward(self, condition: Tensor | None = None) -> AutoregressiveBernoulli:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return AutoregressiveBernoulli(self.logits, self.weight)

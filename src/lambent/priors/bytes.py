@@ -19,7 +19,7 @@ HALF = (BYTES - 1) / 2
 
 
 def rounded_normal(loc: Tensor, raw_scale: Tensor, spread: float) -> RoundedNormal:
-    """A rounded Normal from free numbers, in units of ``spread`` bytes around 127.5; the log scale bounded smoothly."""
+    """A rounded Normal from unconstrained parameters, in units of ``spread`` bytes around 127.5."""
     return RoundedNormal(HALF + spread * loc, bounded_log_scale(raw_scale) + math.log(spread))
 
 
@@ -38,7 +38,7 @@ class BytePrior(PriorSettings):
 
     @property
     def learns(self) -> bool:
-        """As asked."""
+        """Whether ``learned`` asks for parameters."""
         return self.learned != "none"
 
     def states(self, latent: int) -> int:
@@ -60,7 +60,7 @@ class BytePriorModule(nn.Module):
         self.logits = nn.Parameter(torch.zeros(latent, BYTES))
 
     def forward(self, condition: Tensor | None = None) -> Categorical:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return Categorical(self.logits)
 
 
@@ -73,5 +73,5 @@ class RoundedNormalPriorModule(nn.Module):
         self.loc, self.raw_scale = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
 
     def forward(self, condition: Tensor | None = None) -> RoundedNormal:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return rounded_normal(self.loc, self.raw_scale, self.spread)

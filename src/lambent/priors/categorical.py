@@ -17,7 +17,7 @@ from lambent.shapes import Shapes
 @part("prior", "categorical")
 @dataclass(frozen=True)
 class CategoricalPrior(PriorSettings):
-    """One of `latent` states, or latent / classes variables of so many classes each; values one-hot."""
+    """One of ``latent`` states, or latent / classes variables of ``classes`` states each; values are one-hot."""
 
     latent_kind: ClassVar[LatentKind] = "one-hot"
     classes: int | None = option(None, "classes of each variable; none makes all dimensions one variable", minimum=2)
@@ -25,7 +25,7 @@ class CategoricalPrior(PriorSettings):
 
     @property
     def learns(self) -> bool:
-        """As asked."""
+        """Whether ``learned`` asks for parameters."""
         return self.learned
 
     def states(self, latent: int) -> int:
@@ -33,7 +33,7 @@ class CategoricalPrior(PriorSettings):
         return latent if self.classes is None else int(self.classes ** (latent // self.classes))
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """Starts uniform."""
+        """The prior, uniform at the start."""
         return CategoricalPriorModule(shapes.latent, self.classes).requires_grad_(self.learned)
 
 
@@ -46,5 +46,5 @@ class CategoricalPriorModule(nn.Module):
         self.logits = nn.Parameter(torch.zeros(states))
 
     def forward(self, condition: Tensor | None = None) -> OneHotCategorical:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return OneHotCategorical(self.logits, self.classes)

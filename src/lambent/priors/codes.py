@@ -40,7 +40,7 @@ class AutoregressiveCodePriorModule(nn.Module):
 
 @dataclass(frozen=True)
 class _Indices(LikelihoodSettings):
-    """Indices 0..S-1 by a softmax; the numbers mean nothing but themselves."""
+    """Code indices 0..S-1 with a softmax; their order has no meaning."""
 
     discrete: ClassVar[bool] = True
 
@@ -50,15 +50,15 @@ class _Indices(LikelihoodSettings):
         return shapes.levels
 
     def support(self, shapes: Shapes) -> Support:
-        """{0..S-1}."""
+        """The integers from 0 to S-1."""
         return grey_levels(self._size(shapes))
 
     def out_shape(self, shapes: Shapes) -> tuple[int, ...]:
-        """A logit a symbol and element."""
+        """The shape of the logits: one per symbol and element."""
         return (self._size(shapes), *shapes.event)
 
     def symbols(self, shapes: Shapes) -> int:
-        """S."""
+        """S, the number of codes."""
         return self._size(shapes)
 
     def distribution(self, parameters: Tensor, shared_parameters: Tensor | None, shapes: Shapes) -> Categorical:
@@ -72,7 +72,7 @@ class _Indices(LikelihoodSettings):
 
 
 class _AutoregressiveCodePriorSettings(CodePriorSettings):
-    """Settings of a prior that goes through the grid in order."""
+    """Settings of an autoregressive prior over the grid of codes."""
 
     @abstractmethod
     def network(self, grid: tuple[int, ...]) -> Any:

@@ -19,9 +19,9 @@ from lambent.settings import option, part
 from lambent.shapes import Shapes
 
 KEPT = 0.99
-"""Share of the running moments that a batch leaves, once there have been many."""
+"""Share of the running moments that is kept at each batch, after the first ones."""
 LEAST = 1e-6
-"""Variance of the latents that is never gone under."""
+"""Lower bound of the variance of a latent."""
 
 
 @part("prior", "latent-diffusion")
@@ -30,7 +30,7 @@ class LatentDiffusionPrior(PriorSettings):
     """A diffusion in the space of latents (Vahdat et al. 2021, NeurIPS; Rombach et al. 2022, CVPR), by v-prediction.
 
     Latents are standardised first. The ELBO stays a bound, with an estimate of a bound on log p(z) in it, and has no
-    importance weights. Learned together with the encoder (schedule=joint), or for itself (schedule=two-stage).
+    importance weights. It is learned together with the encoder (schedule=joint), or afterwards (schedule=two-stage).
     """
 
     instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
@@ -47,7 +47,7 @@ class LatentDiffusionPrior(PriorSettings):
     sampling_steps: int = option(200, "noise levels visited by a sample", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """Starts at N(0, I).
+        """The prior, N(0, I) at the start.
 
         Raises:
             ConfigError: gamma would not rise.
@@ -68,9 +68,9 @@ class LatentDiffusionPriorModule(nn.Module):
 
     Args:
         denoiser: ``net(u (N, D), gamma (N,), condition (N, c) or None) -> v (N, D)``.
-        noise: Its schedule.
-        latent: D.
-        visits: Levels of an estimate in evaluation (in training, one a sample), and of a sample.
+        noise: The noise schedule.
+        latent: D, the size of a latent.
+        visits: Timesteps of an estimate in evaluation (training uses one per sample), and of a sample.
         conditioned: Whether the denoiser takes a condition.
     """
 
@@ -97,7 +97,7 @@ class LatentDiffusionPriorModule(nn.Module):
         return DiffusionDensity(chain, self.centre.to(like), 0.5 * variance.log().to(like), given, visits)
 
     def initialise(self, z: Tensor) -> None:
-        """Takes mean and scale of latents (..., D) as they are."""
+        """Sets mean and scale to those of latents (..., D)."""
         self.seen.zero_()
         self.update_buffers(z, lambda sums: sums)
 

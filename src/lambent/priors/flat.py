@@ -22,21 +22,21 @@ class FlatPrior(PriorSettings):
 
     @property
     def learns(self) -> bool:
-        """No."""
+        """False: the prior has no parameters."""
         return False
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """A module without parameters."""
+        """The prior as a module without parameters."""
         return FlatPriorModule(shapes.latent)
 
 
 class FlatPriorModule(nn.Module):
-    """p(z) proportional to 1."""
+    """The improper prior p(z) proportional to 1."""
 
     def __init__(self, latent: int) -> None:
         super().__init__()
         self.latent = latent
 
     def forward(self, condition: Tensor | None = None) -> Flat:
-        """The improper prior, with batch shape ()."""
+        """The improper prior, of batch shape ()."""
         return Flat((self.latent,))

@@ -16,9 +16,9 @@ from lambent.shapes import Shapes
 @part("prior", "autoregressive-flow")
 @dataclass(frozen=True)
 class AutoregressiveFlowPrior(PriorSettings):
-    """Noise u = f(z), where f's maps go from element to element; p(z) costs one pass, a draw one an element.
+    """Noise u = f(z) with autoregressive maps f: log p(z) takes one pass, a draw one pass per dimension.
 
-    It is an inverse autoregressive posterior seen from the other side (Chen et al. 2017, section 3.2): a flow prior
+    It is equivalent to an inverse autoregressive posterior (Chen et al. 2017, section 3.2): a flow prior
     log N(f(z)) + log |det df/dz| under q(z|x) gives the same ELBO as a standard Normal prior of u under the posterior
     that draws z ~ q(z|x) and returns u = f(z), which is an inverse autoregressive flow, with a decoder of f^-1(u). The
     two cost the same to train; the prior's decoder is deeper, its encoder isn't.
@@ -44,5 +44,5 @@ class AutoregressiveFlowPriorModule(nn.Module):
         self.net, self.latent = net, latent
 
     def forward(self, condition: Tensor | None = None) -> Flow:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return Flow(self.net, self.latent)

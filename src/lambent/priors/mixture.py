@@ -36,5 +36,5 @@ class MixturePriorModule(nn.Module):
         self.raw_scale = nn.Parameter(torch.zeros(components, latent))
 
     def forward(self, condition: Tensor | None = None) -> NormalMixture:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return NormalMixture(self.logits, self.loc, bounded_log_scale(self.raw_scale))

@@ -1,4 +1,4 @@
-"""The standard Normal, and the Normal that a condition moves."""
+"""The standard Normal prior, and a Normal prior that depends on a condition."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lambent.shapes import Shapes
 @part("prior", "normal")
 @dataclass(frozen=True)
 class NormalPrior(PriorSettings):
-    """N(0, I)."""
+    """The standard Normal prior N(0, I)."""
 
     @property
     def learns(self) -> bool:
-        """No."""
+        """False: the prior has no parameters."""
         return False
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """A module without parameters."""
+        """The prior as a module without parameters."""
         return NormalPriorModule(shapes.latent)
 
 
@@ -43,7 +43,7 @@ class NormalPriorModule(nn.Module):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def forward(self, condition: Tensor | None = None) -> StandardNormal:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return StandardNormal((self.latent,), device=self.anchor.device, dtype=self.anchor.dtype)
 
 

@@ -24,11 +24,11 @@ class SpherePrior(PriorSettings):
 
     @property
     def learns(self) -> bool:
-        """No."""
+        """False: the prior has no parameters."""
         return False
 
     def build(self, shapes: Shapes) -> nn.Module:
-        """A module without parameters."""
+        """The prior as a module without parameters."""
         check_dimensions(shapes.latent, "prior=sphere")
         return SpherePriorModule(shapes.latent)
 
@@ -48,5 +48,5 @@ class SpherePriorModule(nn.Module):
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
     def forward(self, condition: Tensor | None = None) -> SphereUniform:
-        """The prior, with batch shape ()."""
+        """The prior, of batch shape ()."""
         return SphereUniform(self.latent, device=self.anchor.device, dtype=self.anchor.dtype)

@@ -1,4 +1,4 @@
-"""The prior over grids of codes that knows nothing."""
+"""The uniform prior over grids of codes."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from lambent.settings import part
 @part("prior", "uniform")
 @dataclass(frozen=True)
 class UniformPrior(CodePriorSettings):
-    """Every code as probable as any other: an example of P codes costs P log S nats."""
+    """Every code equally probable: an example of P codes costs P log S nats."""
 
     @property
     def learns(self) -> bool:
-        """No."""
+        """False: the prior has no parameters."""
         return False
 
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
     ) -> UniformPriorModule:
-        """A module without parameters."""
+        """The prior as a module without parameters."""
         return UniformPriorModule(symbols, grid)
 
 

@@ -1,4 +1,4 @@
-"""How the parts of a configuration become a diffusion, and what goes together with one."""
+"""How a configuration becomes a diffusion model, and what is incompatible with one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class DiffusionStructure(Structure):
         "decoder": Slot(
             "denoising-mlp",
             (DenoiserSettings,),
-            why="it needs a network that is told the noise level",
+            why="it needs a network with the noise level as an input",
             use="decoder=unet (images) or decoder=denoising-mlp",
         ),
         "objective": Slot(

@@ -42,7 +42,7 @@ class TimestepLosses(nn.Module):
         """Of each cell, (BINS,); uniform until every loss that was seen is."""
         roots = widened(self.squares).clamp_min(0).sqrt()
         known = self.seen > 0
-        roots = torch.where(known, roots, roots.max())  # what was never looked at may be as dear as the dearest
+        roots = torch.where(known, roots, roots.max())  # a cell without losses may have the largest
         total = roots.sum()
         even = torch.full_like(roots, 1 / BINS)
         return torch.where(total > 0, (1 - UNIFORM) * roots / total + UNIFORM * even, even)

@@ -15,7 +15,7 @@ from lambent.settings import Part, option
 Choose = Callable[[int, Tensor], Tensor]
 """(element, its parameters (N, P)) -> that element's input (N,)."""
 ContextShape = int | tuple[int, int, int]
-"""What every output sees beside the inputs: so many numbers, or a map (C, h, w), given flat all the same."""
+"""Size of the context of every output: a number of values, or a map (C, h, w); the context itself is always flat."""
 ORDERINGS = ("natural", "random")
 
 
@@ -38,7 +38,7 @@ class AutoregressiveNet(nn.Module, ABC):
 
     @property
     def orderings(self) -> int:
-        """M."""
+        """M, the number of orderings that the network supports."""
         return self.order.shape[0]
 
     @abstractmethod
@@ -73,7 +73,7 @@ class AutoregressiveSettings(Part, ABC):
         """The network of (P, *event) parameters.
 
         Args:
-            latent: What every output sees of z: so many numbers, or a map.
+            latent: Size of z as context: a number of values, or a map.
             out_shape: (P, *event).
             condition: Numbers of the condition, which follow those of z in the context.
             symbols: How many values an element takes, where they are finitely many.
@@ -81,14 +81,14 @@ class AutoregressiveSettings(Part, ABC):
 
 
 class InputDropout(nn.Module):
-    """In training, replaces each input by nothing, with a probability ("word dropout", Bowman et al. 2016, CoNLL).
+    """In training, replaces each input by a blank, with a probability ("word dropout", Bowman et al. 2016, CoNLL).
 
     p(x|z) stays normalised, as only what an element sees of those before it changes; with less of it to see, z is
     worth more. Draws from torch's current random state; in evaluation it does nothing.
 
     Args:
         probability: Of each input, 0 to 1.
-        blank: What stands for nothing: 0 for numbers, S for symbols 0..S-1 (the table's row of their own).
+        blank: The blank input: 0 for numbers, S for symbols 0..S-1 (the table's row of their own).
     """
 
     def __init__(self, probability: float, blank: float = 0.0) -> None:

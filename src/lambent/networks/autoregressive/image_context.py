@@ -69,9 +69,9 @@ class ContextTerms(nn.Module):
 class PositionTerms(nn.Module):
     """V' m added to each sum, m a learned map that is the same for all images: a network that knows where it is.
 
-    Masked convolutions padded with zeros see no edge where the data is zero too, and nothing else tells one place from
-    another; Liu et al. 2018 (NeurIPS) add coordinates as channels against it. The map starts as the slowest ``width``
-    cosines of the image's rows and columns, the V' at zero.
+    Masked convolutions padded with zeros see no edge where the data is zero too, and nothing else distinguishes one
+    position from another; Liu et al. 2018 (NeurIPS) add coordinates as channels against it. The map starts as the
+    slowest ``width`` cosines of the image's rows and columns, the V' at zero.
 
     Args:
         width: Channels of the map, of which there are as many as the image has pixels, less one, at most.

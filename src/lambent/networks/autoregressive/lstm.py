@@ -43,7 +43,7 @@ class LSTMNet(SequenceNet):
     Args:
         out_shape: (P, *event).
         settings: Sizes.
-        context: Numbers of it; a map is so many numbers.
+        context: Size of the context; a map counts as its number of values.
         symbols: How many values an element takes.
     """
 
@@ -63,7 +63,7 @@ class LSTMNet(SequenceNet):
         return self.dropout(h)
 
     def stepper(self, items: int, context: Tensor | None) -> Step:
-        """Carries the state."""
+        """A step function that carries the LSTM's state."""
         state, everywhere = self._context_terms(context, items)
 
         def step(token: Tensor, place: int) -> Tensor:

@@ -30,10 +30,10 @@ from lambent.settings import option, part
 class MADE(AutoregressiveNet):
     """An MLP with a degree for each unit (Germain et al. 2015, section 3).
 
-    The input at place t of the ordering has degree t = 1..D, a hidden unit a random one, less than D and no lower than
-    the lowest of the layer below. A hidden unit of degree m sees units of degree <= m (eq. 12), an output of degree t
-    hidden units, and by direct connections inputs, of degree < t (eq. 13). Context enters the first layer and the
-    outputs unmasked.
+    The input at position t of the ordering has degree t = 1..D, a hidden unit a random one, less than D and no lower
+    than the lowest of the layer below. A hidden unit of degree m sees units of degree <= m (eq. 12), an output of
+    degree t hidden units, and by direct connections inputs, of degree < t (eq. 13). Context enters the first layer and
+    the outputs unmasked.
 
     Args:
         out_shape: (P, *event).
@@ -124,7 +124,7 @@ class MADE(AutoregressiveNet):
         return weight.view(-1, self.elements, weight.shape[1]).transpose(0, 1)
 
     def output_bias(self) -> nn.Parameter:
-        """The outputs' bias."""
+        """The bias of the outputs, (P, D)."""
         return self.output.bias
 
 

@@ -162,7 +162,7 @@ class Pass(Protocol):
     """One way of running a stack of masked convolutions: `Whole` images, or `Stepwise`."""
 
     def apply(self, layer: Any, h: Tensor) -> Tensor:
-        """The layer's output."""
+        """The output of the layer."""
 
     def add(self, h: Tensor, term: Tensor | None, groups: list[int]) -> Tensor:
         """``h`` and what a term (N, channels, H or 1, W or 1) of these groups is there."""
@@ -177,7 +177,7 @@ class Whole:
         return found
 
     def add(self, h: Tensor, term: Tensor | None, groups: list[int]) -> Tensor:
-        """The sum."""
+        """The sum of both terms."""
         return h if term is None else h + term
 
 
@@ -213,7 +213,7 @@ class _Line:
         self.weights = {g: (bias[at], taps[at].T.contiguous()) for g, at in self.outs.items()}
 
     def start(self, i: int) -> None:
-        """A new row."""
+        """Begins a new row."""
         self.row.zero_()
         if self.above is not None:
             self.from_above = self.above.get(i)
@@ -247,7 +247,7 @@ class Stepwise:
         self.first, self.at, self.group = first, (0, 0), 0
 
     def start(self, i: int) -> None:
-        """Begins row i."""
+        """Begins row ``i`` of the image."""
         for line in self.lines.values():
             line.start(i)
 

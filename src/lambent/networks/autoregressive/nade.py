@@ -71,7 +71,7 @@ class NADE(AutoregressiveNet):
             total = torch.addr(total, x.to(total.dtype), self.input.weight[:, element])
 
     def output_bias(self) -> nn.Parameter:
-        """b, (P, D)."""
+        """The output bias b, (P, D)."""
         return self.bias
 
 

@@ -170,7 +170,7 @@ class PixelCNN(MaskedImageNet):
         self.stack = nn.ModuleList(Block(self.features, reach, self.dropped) for reach in reaches[1:])
 
     def data_layer(self) -> MaskedConv:
-        """The first."""
+        """The first layer, which reads the image."""
         return self.first
 
     def sums(self) -> list[int]:
@@ -178,11 +178,11 @@ class PixelCNN(MaskedImageNet):
         return [len(self.first.outputs), *(len(block.look.outputs) for block in self.stack)]
 
     def addends(self, x: Tensor, term: Term) -> Iterable[Tensor | None]:
-        """The context's terms."""
+        """Terms of the context that are added to the layers."""
         return map(term, range(1 + len(self.stack)))
 
     def addends_by_row(self, items: int, term: Term) -> RowAddends:
-        """The context's terms."""
+        """Terms of the context that are added to the layers, row by row."""
         terms = [term(k) for k in range(1 + len(self.stack))]
         return lambda i, known: terms
 
@@ -228,7 +228,7 @@ class GatedPixelCNN(MaskedImageNet):
         )
 
     def data_layer(self) -> MaskedConv:
-        """The first layer's."""
+        """The first layer's convolutions, which read the image."""
         layer: MaskedConv = self.stack[0].left
         return layer
 

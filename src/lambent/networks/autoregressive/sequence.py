@@ -21,7 +21,7 @@ from lambent.settings import Conflict
 MOST_SYMBOLS = 4096
 """More than these are numbers with a size, not rows of a table."""
 Step = Callable[[Tensor, int], Tensor]
-"""(token (N, width) of the element before, place) -> features (N, F) of the element at that place."""
+"""(token (N, width) of the element before, position) -> features (N, F) of the element at that position."""
 
 
 def pixel_order(event: tuple[int, ...], kind: str) -> Tensor:
@@ -55,7 +55,7 @@ class Inputs(nn.Module):
             nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens of ``x``."""
+        """The tokens (N, D, width) of ``x``."""
         x = self.dropout(x)
         if self.table is not None:
             tokens: Tensor = self.table(x.long())
@@ -98,11 +98,11 @@ class SequenceNet(AutoregressiveNet):
 
     @abstractmethod
     def features(self, tokens: Tensor, context: Tensor | None) -> Tensor:
-        """(N, D, F) of tokens (N, D, width): those at place t follow from tokens 1..t."""
+        """(N, D, F) of tokens (N, D, width): those at position t depend on tokens 1..t."""
 
     @abstractmethod
     def stepper(self, items: int, context: Tensor | None) -> Step:
-        """`features` at one place after the other, called in order."""
+        """A function that gives `features` one position after the other, called in order."""
 
     def forward(self, x: Tensor, context: Tensor | None, ordering: int) -> Tensor:
         """Parameters (N, P, *event) of inputs (N, D)."""
@@ -121,7 +121,7 @@ class SequenceNet(AutoregressiveNet):
             token = self.inputs(choose(element, numbers))
 
     def output_bias(self) -> nn.Parameter:
-        """b, (P, D)."""
+        """The output bias b, (P, D)."""
         return self.bias
 
 

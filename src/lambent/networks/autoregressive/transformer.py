@@ -65,16 +65,16 @@ class Attention(nn.Module):
         return (back >= 0) & ((back <= self.window) | (place < self.front))
 
     def _in_sight(self, cache: Tensor, place: int) -> Tensor:
-        """Keys and values that the token at a place looks at."""
+        """Keys and values that the token at a position attends to."""
         first = 0 if self.window is None else place - self.window
         if first <= self.front:
             return cache[:, :, : place + 1]
         return torch.cat([cache[:, :, : self.front], cache[:, :, first : place + 1]], 2)
 
     def step(self, h: Tensor, cache: Tensor, place: int) -> Tensor:
-        """`forward` at one place: (N, width) of h (N, width) there and of ``cache`` (2, N H, T, d) before it.
+        """`forward` at one position: (N, width) of h (N, width) there and of ``cache`` (2, N H, T, d) before it.
 
-        The cache takes this place's key and value.
+        This position's key and value are written to the cache.
         """
         q, k, v = self.inputs(h).view(len(h), 3, -1, cache.shape[-1]).transpose(0, 1).flatten(1, 2)
         cache[0, :, place], cache[1, :, place] = k, v
@@ -120,7 +120,7 @@ class Block(nn.Module):
         return h + self.dropout(self.mlp(self.before_mlp(h)))
 
     def step(self, h: Tensor, cache: Tensor, place: int) -> Tensor:
-        """`forward` at one place, (N, width), those before it in the ``cache``."""
+        """`forward` at one position, (N, width); the positions before it are in the ``cache``."""
         h = h + self.attention.step(self.before_attention(h), cache, place)
         return h + self.mlp(self.before_mlp(h))
 
@@ -171,12 +171,12 @@ class Stack(nn.Module):
         return self.norm(h)
 
     def cache(self, items: int, places: int) -> list[Tensor]:
-        """Room for the keys and values of so many places, (2, N H, T, d) a block."""
+        """An empty cache for keys and values of ``places`` positions, (2, N H, T, d) per block."""
         weight, heads = self.norm.weight, self.blocks[0].attention.heads
         return [weight.new_empty(2, items * heads, places, len(weight) // heads) for _ in self.blocks]
 
     def step(self, h: Tensor, cache: list[Tensor], place: int) -> Tensor:
-        """`forward` of a causal stack at one place, (N, width), those before it in the ``cache``."""
+        """`forward` of a causal stack at one position, (N, width); the positions before it are in the ``cache``."""
         for block, own in zip(self.blocks, cache, strict=True):
             h = block.step(h, own, place)
         return self.norm(h)
@@ -191,7 +191,7 @@ class TransformerNet(SequenceNet):
     Args:
         out_shape: (P, *event).
         settings: Sizes.
-        latent: What the context holds of z: so many numbers, or a map.
+        latent: Size of z as context: a number of values, or a map.
         condition: Numbers that follow it.
         symbols: How many values an element takes.
     """

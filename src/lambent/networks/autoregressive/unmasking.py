@@ -22,7 +22,7 @@ class UnmaskingTransformer(nn.Module):
         layers: Blocks.
         heads: Heads of attention.
         dropout: Share of what each block adds that is zeroed in training.
-        context: So many numbers, or a map.
+        context: Size of the context: a number of values, or a map.
         condition: Numbers that follow them in the context.
 
     >>> net = UnmaskingTransformer(5, 3, width=8, layers=1, heads=2)

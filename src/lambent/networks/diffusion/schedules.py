@@ -52,7 +52,7 @@ class Linear(Schedule):
     """
 
     def interior(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """T itself."""
+        """T itself, with slope 1."""
         return t, torch.ones_like(t)
 
 

@@ -63,7 +63,7 @@ class FourierFeatures(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """h + attention over all places of a map, with heads of 64 channels: the identity at first."""
+    """h + attention over all positions of a map, with heads of 64 channels; the identity at the start."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -114,9 +114,9 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """The nearest place's values at a larger size.
+    """Nearest-neighbour upsampling.
 
-    Channels are mixed at the small size; places are by the block that follows. A convolution of 3 x 3 at the large
+    Channels are mixed at the small size; positions by the block that follows. A convolution of 3 x 3 at the large
     size would take a quarter of the time of a small network.
     """
 
@@ -125,7 +125,7 @@ class Upsample(nn.Module):
         self.size, self.conv = size, nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, h: Tensor) -> Tensor:
-        """(N, outputs, *size)."""
+        """The maps (N, outputs, *size) at the larger size."""
         return F.interpolate(self.conv(h), self.size, mode="nearest")
 
 

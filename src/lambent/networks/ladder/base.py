@@ -51,7 +51,7 @@ class LadderLevel(nn.Module, ABC):
 
 
 class ResidualMLP(nn.Module):
-    """Fully connected layers to ``outputs`` numbers, each with layer normalisation and an activation.
+    """Fully connected layers of ``outputs`` units, each with layer normalisation and an activation.
 
     With ``carried`` numbers, the first of the input, the layers end in an affine map that starts small, and add to what
     is carried (brought to the size by another affine map where it has another): a residual network.
@@ -90,7 +90,7 @@ def hidden(inputs: int, outputs: int, name: str) -> nn.Sequential:
 
 
 class BottomUpMLP(nn.Module):
-    """What each level sees of x: an encoder's features, then one step a level.
+    """Features of x for each level: an encoder's, then one residual step per level.
 
     Args:
         encoder: From x to what the lowest level sees.

@@ -35,24 +35,24 @@ class Resolution:
 
     @property
     def side(self) -> int:
-        """The longer one."""
+        """The longer side, in pixels."""
         return max(self.height, self.width)
 
     @property
     def pixels(self) -> int:
-        """Places of a map."""
+        """The number of positions of a map."""
         return self.height * self.width
 
 
 class BottomUp(nn.Module):
-    """Residual blocks at each place, from the image's side on; to each by strides, between bottlenecks by means.
+    """Residual blocks at each resolution, from the image's down; strided convolutions or means lead to the next.
 
     Args:
         image: (channels, height, width) of what it sees.
-        places: The largest first; the first may have the image's size.
+        places: The resolutions, largest first; the first may be the image's.
         blocks: Residual blocks at each.
         style: Of these blocks.
-        condition: Numbers of the condition, which shifts the channels of each place.
+        condition: Numbers of the condition, which shifts the channels at each resolution.
         spectral: Weight of the penalty on the convolutions' singular values; 0 for none.
     """
 
@@ -102,7 +102,7 @@ class BottomUp(nn.Module):
 
 
 def _entry(channels: int, size: Size, place: Resolution, style: Style, *, first: bool) -> nn.Module:
-    """From the image (``first``), or the place before, to a place: from ``channels`` and ``size`` to its own."""
+    """The layers from the image (``first``) or the resolution before, of ``channels`` and ``size``, to ``place``."""
     halve = (place.height, place.width) != size
     if first:
         return strided(channels, place.channels, style.activation, halve=halve)

@@ -66,7 +66,7 @@ class MapLevel(LadderLevel):
 
     Args:
         shared: What it has in common with the others.
-        place: Where it is.
+        place: The resolution of the level.
         below: Where the level below is; None for the lowest.
         top: Whether it is the top, which starts from a learned map.
     """
@@ -94,7 +94,7 @@ class MapLevel(LadderLevel):
         return _numbers(self.posterior(channels_last(found)), self.inject)
 
     def next(self, state: Tensor | None, z: Tensor, condition: Tensor | None) -> Tensor:
-        """The map with z in it through the residual blocks, and on to the place below."""
+        """The map with z in it through the residual blocks, and on to the resolution below."""
         z = channels_last(z.unflatten(1, self.map_shape))
         h = self.blocks(channels_last(self._map(state, len(z), condition) + self.inject(z)))
         return h if self.descent is None else self.descent(h, condition)
@@ -117,7 +117,7 @@ class MapLevel(LadderLevel):
 
 
 class LearnedMap(nn.Module):
-    """The map that a ladder starts from: learned, shifted by the condition."""
+    """The learned map that a ladder starts from, shifted by the condition."""
 
     def __init__(self, place: Resolution, condition: int) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class LearnedMap(nn.Module):
 
 
 class TopDown(nn.Module):
-    """From a level's map to the state of the level below: to its size, then the numbers of its p beside it."""
+    """From a level's map to the state of the level below: resized, with the parameters of its p beside it."""
 
     def __init__(self, shared: MapLevels, place: Resolution, below: Resolution) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class TopDown(nn.Module):
         self.prior, self.moves = _prior(shared, below), shared.style.block == "bottleneck"
 
     def forward(self, h: Tensor, condition: Tensor | None) -> Tensor:
-        """(N, channels + numbers, h, w) at the place below."""
+        """(N, channels + numbers, h, w) at the resolution below."""
         if self.up is not None and self.start is not None:
             start = self.start(len(h), condition)
             h = channels_last(F.interpolate(self.up(h), start.shape[2:]) + start)

@@ -72,7 +72,7 @@ def _depthwise(style: Style, channels: int, gain: float) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """h + body(h)."""
+    """A residual block, h + body(h)."""
 
     def __init__(self, style: Style, channels: int, side: int, gain: float) -> None:
         super().__init__()

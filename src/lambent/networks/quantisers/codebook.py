@@ -254,7 +254,7 @@ class Codebook(Quantiser):
 
 
 def different(z: Tensor, most: int) -> Tensor:
-    """At most so many rows of ``z`` (M, d), no two alike, at random by torch's state."""
+    """At most ``n`` distinct rows of ``z`` (M, d), at random by torch's state."""
     if not len(z):
         return z
     some = z[torch.randperm(len(z), device=z.device)[: 4 * most]]

@@ -129,7 +129,7 @@ class ReaderEncoder(Part):
     patch: int = option(2, "filters of its window in each direction; 0 sees the whole of x, of any shape", minimum=0)
 
     def build_reader(self, event: tuple[int, ...], writer: int, condition: int = 0) -> Reader:
-        """The network for events of a shape, beside a writer of so many units.
+        """The network for events of a shape, beside a writer of ``writer`` units.
 
         Raises:
             ConfigError: a window on what is no image.

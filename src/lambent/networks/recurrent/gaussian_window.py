@@ -10,7 +10,7 @@ from lambent.networks.mlp import affine
 
 
 class Window(nn.Module):
-    """A grid of ``patch`` x ``patch`` Gaussian filters whose place, stride, width and strength come from a vector.
+    """A grid of ``patch`` x ``patch`` Gaussian filters whose position, stride, width and strength come from a vector.
 
     The vector h gives (x, y, log s^2, log d, log g) by one affine map. The centre is ((W + 1)/2 (x + 1),
     (H + 1)/2 (y + 1)), counting pixels from 1, the stride is d (max(H, W) - 1) / (patch - 1), and the filter of row i

@@ -35,11 +35,11 @@ class DIPPenalty(PenaltySettings):
     lambda_d: float = option(10.0, "factor of the squares on the diagonal, less 1", minimum=0)
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
-        """Itself, by name."""
+        """The penalty under its name in the metrics."""
         return {"dip": self}
 
     def __call__(self, latent: Latent) -> Tensor:
-        """A scalar."""
+        """The penalty, a scalar in nats."""
         assert latent.q is not None
         means = latent.q.mean.flatten(len(latent.q.batch_shape))
         if means.shape[-2] < 2:

@@ -83,11 +83,11 @@ class L1Penalty(PenaltySettings):
     weight: float = option(0.1, "factor of the L1 norm of the code", minimum=0)
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
-        """Itself, by name."""
+        """The penalty under its name in the metrics."""
         return {"l1": self}
 
     def __call__(self, latent: Latent) -> Tensor:
-        """(K, B)."""
+        """The penalty of each sample, (K, B)."""
         assert latent.value is not None
         return self.weight * latent.value.abs().flatten(2).sum(-1)
 
@@ -101,7 +101,7 @@ class L2Penalty(PenaltySettings):
     weight: float = option(0.5, "factor of the squared norm of the posterior's mean", minimum=0)
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
-        """Itself, by name."""
+        """The penalty under its name in the metrics."""
         return {"l2": self}
 
     def __call__(self, latent: Latent) -> Tensor:

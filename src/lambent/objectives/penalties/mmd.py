@@ -42,7 +42,7 @@ class MMDPenalty(PenaltySettings):
     sigma: float = option(1.0, "standard deviation of the prior's dimensions, for the kernel's width", above=0)
 
     def named(self, shapes: Shapes) -> dict[str, Any]:
-        """Itself, by name."""
+        """The penalty under its name in the metrics."""
         return {"mmd": self}
 
     def __call__(self, latent: Latent) -> Tensor:
@@ -70,7 +70,7 @@ def inverse_multiquadratic(squares: Tensor, width: float) -> Tensor:
 
 
 def gaussian(squares: Tensor, width: float) -> Tensor:
-    """exp(-squares/width)."""
+    """The Gaussian kernel exp(-squares/width)."""
     return torch.exp(-squares / width)
 
 
