@@ -104,7 +104,7 @@ class DensityStructure(Structure):
     latent: int = field(default=0, init=False)
 
     def latent_kind(self, parts: Parts) -> LatentKind:
-        """"none": there are no latents."""
+        """No kind: there are no latents."""
         return "none"
 
     def assemble(self, config: Parts, shapes: Shapes) -> Density:
