@@ -14,7 +14,7 @@ from lambent.networks import MLPEncoder, UserDecoder
 from lambent.objectives import ELBO
 from lambent.posteriors import AmortisedPosteriorModule, NormalPosterior
 from lambent.priors import NormalPriorModule
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.shapes import Shapes
 from lambent.training.engine import Engine
 from lambent.training.listener import Diagnostics, Listener
@@ -109,7 +109,7 @@ def by_hand(turns, model, **options):
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
     groups = model.groups()
     for step, turn in enumerate(turns):
-        torch.manual_seed(mix(0, step, 0))
+        torch.manual_seed(derive(0, "training step", step, 0))
         optimizer.zero_grad(set_to_none=True)
         x, _ = Data().at(step)
         trace = model(x, Pathwise())

@@ -26,7 +26,7 @@ from lambent.recipes import configure
 from lambent.recipes.named import RECIPES
 from lambent.runs.initialise import build_model
 from lambent.runs.monitors import information
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.shapes import Shapes
 from lambent.storage.metrics import read_metrics
 from lambent.training.collapse_monitor import CollapseAlarm
@@ -85,7 +85,7 @@ def check_row_of(run):
     """The last row (that of the weights in use) is what the loops, and the evaluation of these examples, say."""
     view, row = run.prepare(), next(row["valid"] for row in rows(run) if row["step"] == run.step)
     q = first_posterior(run, view)
-    z = q.sample((), torch.Generator().manual_seed(mix(run.config.train.seed, 7)))
+    z = q.sample((), torch.Generator().manual_seed(derive(run.config.train.seed, "monitor")))
     assert row["mutual_information"] == pytest.approx(pairwise(q, z), abs=1e-5)
     found = run.evaluate(samples=2)
     assert row["mutual_information"] == pytest.approx(found.information.value, abs=1e-6)
@@ -439,6 +439,8 @@ def test_the_encoder_that_leads_and_the_panel_measure_once(monkeypatch):
 def test_the_schedule_sees_the_same_number_as_the_panel():
     run = trained(**REAL)
     view: View = run.prepare()
-    found = information(run.model, lambda a, b: view.slice(a, b), len(view), seed=mix(0, 7), device=torch.device("cpu"))
+    found = information(
+        run.model, lambda a, b: view.slice(a, b), len(view), seed=derive(0, "monitor"), device=torch.device("cpu")
+    )
     row = next(row["valid"] for row in rows(run) if row["step"] == run.step)
     assert found == pytest.approx(row["mutual_information"], abs=1e-12)

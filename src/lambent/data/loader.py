@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lambent.errors import ConfigError
-from lambent.seeds import seed_of
+from lambent.seeds import derive
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Batches:
 
     def permutation(self, epoch: int) -> Tensor:
         """The order of the examples in ``epoch``."""
-        generator = torch.Generator().manual_seed(seed_of("epoch", self.seed, epoch))
+        generator = torch.Generator().manual_seed(derive(self.seed, "epoch", epoch))
         return torch.randperm(self.examples, generator=generator)
 
     def indices(self, epoch: int, position: int) -> Tensor:
@@ -93,7 +93,7 @@ class Batches:
 
     def generator(self, epoch: int, position: int) -> torch.Generator:
         """What this process draws for that batch, on CPU: a function of (seed, epoch, position, rank)."""
-        return torch.Generator().manual_seed(seed_of("batch", self.seed, epoch, position, self.rank))
+        return torch.Generator().manual_seed(derive(self.seed, "batch", epoch, position, self.rank))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[int, Share]]:
         """(Position, share) for the batches of ``epoch`` from ``start`` on."""

@@ -19,7 +19,7 @@ from lambent.draws import Mode
 from lambent.errors import CombinationError, ConfigError
 from lambent.evaluation.blocks import Batch, evaluating
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.trace import Latent
 
 NUMBERS = 2**22
@@ -146,7 +146,9 @@ def surgery(model: LatentModel, batch: Batch, n: int, *, samples: int = 10, seed
     with torch.inference_mode(), evaluating(model):
         levels = [_level(model, batch, start, min(n, start + EXAMPLES)) for start in range(0, n, EXAMPLES)]
         aggregate = AggregatedPosterior([level.q for level in levels if level.q is not None])
-        terms = [_terms(level, aggregate, samples, mix(seed, i)) for i, level in enumerate(levels)]
+        terms = [
+            _terms(level, aggregate, samples, derive(seed, "evaluation block", i)) for i, level in enumerate(levels)
+        ]
         rate, marginal, correlation = (torch.cat([t[i] for t in terms], 1) for i in range(3))
     known = not bool(torch.isnan(correlation).all())
     return Surgery(

@@ -15,7 +15,7 @@ from lambent.errors import CombinationError
 from lambent.evaluation.blocks import Batch, blocks_of, evaluating
 from lambent.evaluation.estimates import EvidenceEstimate, _estimate
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.trace import Trace
 
 
@@ -65,7 +65,7 @@ def annealed_importance_sampling(
     rows = torch.zeros(2, n, dtype=torch.float64)
     with evaluating(model), torch.inference_mode():
         for index, start, stop in blocks_of(n, samples):
-            generator = torch.Generator(device).manual_seed(mix(seed, index))
+            generator = torch.Generator(device).manual_seed(derive(seed, "evaluation block", index))
             weights = _chains(model, *batch(start, stop), samples, temperatures, step, generator).double()
             rows[:, start:stop] = torch.stack([weights.logsumexp(0), (2 * weights).logsumexp(0)]).cpu()
     return _estimate(rows[0], rows[1], samples)

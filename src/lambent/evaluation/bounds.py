@@ -20,7 +20,7 @@ from lambent.errors import ConfigError
 from lambent.evaluation.blocks import EXAMPLES, ROWS, Batch, blocks_of, chunks_of, evaluating
 from lambent.evaluation.low_precision import Rough, RoughLikelihood
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.trace import Kind, Trace
 
 ROUGH_ROWS, ROUGH_EXAMPLES = 4096, 16
@@ -182,7 +182,7 @@ def bounds(
 
     def work(block: tuple[int, int, int]) -> Tensor:
         index, start, stop = block
-        generator = torch.Generator(device).manual_seed(mix(seed, index))
+        generator = torch.Generator(device).manual_seed(derive(seed, "evaluation block", index))
         stream = _Stream()
         with torch.inference_mode():
             x, condition = batch(start, stop)

@@ -17,7 +17,7 @@ from lambent.errors import CombinationError
 from lambent.evaluation.blocks import Batch, blocks_of, chunks_of, evaluating
 from lambent.evaluation.bounds import bounds
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def prior_sampling(
     rows = torch.zeros(2, n, dtype=torch.float64)
     with evaluating(model), torch.inference_mode():
         for index, start, stop in blocks_of(n, samples):
-            generator = torch.Generator(device).manual_seed(mix(seed, index))
+            generator = torch.Generator(device).manual_seed(derive(seed, "evaluation block", index))
             rows[:, start:stop] = _from_prior(model, *batch(start, stop), samples, generator).cpu()
     return _estimate(rows[0], rows[1], samples)
 

@@ -22,7 +22,7 @@ from lambent.evaluation.mutual_information import EXAMPLES, Information, informa
 from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
 from lambent.likelihoods import LikelihoodModule
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.trace import Trace
 
 
@@ -141,7 +141,7 @@ def unit_rates_of_all(model: LatentModel, view: View, seed: int = 0) -> dict[str
     """Mean rate of each latent, (latents,) nats, on the levels whose active units are counted by their rates."""
     if not rated(first_trace(model, view)):
         return {}
-    return unit_rates(model, view.batches(), torch.Generator(view.device).manual_seed(mix(seed, 8)))
+    return unit_rates(model, view.batches(), torch.Generator(view.device).manual_seed(derive(seed, "unit rates")))
 
 
 @torch.inference_mode()
@@ -168,4 +168,4 @@ def _information(model: LatentModel, view: View, seed: int) -> Information | Non
     if view.transform.condition_size:
         return None
     n = min(len(view), EXAMPLES)
-    return information(model, view.spread(EXAMPLES), n, seed=mix(seed, 7), device=view.device)
+    return information(model, view.spread(EXAMPLES), n, seed=derive(seed, "mutual information"), device=view.device)

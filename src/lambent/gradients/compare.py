@@ -18,7 +18,7 @@ from lambent.gradients.estimators import estimators, trusted
 from lambent.gradients.measure import Batches, Comparison, Examples, compare
 from lambent.runs.fit import fit_settings
 from lambent.runs.run import Run, load
-from lambent.seeds import mix
+from lambent.seeds import derive
 
 OF_THE_GRADIENT = ("draw", "objective", "rate")
 """Sections that may change without another model."""
@@ -85,7 +85,7 @@ def compare_gradients(
         repetitions=repetitions,
         warm_up=warm_up,
         lr=config.train.lr,
-        seed=mix(seed, 9),
+        seed=derive(seed, "gradient comparison"),
         say=say,
     )
     return replace(result, title=_title(run, source, settings, view), refused=refused)
@@ -121,7 +121,7 @@ def _batches(view: View, size: int, seed: int) -> Batches:
 
 
 def _batch(view: View, size: int, seed: int, number: int) -> Examples:
-    generator = torch.Generator().manual_seed(mix(seed, 10, number))
+    generator = torch.Generator().manual_seed(derive(seed, "gradient batch", number))
     indices = torch.randperm(len(view), generator=generator)[:size]
     return view.batch(indices), view.condition(indices)
 

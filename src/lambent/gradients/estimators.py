@@ -18,7 +18,7 @@ from lambent.errors import CombinationError
 from lambent.gradients.measure import Estimator
 from lambent.objectives import ELBO, IWAE
 from lambent.objectives.base import Objective
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.settings import options_of, registry
 from lambent.shapes import Shapes
 
@@ -78,7 +78,7 @@ def _estimator(name: str, config: Config, shapes: Shapes, step: int, control: An
 def _fresh_control(config: Config, shapes: Shapes) -> Any:
     """As the model would be given it, from ``train.seed``."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.train.seed, 8))
+        torch.manual_seed(derive(config.train.seed, "control variate"))
         return config.drawing.parameters_for(shapes.latent, math.prod(config.likelihood.input_shape(shapes)))
 
 

@@ -22,7 +22,7 @@ from lambent.errors import ConfigError
 from lambent.gradients.moments import Bias, MeanVector, Moments
 from lambent.models import LatentModel
 from lambent.objectives import Objective
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.storage.json import to_json
 
 Examples = tuple[Tensor, Tensor | None]
@@ -213,16 +213,16 @@ def compare(
     device = examples[0].device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for i, estimator in enumerate({id(e): e for e in (*trusted, *estimators)}.values()):
-            torch.manual_seed(mix(seed, i, 0))
+            torch.manual_seed(derive(seed, "gradient warm-up", i))
             with controlled(model, estimator.control):
                 fit_control(model, estimator, batches, steps=warm_up, lr=lr)
-        torch.manual_seed(mix(seed, 0, 1))
+        torch.manual_seed(derive(seed, "gradient reference"))
         name, means, count = _reference(model, trusted, examples, 4 * repetitions)
         say(f"reference: {name}, {count:,} {'gradient' if count == 1 else 'gradients'}")
         times = cost(model, estimators, *examples)
         rows: list[Row] = []
         for i, estimator in enumerate(estimators):
-            torch.manual_seed(mix(seed, i, 2))
+            torch.manual_seed(derive(seed, "gradient repetitions", i))
             moments = _moments(model, estimator, examples, repetitions, means)
             rows += _rows(estimator, moments, means, times[i], torch.finfo(_dtype(model)).eps)
             say(f"{i + 1} of {len(estimators)}: {estimator.name}")

@@ -22,7 +22,7 @@ from lambent.data.view import CHUNK
 from lambent.errors import ConfigError
 from lambent.models.diffusion.model import ancestral
 from lambent.runs.run import Run
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.storage.files import write_out
 from lambent.storage.text_lines import page_of
 
@@ -80,7 +80,7 @@ def write_samples(
     condition = run.conditions(number, label)
     parts = []
     for start, stop in _stretches(number):
-        own, given = seed if start == 0 else mix(seed, start), _rows(condition, start, stop)
+        own, given = seed if start == 0 else derive(seed, "sample chunk", start), _rows(condition, start, stop)
         parts.append(_draw(run, stop - start, own, given, mean=mean, visit=(steps, noise)))
     x = torch.cat(parts)
     if path.suffix.lower() == ".csv":
@@ -274,7 +274,7 @@ def _draw(run: Run, n: int, seed: int, condition: Tensor | None, *, mean: bool, 
     """As `Run.sample`, but the mean of a category is its most probable one."""
     if not mean or not _categorical(run):
         return run.sample(n, seed=seed, condition=condition, mean=mean, steps=visit[0], noise=visit[1])
-    generator = torch.Generator(run.device).manual_seed(mix(seed, 3))
+    generator = torch.Generator(run.device).manual_seed(derive(seed, "sample"))
     given = None if condition is None else condition.to(run.device)
     return _centre(run, run.model(None, ancestral(run.model, n, generator, *visit), given).px)
 

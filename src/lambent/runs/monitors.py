@@ -16,7 +16,7 @@ from lambent.errors import CombinationError, LambentError
 from lambent.evaluation.blocks import Batch, evaluating
 from lambent.evaluation.mutual_information import EXAMPLES, information as measured
 from lambent.models import LatentModel
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.training.collapse_monitor import CollapseAlarm, CollapseMonitor, judged_levels, look
 
 
@@ -46,7 +46,7 @@ def _panel(
     if n < 2 or config.latent_kind == "codes":  # an index's variance means nothing; the share of codes used says it
         return None
     informed = valid.condition(torch.arange(1)) is None  # else of x and the condition, which no rate is above
-    measure = partial(look, seed=mix(config.train.seed, 7), device=device, informed=informed)
+    measure = partial(look, seed=derive(config.train.seed, "monitor"), device=device, informed=informed)
     try:
         measure(model, valid.spread(2), 2)
     except (LambentError, NotImplementedError):
@@ -87,7 +87,7 @@ def information_of(
     """
     if not config.schedule.informed:
         return None
-    seed, n = mix(config.train.seed, 7), min(EXAMPLES, len(valid))
+    seed, n = derive(config.train.seed, "monitor"), min(EXAMPLES, len(valid))
     information(model, valid.spread(EXAMPLES), min(2, n), seed=seed, device=device)
     return lambda measured: information(measured, valid.spread(EXAMPLES), n, seed=seed, device=device)
 

@@ -33,7 +33,7 @@ from lambent.models import LatentModel
 from lambent.models.diffusion.model import ancestral
 from lambent.networks import UserDecoder, UserEncoder
 from lambent.runs import hierarchy as levels
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.shapes import Shapes
 from lambent.storage import checkpoint
 from lambent.storage.files import atomic_write
@@ -151,7 +151,7 @@ class Run:
     def encode(self, data: Source | View, *, seed: int | None = None, split: str = "test") -> Tensor:
         """Latents (N, latent): the posterior's mode, or draws of it if a ``seed`` is given."""
         prepared = data if isinstance(data, View) else self.prepare(data, split)
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 1))
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(derive(seed, "encode"))
         latents = []
         for x, condition in prepared.batches():
             draw = Mode() if generator is None else Detached(generator=generator)
@@ -164,7 +164,7 @@ class Run:
 
         Where p(x|z) has no mean in closed form (autoregressive decoders), the same draws every time.
         """
-        generator = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 2))
+        generator = None if seed is None else torch.Generator(self.device).manual_seed(derive(seed, "decode"))
         found = []
         for start in range(0, len(z), CHUNK):
             code = z[start : start + CHUNK].to(self.device).unsqueeze(0)
@@ -202,7 +202,7 @@ class Run:
         prepared = data if isinstance(data, View) else self.prepare(data, split)
         if top is None:
             return self.decode(self.encode(prepared), prepared.condition(torch.arange(len(prepared))))
-        noise = None if seed is None else torch.Generator(self.device).manual_seed(mix(seed, 4))
+        noise = None if seed is None else torch.Generator(self.device).manual_seed(derive(seed, "reconstruct"))
         made = [levels.reconstruct(self.model, x, top, c, generator=noise) for x, c in prepared.batches()]
         return torch.cat([part.cpu() for part in made])
 
@@ -232,7 +232,7 @@ class Run:
         if n < 1:
             raise ConfigError(f"n={n}: expected at least 1 sample")
         condition = self.conditions(n) if condition is None else condition
-        generator = torch.Generator(self.device).manual_seed(mix(seed, 3))
+        generator = torch.Generator(self.device).manual_seed(derive(seed, "sample"))
         given = None if condition is None else condition.to(self.device)
         draw: Ancestral | Held = ancestral(self.model, n, generator, steps, noise)
         if held is not None:

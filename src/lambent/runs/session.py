@@ -18,7 +18,7 @@ from lambent.models import LatentModel
 from lambent.runs.initialise import build_model, initialise
 from lambent.runs.monitors import collapse_monitor, information_of
 from lambent.runs.run import Run, check_support
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.training.engine import Engine
 from lambent.training.listener import Diagnostics
 from lambent.training.loop import Trainer
@@ -97,7 +97,7 @@ class Session:
             self.valid.slice,
             len(self.valid),
             samples=max(config.train.valid_samples, config.drawing.samples if weighted else 1),
-            seed=mix(config.train.seed, 6),
+            seed=derive(config.train.seed, "validation"),
             draw=config.drawing.evaluating(),
             device=engine.device,
             threads=torch.get_num_threads() if engine.device.type == "cpu" else 1,

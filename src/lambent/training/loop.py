@@ -19,7 +19,7 @@ from lambent.draws import Draw
 from lambent.errors import InterruptedRunError, NumericsError
 from lambent.models import LatentModel
 from lambent.objectives import Objective
-from lambent.seeds import mix
+from lambent.seeds import derive
 from lambent.storage import checkpoint
 from lambent.trace import Estimate, Trace
 from lambent.training import step_metrics as terms
@@ -157,7 +157,7 @@ class Trainer:
     def step(self) -> dict[str, Any] | None:
         """Takes one training step; returns a line of metrics where one is due."""
         progress, step = self.progress, self.progress.step
-        _seed(self.engine.device, mix(self.options.seed, step, self.engine.rank))
+        _seed(self.engine.device, derive(self.options.seed, "training step", step, self.engine.rank))
         rate = learning_rate(self.options, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
