@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambent.recipes.recipe import Recipe, Settings
-from lambent.recipes.vae import BINARY
+from lambent.recipes.shared import BINARY
 
 _DENSITY: Settings = {
     **BINARY,

@@ -1,14 +1,13 @@
-"""Recipes of discrete latents, learnt without reparameterisation, and of bounds between the ELBO and the IWAE."""
+"""Recipes of discrete latents."""
 
 from __future__ import annotations
 
 from lambent.recipes.recipe import Recipe, Settings
-from lambent.recipes.vae import BINARY, BURDA
+from lambent.recipes.shared import BINARY, LINEAR
 
-_COINS: Settings = {**BINARY, "prior": {"name": "bernoulli"}, "posterior": {"name": "bernoulli"}}
-_LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}
-_BELIEF_NET: Settings = {**_COINS, **_LINEAR, "model": {"latent": 200}}
-_DEEP_BELIEF_NET: Settings = {**_COINS, **_LINEAR, "model": {"name": "chain", "latent": 200, "upper_latents": [200]}}
+_BERNOULLI: Settings = {**BINARY, "prior": {"name": "bernoulli"}, "posterior": {"name": "bernoulli"}}
+_BELIEF_NET: Settings = {**_BERNOULLI, **LINEAR, "model": {"latent": 200}}
+_DEEP_BELIEF_NET: Settings = {**_BERNOULLI, **LINEAR, "model": {"name": "chain", "latent": 200, "upper_latents": [200]}}
 _CATEGORIES: Settings = {
     **BINARY,
     "model": {"latent": 200},
@@ -106,26 +105,5 @@ RECIPES: tuple[Recipe, ...] = (
             "draw": {"name": "straight-through"},
             "train": {"lr": 3e-3, "lr_schedule": "cosine", "final_lr_fraction": 0.0},
         },
-    ),
-    Recipe(
-        "miwae",
-        "mean of 8 IWAE bounds of 8 samples",
-        "Rainforth et al. 2018, ICML (MIWAE)",
-        {**BINARY, **BURDA, "objective": {"name": "miwae", "groups": 8}, "draw": {"samples": 64}},
-        "MNIST, dynamic binarisation: 84.97 nats, IWAE-5000 (as pythae quotes them)",
-    ),
-    Recipe(
-        "ciwae",
-        "blend of ELBO and IWAE bound",
-        "Rainforth et al. 2018, ICML (CIWAE)",
-        {**BINARY, **BURDA, "objective": {"name": "ciwae", "beta": 0.05}, "draw": {"samples": 64}},
-        "MNIST, dynamic binarisation: 84.57 nats, IWAE-5000 (as pythae quotes them)",
-    ),
-    Recipe(
-        "piwae",
-        "IWAE bound for the decoder, 8 bounds of 8 samples for the encoder",
-        "Rainforth et al. 2018, ICML (PIWAE)",
-        {**BINARY, **BURDA, "objective": {"name": "piwae", "groups": 8}, "draw": {"samples": 64}},
-        "MNIST, dynamic binarisation: 84.46 nats, IWAE-5000 (as pythae quotes them)",
     ),
 )

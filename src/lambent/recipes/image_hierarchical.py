@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lambent.recipes.recipe import Recipe
-from lambent.recipes.vae import BINARY
+from lambent.recipes.shared import BINARY
 
 _SMALL_TRAIN = {
     "lr": 1e-3,

@@ -11,14 +11,14 @@ from lambent.config.rules import check
 from lambent.config.tokens import settings_of_tokens
 from lambent.errors import ConfigError
 from lambent.recipes import (
-    aggregated,
-    alternating,
+    autoencoders,
     autoregressive,
     diffusion,
     discrete,
     hierarchical,
     image_hierarchical,
-    latent_diffusion,
+    importance_weighted,
+    linear_gaussian,
     quantised,
     text,
     toy,
@@ -30,16 +30,16 @@ from lambent.settings import nearest
 RECIPES = {
     recipe.name: recipe
     for recipe in (
+        *autoencoders.RECIPES,
+        *linear_gaussian.RECIPES,
         *vae.RECIPES,
+        *importance_weighted.RECIPES,
         *discrete.RECIPES,
-        *aggregated.RECIPES,
-        *alternating.RECIPES,
-        *autoregressive.RECIPES,
         *quantised.RECIPES,
         *hierarchical.RECIPES,
         *image_hierarchical.RECIPES,
+        *autoregressive.RECIPES,
         *diffusion.RECIPES,
-        *latent_diffusion.RECIPES,
         *text.RECIPES,
         *toy.RECIPES,
     )

@@ -1,92 +1,11 @@
-"""Recipes of one continuous latent: autoencoders, linear models, mixtures, VAEs and their bounds."""
+"""Recipes of VAEs with one continuous latent: likelihoods, posteriors, and what the loss charges for the rate."""
 
 from __future__ import annotations
 
-from lambent.recipes.recipe import Recipe, Settings
-
-_AUTOENCODER: Settings = {
-    "prior": {"name": "flat"},
-    "posterior": {"name": "delta"},
-    "likelihood": {"name": "normal"},
-    "data": {"scale": "unit"},
-}
-_LINEAR: Settings = {"encoder": {"name": "linear"}, "decoder": {"name": "linear"}}
-_ANNEALED = {"lr": 1e-2, "lr_schedule": "cosine", "final_lr_fraction": 0.0}
-BINARY: Settings = {"data": {"binarize": "dynamic"}}
-_REAL: Settings = {"data": {"scale": "unit"}}
-_LINEAR_GAUSSIAN: Settings = {
-    **_LINEAR,
-    **_REAL,
-    "posterior": {"name": "full-cov", "shared": True},
-    "draw": {"name": "stl"},
-    "train": {**_ANNEALED, "batch_size": 500, "epochs": 1200, "validate_every": 40},
-}
-BURDA: Settings = {
-    "model": {"latent": 50},
-    "encoder": {"hidden": [200, 200], "activation": "tanh"},
-    "decoder": {"hidden": [200, 200], "activation": "tanh"},
-}
+from lambent.recipes.recipe import Recipe
+from lambent.recipes.shared import BINARY, REAL
 
 RECIPES: tuple[Recipe, ...] = (
-    Recipe(
-        "linear-ae",
-        "linear autoencoder: spans the PCA subspace",
-        "Baldi & Hornik 1989, Neural Networks 2(1)",
-        {**_AUTOENCODER, **_LINEAR, "train": {**_ANNEALED, "epochs": 300}},
-        "the subspace of the leading principal components (their Fact 1)",
-    ),
-    Recipe("ae", "autoencoder, undercomplete", "Hinton & Salakhutdinov 2006, Science 313", {**_AUTOENCODER}),
-    Recipe(
-        "sparse-ae",
-        "autoencoder with an L1 penalty on its code",
-        "Ng 2011, CS294A notes; Olshausen & Field 1996",
-        {**_AUTOENCODER, "penalty": {"name": "l1", "weight": 0.05}, "model": {"latent": 32}},
-    ),
-    Recipe(
-        "denoising-ae",
-        "autoencoder that undoes noise",
-        "Vincent et al. 2008, ICML",
-        {**_AUTOENCODER, "corruption": {"name": "gaussian", "noise": 0.3}, "model": {"latent": 32}},
-    ),
-    Recipe(
-        "probabilistic-ae",
-        "autoencoder with a unit-variance Normal code",
-        "Ghosh et al. 2020, ICLR, section 3 (constant-variance encoder)",
-        {**_AUTOENCODER, "posterior": {"name": "normal", "scale": 1.0}},
-    ),
-    Recipe(
-        "regularised-ae",
-        "probabilistic autoencoder with an L2 penalty on the code's mean",
-        "Ghosh et al. 2020, ICLR, eq. 11",
-        {**_AUTOENCODER, "posterior": {"name": "normal", "scale": 1.0}, "penalty": {"name": "l2", "weight": 1e-3}},
-    ),
-    Recipe(
-        "ppca",
-        "probabilistic PCA",
-        "Tipping & Bishop 1999, JRSS B 61(3)",
-        {**_LINEAR_GAUSSIAN, "likelihood": {"name": "normal", "scale": "model", "sigma": 0.3}},
-        "the closed-form maximum likelihood (their eq. 7 and 8)",
-    ),
-    Recipe(
-        "factor-analysis",
-        "factor analysis",
-        "Rubin & Thayer 1982, Psychometrika 47",
-        {**_LINEAR_GAUSSIAN, "likelihood": {"name": "normal", "scale": "dimension", "sigma": 0.3}},
-    ),
-    Recipe(
-        "gmm",
-        "mixture of diagonal Normals, enumerated exactly",
-        "Dempster, Laird & Rubin 1977, JRSS B 39(1)",
-        {
-            **_REAL,
-            "decoder": {"name": "linear"},
-            "model": {"name": "mixture", "latent": 10},
-            "prior": {"name": "categorical"},
-            "likelihood": {"name": "normal", "scale": "element", "sigma": 0.3},
-            "draw": {"name": "enumerate"},
-            "train": {**_ANNEALED, "epochs": 100},
-        },
-    ),
     Recipe(
         "vae",
         "variational autoencoder with Bernoulli pixels",
@@ -98,19 +17,25 @@ RECIPES: tuple[Recipe, ...] = (
         "gaussian-vae",
         "VAE with Normal pixels of fixed scale",
         "Kingma & Welling 2014, ICLR, appendix C.2",
-        {**_REAL, "likelihood": {"name": "normal", "sigma": 0.1}},
+        {**REAL, "likelihood": {"name": "normal", "sigma": 0.1}},
     ),
     Recipe(
         "sigma-vae",
         "VAE with Normal pixels of one learned scale",
         "Rybkin, Daniilidis & Levine 2021, ICML",
-        {**_REAL, "likelihood": {"name": "normal", "scale": "model", "sigma": 0.3}},
+        {**REAL, "likelihood": {"name": "normal", "scale": "model", "sigma": 0.3}},
     ),
     Recipe(
         "fullcov-vae",
         "VAE with a full-covariance posterior",
         "Kingma & Welling 2019, Foundations and Trends, section 2.5.1",
         {**BINARY, "posterior": {"name": "full-cov"}},
+    ),
+    Recipe(
+        "cvae",
+        "VAE given the label",
+        "Sohn, Lee & Yan 2015, NeurIPS",
+        {**BINARY, "prior": {"name": "conditional-normal"}, "data": {"binarize": "dynamic", "condition": "labels"}},
     ),
     Recipe(
         "beta-vae",
@@ -125,23 +50,32 @@ RECIPES: tuple[Recipe, ...] = (
         {**BINARY, "rate": {"name": "capacity"}},
     ),
     Recipe(
-        "cvae",
-        "VAE given the label",
-        "Sohn, Lee & Yan 2015, NeurIPS",
-        {**BINARY, "prior": {"name": "conditional-normal"}, "data": {"binarize": "dynamic", "condition": "labels"}},
+        "tc-vae",
+        "VAE whose loss charges the total correlation of q(z) more than the rest of the rate",
+        "Chen, Li, Grosse & Duvenaud 2018, NeurIPS",
+        {**BINARY, "rate": {"name": "tc", "beta": 6.0}},
     ),
     Recipe(
-        "iwae",
-        "importance-weighted autoencoder, K = 5",
-        "Burda, Grosse & Salakhutdinov 2016, ICLR",
-        {**BINARY, **BURDA, "objective": {"name": "iwae"}, "draw": {"samples": 5}},
-        "MNIST, dynamic binarisation: 85.54 nats, IWAE-5000 (Burda et al. 2016, Table 1)",
+        "factor-vae",
+        "VAE with a critic's estimate of the total correlation as a penalty",
+        "Kim & Mnih 2018, ICML",
+        {**BINARY, "penalty": {"name": "factor", "weight": 10.0}, "train": {"lr": 5e-4, "beta1": 0.5}},
     ),
     Recipe(
-        "iwae-dreg",
-        "IWAE with doubly reparameterised gradients",
-        "Tucker et al. 2019, ICLR",
-        {**BINARY, **BURDA, "objective": {"name": "iwae"}, "draw": {"name": "dreg", "samples": 5}},
+        "dip-vae",
+        "VAE whose latents have the prior's covariance over the data (DIP-VAE-II; kind=i for I)",
+        "Kumar, Sattigeri & Balakrishnan 2018, ICLR",
+        {**BINARY, "penalty": {"name": "dip", "kind": "ii"}},
+    ),
+    Recipe(
+        "info-vae",
+        "VAE with half of its rate replaced by the discrepancy of q(z) from the prior",
+        "Zhao, Song & Ermon 2019, AAAI (alpha = 0.5, lambda = 100.5)",
+        {
+            **BINARY,
+            "rate": {"name": "beta", "beta": 0.5},
+            "penalty": {"name": "mmd", "kernel": "rbf", "weight": 100.0},
+        },
     ),
     Recipe(
         "hyperspherical-vae",
@@ -157,6 +91,33 @@ RECIPES: tuple[Recipe, ...] = (
             **BINARY,
             "prior": {"name": "ar1", "sequence_length": 5},
             "posterior": {"name": "bounded-normal", "sequence_length": 5, "rate": 6.0},
+        },
+    ),
+    Recipe(
+        "lagging-vae",
+        "VAE whose encoder is trained first at every step, until its information stops rising",
+        "He, Spokoyny, Neubig & Berg-Kirkpatrick 2019, ICLR, algorithm 1",
+        {"data": {"binarize": "dynamic"}, "schedule": {"name": "aggressive-encoder"}},
+    ),
+    Recipe(
+        "fixed-encoder",
+        "generator trained for an encoder held fixed: that of train.init, yours, or else a random one",
+        "Kingma & Welling 2014, ICLR, eq. 3, maximised over the generator alone",
+        {
+            "data": {"scale": "unit"},
+            "likelihood": {"name": "normal", "sigma": 0.1},
+            "train": {"freeze": "inference", "init_side": "inference"},
+        },
+    ),
+    Recipe(
+        "gan-inverter",
+        "encoder trained alone to invert a given generator: that of train.init, or yours",
+        "Dumoulin et al. 2017, ICLR, section 3.4 (learning an inverse mapping post hoc); Hinton et al. 1995",
+        {
+            "data": {"scale": "unit"},
+            "likelihood": {"name": "normal", "sigma": 0.1},
+            "objective": {"name": "sleep", "sleep_x": "mean"},
+            "train": {"freeze": "generative", "init_side": "generative", "select_checkpoint": "last"},
         },
     ),
 )
