@@ -242,5 +242,5 @@ def test_of_a_run_only_the_gradient_can_be_changed(tmp_path):
     assert found.title.endswith("draw=score (step 2) on point:5,5")
     with pytest.raises(ConfigError, match="model is fixed by the run"):
         compare_gradients(run.folder.path, settings=settings_of_tokens(("model.latent=3",)))
-    with pytest.raises(ConfigError, match="a run is measured as it is"):
+    with pytest.raises(ConfigError, match="a run is compared as it was trained"):
         compare_gradients(run, epochs=2)

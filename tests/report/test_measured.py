@@ -7,7 +7,7 @@ from lambent import fit, load
 from lambent.report.build import build
 from lambent.report.sections.curves import Curve, _painter
 
-SEEN = "Training learnt from these examples"
+SEEN = "The model was trained on these examples"
 
 
 def test_numbers_of_examples_kept_from_training_are_not_said_to_be_seen(tmp_path):

@@ -62,7 +62,7 @@ KINDS = {
 def test_a_density_has_samples_and_its_exact_number_and_nothing_of_latents(train, tmp_path):
     run = train("made")
     found = report(run, tmp_path)
-    assert set(found.sections) == {"Measured", "Training", "Samples", "Settings"}
+    assert set(found.sections) == {"Evaluation", "Training", "Samples", "Settings"}
     exact = run.evaluate().log_likelihood
     assert f"log p(x) {with_error(exact.value, exact.se)} nats" in found.text
     assert "latent dimensions active" not in found.text
@@ -79,7 +79,7 @@ def normals():
 def test_every_kind_of_run_has_its_figures_each_with_words_and_a_description(recipe, train, tmp_path):
     settings, expected = KINDS[recipe]
     found = report(train(recipe, **settings), tmp_path)
-    assert expected | {"Measured", "Training", "Settings"} <= set(found.sections)
+    assert expected | {"Evaluation", "Training", "Settings"} <= set(found.sections)
     assert all(len(f.drawn) == 1 and f.alt and len(f.words) > 20 for f in found.figures)
     titles = " | ".join(f.title for f in found.figures)
     assert ("Score field" in titles) == (recipe == "denoising-ae")
@@ -268,7 +268,7 @@ def test_without_data_a_run_still_shows_its_training_and_its_samples(tmp_path):
     fit("vae", x, out=tmp_path / "run", **settings)
     found = report(load(tmp_path / "run"), tmp_path)
     assert "give the data" in found.text
-    assert {"Training", "Samples", "Walks through the latent space"} <= set(found.sections)
+    assert {"Training", "Samples", "Latent interpolations"} <= set(found.sections)
     assert "Reconstructions" not in found.sections
 
 

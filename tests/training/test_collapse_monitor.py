@@ -318,7 +318,7 @@ def test_a_chain_hears_of_its_idle_top_and_of_what_may_help():
     run = trained(x=X, console=heard, **REAL, **longer, model="chain", upper_latents=(2,), collapse_threshold=0.5)
     fell = [row["step"] for row in rows(run)[1:] if row["valid"]["rates"]["z2"] < 0.5]
     (line,) = heard.warnings
-    assert f"step {fell[0]:,}: levels tell next to nothing beyond those above them" in line
+    assert f"step {fell[0]:,}: levels carry almost no information beyond those above them" in line
     advised = level_remedies(run.config, run.history[-1]["step"])
     assert [remedy.tokens[0] for remedy in advised] == ["rate=level-warm-up", "rate=kl-balancing", "rate=free-bits"]
     for remedy in advised:

@@ -1,4 +1,4 @@
-"""The verbs and flags of ``lambent``."""
+"""The commands and options of ``lambent``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lambent.errors import LambentError, RenamedSetting
 
 app = App(
     name="lambent",
-    help="Train, measure and use latent-variable models. Every number is in nats unless it says otherwise.",
+    help="Train, evaluate and use latent-variable models. All bounds and rates are in nats unless stated otherwise.",
     version_flags=["--version"],
     help_format="plaintext",
     result_action="return_value",
@@ -24,8 +24,8 @@ app = App(
 Data = Annotated[
     str, Parameter(help="digits, mnist, fashion-mnist, FILE.npy, FILE.npz[:key], a folder, .csv, .parquet, .txt")
 ]
-Out = Annotated[Path, Parameter(help="where to write it")]
-RunPath = Annotated[Path, Parameter(help="the folder that `lambent fit` wrote")]
+Out = Annotated[Path, Parameter(help="file to write")]
+RunPath = Annotated[Path, Parameter(help="run folder, as `lambent fit` writes it")]
 
 
 def run(arguments: list[str]) -> int:
@@ -65,8 +65,8 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 
 
 @app.command
-def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON list")] = False) -> None:
-    """List the named systems."""
+def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="print a JSON list")] = False) -> None:
+    """List the recipes: named models with their sources."""
     from lambent.cli.listing import recipe_rows, recipe_text
 
     print(json.dumps(recipe_rows(), indent=1, ensure_ascii=False) if json_ else recipe_text())
@@ -76,7 +76,7 @@ def recipes(*, json_: Annotated[bool, Parameter(name="--json", help="as a JSON l
 def show(recipe: str, *settings: str) -> None:
     """Show every setting of a recipe: its value, type, range and meaning.
 
-    Give key=value to see what a choice brings (for example prior=mixture).
+    Give key=value to see the settings that a choice has (for example prior=mixture).
     """
     from lambent.cli.listing import settings_text
 
@@ -87,22 +87,31 @@ def show(recipe: str, *settings: str) -> None:
 def fit(
     recipe: str,
     *settings: str,
-    data: Annotated[str | None, Parameter(help="what to train on (the recipe's own, or digits)")] = None,
-    out: Annotated[Path, Parameter(help="folder of the run, new or to be resumed")],
+    data: Annotated[
+        str | None,
+        Parameter(help="training data, as data.source in `lambent show`; default: the recipe's own, or digits"),
+    ] = None,
+    out: Annotated[Path, Parameter(help="run folder to write, or to continue with --resume")],
     config: Annotated[Path | None, Parameter(help="TOML file of settings, such as another run's recipe.toml")] = None,
-    valid: Annotated[str | None, Parameter(help="validation source; else a part of the data is held out")] = None,
-    latent: Annotated[int | None, Parameter(help="latent dimensions, or states")] = None,
-    prior: Annotated[str | None, Parameter(help="the prior; schedule=two-stage learns it in a second stage")] = None,
+    valid: Annotated[
+        str | None, Parameter(help="validation data; default: a fraction of the training data is held out")
+    ] = None,
+    latent: Annotated[int | None, Parameter(help="latent dimensions (of a mixture: states)")] = None,
+    prior: Annotated[
+        str | None, Parameter(help="prior by name (with schedule=two-stage it is learned in the second stage)")
+    ] = None,
     epochs: Annotated[int | None, Parameter(help="passes over the training set")] = None,
-    batch_size: Annotated[int | None, Parameter(help="examples a step, over all processes")] = None,
-    seed: Annotated[int | None, Parameter(help="of weights, batches and noise")] = None,
-    resume: Annotated[bool, Parameter(help="continue the run in --out, to the same bytes")] = False,
-    threads: Annotated[int | None, Parameter(help="torch threads")] = None,
+    batch_size: Annotated[int | None, Parameter(help="examples per training step, over all processes")] = None,
+    seed: Annotated[int | None, Parameter(help="seed of weights, batches and noise")] = None,
+    resume: Annotated[
+        bool, Parameter(help="continue the run in --out; gives the same weights as without the interruption")
+    ] = False,
+    threads: Annotated[int | None, Parameter(help="CPU threads")] = None,
     device: Annotated[str | None, Parameter(help="auto, cpu, cuda, cuda:N")] = None,
 ) -> None:
     """Train a recipe (see `lambent recipes`) on data and write a run folder.
 
-    Settings are key=value, any that `lambent show RECIPE` lists.
+    SETTINGS are key=value pairs, any that `lambent show RECIPE` lists, such as prior=mixture train.lr=3e-4.
     """
     from lambent.config import settings_of_tokens
     from lambent.runs.fit import fit_settings
@@ -118,14 +127,18 @@ def fit(
 def evaluate(
     run: RunPath,
     *,
-    data: Annotated[str | None, Parameter(help="source; else the test split of the training source")] = None,
+    data: Annotated[
+        str | None, Parameter(help="data to evaluate on; default: the test split of the training data")
+    ] = None,
     samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
-    seed: Annotated[int, Parameter(help="of the noise")] = 0,
-    threads: Annotated[int | None, Parameter(help="processors to use")] = None,
-    precision: Annotated[str, Parameter(help="of p(x|z): float32, or bfloat16 or int8, corrected")] = "float32",
+    seed: Annotated[int, Parameter(help="seed of the noise")] = 0,
+    threads: Annotated[int | None, Parameter(help="CPU threads")] = None,
+    precision: Annotated[
+        str, Parameter(help="arithmetic of p(x|z): float32, or faster bfloat16 or int8 (the bounds stay unbiased)")
+    ] = "float32",
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
 ) -> None:
-    """Measure a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood where it exists, each with its error."""
+    """Evaluate a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood if there is one, with standard errors."""
     from lambent.runs.run import load
     from lambent.training.engine import start_engine
 
@@ -145,12 +158,14 @@ def evaluate(
 def sample(
     run: RunPath,
     *,
-    number: Annotated[int, Parameter(name=["-n", "--number"], help="how many")],
+    number: Annotated[int, Parameter(name=["-n", "--number"], help="number of samples")],
     out: Out,
-    seed: Annotated[int, Parameter(help="of the draws")] = 0,
-    label: Annotated[str | None, Parameter(help="class to draw, for conditional models; else all in turn")] = None,
-    mean: Annotated[bool, Parameter(help="the mean of p(x|z) instead of a draw")] = False,
-    steps: Annotated[int | None, Parameter(help="levels of a diffusion to visit")] = None,
+    seed: Annotated[int, Parameter(help="seed of the draws")] = 0,
+    label: Annotated[
+        str | None, Parameter(help="class to sample, for models conditioned on labels; default: all in turn")
+    ] = None,
+    mean: Annotated[bool, Parameter(help="write the mean of p(x|z) instead of a draw")] = False,
+    steps: Annotated[int | None, Parameter(help="diffusion: timesteps to visit")] = None,
     noise: Annotated[float | None, Parameter(help="fresh noise at each: 1 the chain's own, 0 none (DDIM)")] = None,
 ) -> None:
     """Draw from the model: z from the prior, x from the likelihood; to .npz, .png, .csv (a table) or .txt (text)."""
@@ -166,8 +181,10 @@ def reconstruct(
     *,
     data: Data,
     out: Out,
-    number: Annotated[int | None, Parameter(name=["-n", "--number"], help="only the first so many")] = None,
-    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+    number: Annotated[
+        int | None, Parameter(name=["-n", "--number"], help="reconstruct only the first N examples")
+    ] = None,
+    split: Annotated[str, Parameter(help="train or test, where the data have both")] = "test",
 ) -> None:
     """Encode (deterministically) and decode data; to .npz, a picture .png of pairs or text .txt."""
     from lambent.runs.export import write_reconstructions
@@ -182,11 +199,11 @@ def encode(
     *,
     data: Data,
     out: Out,
-    sample: Annotated[bool, Parameter(help="draws of q(z|x) instead of its mode")] = False,
-    seed: Annotated[int, Parameter(help="of the draws")] = 0,
-    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+    sample: Annotated[bool, Parameter(help="draw from q(z|x) instead of taking its mode")] = False,
+    seed: Annotated[int, Parameter(help="seed of the draws")] = 0,
+    split: Annotated[str, Parameter(help="train or test, where the data have both")] = "test",
 ) -> None:
-    """Latents of data, as z in an .npz (with the labels, if there are any)."""
+    """Encode data: write the latents as z to an .npz (with the labels, if there are any)."""
     from lambent.runs.export import write_encodings
     from lambent.runs.run import load
 
@@ -199,9 +216,9 @@ def interpolate(
     *,
     data: Data,
     out: Out,
-    pairs: Annotated[int, Parameter(help="how many pairs of neighbouring examples")] = 8,
-    steps: Annotated[int, Parameter(help="points from one end to the other")] = 10,
-    split: Annotated[str, Parameter(help="train or test, where the source has both")] = "test",
+    pairs: Annotated[int, Parameter(help="number of pairs, each of two consecutive examples")] = 8,
+    steps: Annotated[int, Parameter(help="points per pair, both ends included")] = 10,
+    split: Annotated[str, Parameter(help="train or test, where the data have both")] = "test",
 ) -> None:
     """Decode points between the encodings of pairs of examples; to .npz, a picture .png or text .txt."""
     from lambent.runs.export import write_interpolations
@@ -212,7 +229,7 @@ def interpolate(
 
 @app.command
 def report(run: RunPath, *, out: Out) -> None:
-    """Write one self-contained HTML page: curves, samples, reconstructions, the latent space, numbers in words."""
+    """Write one self-contained HTML page: evaluation, training curves, samples, latent space, settings."""
     from lambent.report import write_report
     from lambent.runs.run import load
 
@@ -221,21 +238,23 @@ def report(run: RunPath, *, out: Out) -> None:
 
 @app.command
 def gradients(
-    source: Annotated[str, Parameter(help="a run's folder, or a recipe: a fresh model on its own data")],
+    source: Annotated[
+        str, Parameter(help="run folder, or recipe (then a newly initialised model on its default data)")
+    ],
     *settings: str,
-    data: Annotated[str | None, Parameter(help="what to take the batch from; else the training data")] = None,
-    repetitions: Annotated[int, Parameter(help="gradients of each estimator")] = 500,
-    batch_size: Annotated[int | None, Parameter(help="examples in the batch; else as in training")] = None,
-    samples: Annotated[int | None, Parameter(help="importance samples K; else the draw's own")] = None,
-    warm_up: Annotated[int, Parameter(help="steps that fit baselines and control variates first")] = 500,
-    epochs: Annotated[int, Parameter(help="passes over the data that a recipe is trained for before")] = 0,
-    seed: Annotated[int, Parameter(help="of the batch and the noise")] = 0,
+    data: Annotated[str | None, Parameter(help="data to take the batch from; default: the training data")] = None,
+    repetitions: Annotated[int, Parameter(help="gradients computed with each estimator")] = 500,
+    batch_size: Annotated[int | None, Parameter(help="examples in the batch; default: as in training")] = None,
+    samples: Annotated[int | None, Parameter(help="importance samples K; default: as in the settings")] = None,
+    warm_up: Annotated[int, Parameter(help="steps that fit baselines and control variates beforehand")] = 500,
+    epochs: Annotated[int, Parameter(help="passes over the data that a recipe is trained for beforehand")] = 0,
+    seed: Annotated[int, Parameter(help="seed of the batch and the noise")] = 0,
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
-    out: Annotated[Path | None, Parameter(help="draw variance against cost, to .svg or .png")] = None,
+    out: Annotated[Path | None, Parameter(help="also write a plot of variance against cost, as .svg or .png")] = None,
 ) -> None:
-    """Compare gradient estimators on one batch: bias against the exact gradient where it exists, variance, cost.
+    """Compare gradient estimators on one batch: bias (against the exact gradient, where it exists), variance, cost.
 
-    Settings are key=value: any of a recipe; of a run those of draw, objective and rate.
+    SETTINGS are key=value pairs: any of a recipe; for a run only those of draw, objective and rate.
     """
     from lambent.cli.gradients_text import comparison_text
     from lambent.config import settings_of_tokens
@@ -264,19 +283,21 @@ def gradients(
 
 @app.command
 def compare(
-    *runs: Annotated[Path, Parameter(help="folders that `lambent fit` wrote; the others are held against the first")],
+    *runs: Annotated[Path, Parameter(help="run folders; the first is the baseline")],
     data: Annotated[
-        str | None, Parameter(help="source; else what the runs kept from training, the same in all")
+        str | None, Parameter(help="data to evaluate on; default: what the runs held out, which must be the same")
     ] = None,
     samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
-    seed: Annotated[int, Parameter(help="of the noise")] = 0,
-    threads: Annotated[int | None, Parameter(help="processors to use")] = None,
+    seed: Annotated[int, Parameter(help="seed of the noise")] = 0,
+    threads: Annotated[int | None, Parameter(help="CPU threads")] = None,
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
-    out: Annotated[Path | None, Parameter(help="draw rate against distortion, to .svg, .png or an .html page")] = None,
+    out: Annotated[
+        Path | None, Parameter(help="also write a plot of rate against distortion, as .svg, .png or .html")
+    ] = None,
 ) -> None:
-    """Compare runs that score the same data in the same way: bounds, rate, mutual information, active units.
+    """Compare runs on the same data: bounds, rate, mutual information, active units.
 
-    A run's own evaluation is read where it is of these data, K and seed; else the run is measured.
+    A stored evaluation of the same data, K and seed is reused; otherwise the run is evaluated.
     """
     from lambent.report.runs.file import check_file, write_comparison
     from lambent.report.runs.text_table import runs_text
@@ -292,8 +313,8 @@ def compare(
 
 
 @app.command
-def demo(*, out: Annotated[Path, Parameter(help="folder of the run")] = Path("runs/demo")) -> None:
-    """Train a small VAE on the handwritten digits, measure it, and write its report: about a minute."""
+def demo(*, out: Annotated[Path, Parameter(help="run folder to write")] = Path("runs/demo")) -> None:
+    """Train a small VAE on the handwritten digits, evaluate it and write its report; takes about a minute."""
     from lambent.cli.demo import demo as run_demo
 
     run_demo(out)

@@ -1,4 +1,4 @@
-"""`lambent demo`: a model trained, measured and shown, in about a minute."""
+"""`lambent demo`: trains a model, evaluates it and writes its report in about a minute."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _split(config: Config) -> None:
 
 def _by_level(config: Config) -> None:
     if config.rate is not None and config.rate.by_level and config.model.level_count < 2:
-        _refuse(config, "rate model", "there are no levels, one above the other, to tell apart; use rate=warm-up")
+        _refuse(config, "rate model", "the model has no hierarchy of levels to weight; use rate=warm-up")
 
 
 def _weights(config: Config) -> None:

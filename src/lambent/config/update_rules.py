@@ -79,7 +79,7 @@ def _information(config: Config) -> None:
     if not config.schedule.informed:
         return
     if "penalty" not in config.model.sections:
-        _refuse(config, "schedule model", f"I_q(x;z) is measured of one level of latents; {TOGETHER}")
+        _refuse(config, "schedule model", f"I_q(x;z) is estimated for one level of latents only; {TOGETHER}")
     if config.deterministic:
         _refuse(config, "schedule posterior", f"of a point, I_q(x;z) is the entropy of where it is; {TOGETHER}")
     for section in ("prior", "posterior"):

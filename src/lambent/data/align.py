@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def align(dataset: Dataset, transform: Transform, name: str) -> Dataset:
-    """See `Transform.align`."""
+    """``dataset`` in the terms of ``transform``; see `Transform.align`."""
     if transform.columns:
         dataset = _align_columns(dataset, transform, name)
     if transform.alphabet is not None:

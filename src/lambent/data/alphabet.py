@@ -32,7 +32,7 @@ class Alphabet:
 
     @property
     def size(self) -> int:
-        """S, with END."""
+        """S, the number of symbols, EOS included."""
         return (BYTES if self.characters is None else len(self.characters)) + self.end
 
     def decode(self, x: Tensor | np.ndarray) -> list[str]:

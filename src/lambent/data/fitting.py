@@ -130,7 +130,11 @@ def _shaped(mean: Tensor, dataset: Dataset) -> Tensor:
 
 def _warn_of_constants(dataset: Dataset, where: list[int]) -> None:
     if where:
-        _warn(dataset, where, "constant, so only shifted: they tell nothing, and a learned scale shrinks to its floor")
+        _warn(
+            dataset,
+            where,
+            "constant, so only shifted: they carry no information, and a learned scale shrinks to its lower limit",
+        )
 
 
 def _warn_of_duplicates(dataset: Dataset) -> None:

@@ -86,7 +86,6 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     """
     if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < classes):
         raise DataError(
-            f"labels {int(labels.min())}..{int(labels.max())} outside 0..{classes - 1}; "
-            f"the model knows {classes} classes"
+            f"labels {int(labels.min())}..{int(labels.max())} outside 0..{classes - 1}; the model has {classes} classes"
         )
     return torch.nn.functional.one_hot(labels.long(), classes).float()

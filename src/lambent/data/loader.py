@@ -65,7 +65,7 @@ class Batches:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """The number of batches in an epoch."""
         return self._count
 
     def permutation(self, epoch: int) -> Tensor:

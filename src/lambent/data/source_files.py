@@ -1,4 +1,4 @@
-"""Files from outside: opened with typed errors, told apart by content, never unpickled."""
+"""Files from outside: opened with typed errors, recognised by content, never unpickled."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Chunked(Protocol):
     """Anything that gives its examples a stretch at a time, with the position of each stretch's first."""
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """(First index, examples)."""
+        """Chunks of the data in order, as (index of the first, examples)."""
 
 
 Checkable: TypeAlias = "Tensor | np.ndarray | Chunked"
@@ -257,22 +257,22 @@ def _one(bound: Bounds) -> Support:
 
 
 def binary() -> Support:
-    """{0, 1}."""
+    """The support {0, 1} of binary data."""
     return _one(Bounds(0, 1, integer=True))
 
 
 def grey_levels(levels: int) -> Support:
-    """{0..levels-1}."""
+    """The support {0, ..., levels - 1} of grey levels."""
     return _one(Bounds(0, levels - 1, integer=True))
 
 
 def unit_interval() -> Support:
-    """[0, 1]."""
+    """The support [0, 1], both ends included."""
     return _one(Bounds(0, 1))
 
 
 def reals() -> Support:
-    """Every finite number."""
+    """The support of all finite numbers."""
     return _one(Bounds())
 
 

@@ -1,4 +1,4 @@
-"""`compare_gradients`: the gradient estimators that a run or a recipe may use, side by side on its own data."""
+"""`compare_gradients`: the gradient estimators that a run or a recipe may use, compared on its own data."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _run(source: str | Path | Run, data: Source | None, settings: Mapping[str, A
         length = {"train.epochs": epochs, "train.steps": None} if epochs else {"train.steps": 0}
         return fit_settings(str(source), {**settings, **length, "train.seed": seed}, data, quiet=True)
     if epochs:
-        raise ConfigError(f"epochs={epochs}: a run is measured as it is; give a recipe to be trained first")
+        raise ConfigError(f"epochs={epochs}: a run is compared as it was trained; give a recipe to train one first")
     return replace(opened, config=_changed(opened.config, settings)) if settings else opened
 
 

@@ -126,6 +126,6 @@ def trusted(
     if not unbiased:
         raise CombinationError(
             f"objective={registry.name_of('objective', config.objective)}: no unbiased gradient estimator goes with "
-            "this model, so that bias can't be measured; use objective=elbo"
+            "this model, so that bias can't be estimated; use objective=elbo"
         )
     return [e for e in unbiased if isinstance(e.draw, Enumerate)] or unbiased

@@ -1,4 +1,4 @@
-"""Gradient estimators side by side on one batch: bias, variance and cost.
+"""Gradient estimators compared on one batch: bias, variance and cost.
 
 Each estimator's gradient is taken many times on the same examples with fresh noise. Nothing is trained but what an
 estimator learns for itself (a baseline, a control variate), and that first.

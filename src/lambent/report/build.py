@@ -55,7 +55,7 @@ def _gather(run: Run, data: Source | None) -> tuple[Examples | None, str]:
 
 
 def _has_code(run: Run) -> bool:
-    """Whether encodings are there to be shown: those of a diffusion are noise, and dear to find."""
+    """Whether encodings are there to be shown: those of a diffusion are noise, and expensive to compute."""
     return run.config.has_latents and not timesteps.is_diffusion(run)
 
 
@@ -91,17 +91,15 @@ def _latent_space(held: Examples) -> Section:
 
 
 def _no_samples() -> Section:
-    return Section(
-        "Samples", text="The prior is flat, so that there is nothing to sample from; see the reconstructions."
-    )
+    return Section("Samples", text="The flat prior is improper and can't be sampled from; see the reconstructions.")
 
 
 def _walks(run: Run, held: Examples | None) -> list[Section]:
-    """Walks through the latent space, as pictures."""
+    """Interpolations in the latent space, as pictures."""
     if not is_picture(run.transform):
         return []
     walks: list[Panel | None] = [generated.manifold(run, held)]
     if held is not None:
         walks += [generated.interpolations(held), generated.score(held)]
     panels = [panel for panel in walks if panel is not None]
-    return [Section("Walks through the latent space", panels)] if panels else []
+    return [Section("Latent interpolations", panels)] if panels else []

@@ -34,7 +34,7 @@ class Panel:
     texts: Sequence[str] = ()
 
     def html(self) -> str:
-        """The figure element."""
+        """The panel as an HTML figure element."""
         width = " wide" if self.wide else ""
         return (
             f'<figure class="panel{width}"><h3>{escape(self.title)}</h3>{self._figure()}'
@@ -62,7 +62,7 @@ class Section:
     """Markup made by `table` or `details`."""
 
     def html(self) -> str:
-        """The section element."""
+        """The section as an HTML section element."""
         text = f'<p class="lead">{escape(self.text)}</p>' if self.text else ""
         panels = "".join(panel.html() for panel in self.panels)
         grid = f'<div class="grid">{panels}</div>' if panels else ""
@@ -94,7 +94,7 @@ def details(summary: str, inside: str) -> str:
 
 
 def page(title: str, subtitle: str, facts: str, sections: Sequence[Section], foot: str) -> str:
-    """The whole document."""
+    """The whole HTML document, as text."""
     body = "".join(section.html() for section in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -117,7 +117,7 @@ class CollapseAlarm:
             return ""
         each = ", ".join(f"{name} {found.rates[name]:.2g}" for name in fresh)
         return (
-            f"warning: step {progress.step:,}: levels tell next to nothing beyond those above them: of "
+            f"warning: step {progress.step:,}: levels carry almost no information beyond those above them: of "
             f"{found.rate:.4g} nats of validation rate {each}, under train.collapse_threshold={self.under:g}"
             f"{_help(self.level_advice())}"
         )

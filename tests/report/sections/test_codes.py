@@ -38,7 +38,7 @@ def test_the_page_counts_codes_as_a_loop_does(run):
     for panel, part, places in zip(found.panels, held.z.long().split([16, 4], 1), (16, 4), strict=True):
         counts = [sum(int(index) == code for index in part.flatten()) for code in range(8)]
         used = sum(count > 0 for count in counts)
-        assert panel.words.startswith(f"{used} of 8 codes occur at {places} places of {len(part)} examples;")
+        assert panel.words.startswith(f"{used} of 8 codes occur at {places} positions of {len(part)} examples;")
         p = [count / sum(counts) for count in counts if count]
         perplexity = math.exp(-sum(q * math.log(q) for q in p))
         shown = re.search(r"perplexity is ([\d.]+):", panel.words)

@@ -35,14 +35,14 @@ def check(run, page):
     assert units[-2:] == [min(counts), max(counts)]
     raised = [r["step"] for r, before in zip(rows(run)[1:], rows(run), strict=False) if r["alarms"] > before["alarms"]]
     assert raised
-    assert f"raised once: the validation rate fell under 0.10 nats at step {raised[0]}" in page.text
+    assert f"occurred once: the validation rate fell under 0.10 nats at step {raised[0]}" in page.text
 
 
 def test_its_words_are_the_metrics(fallen, page):
     assert "Collapse" in page.sections
     check(fallen, page)
     svg = collapse._nats(fallen, rows(fallen)).svg
-    for text in ("rate", "I(x;z)", "alarm raised", "alarm, 0.10", "training step", "nats"):
+    for text in ("rate", "I(x;z)", "warning", "warning threshold, 0.10", "training step", "nats"):
         assert f">{text}<" in svg, text
     assert ">all 4<" in collapse._units(fallen, rows(fallen)).svg
 
@@ -59,9 +59,12 @@ def test_words_of_other_numbers_are_caught(fault, fallen, page):
 
 def test_a_training_without_alarm_or_panel(train):
     healthy = train("vae", latent=2, epochs=6)
-    assert collapse.section(healthy).text == "The alarm, a validation rate under 0.10 nats, was never raised."
+    assert (
+        collapse.section(healthy).text
+        == "The collapse warning, given when the validation rate is under 0.10 nats, never occurred."
+    )
     silent = train("vae", latent=2, epochs=2, collapse_threshold=0, name="silent")
-    assert collapse.section(silent).text == "No alarm was set on the rate."
+    assert collapse.section(silent).text == "No collapse warning was set."
     assert collapse.section(train("vae", latent=2, epochs=2, monitor_examples=0, name="bare")) is None
     alone = collapse.section(train("vae", latent=2, epochs=1, name="alone"))
     assert not alone.panels

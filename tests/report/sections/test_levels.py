@@ -197,7 +197,7 @@ def diffusion():
 def test_the_page_of_a_diffusion_has_its_noise_levels(diffusion):
     page = Page(build(diffusion))
     assert "Noise levels" in page.sections
-    for absent in ("Latent space", "Walks through the latent space", "Reconstructions", "Levels"):
+    for absent in ("Latent space", "Latent interpolations", "Reconstructions", "Levels"):
         assert absent not in page.sections
     names = [row[0] for row in page.rows]
     for shown in ("ELBO", "rate", "rate of levels", "rate of end", "distortion"):

@@ -1,4 +1,4 @@
-"""A folder of images: PNG, JPEG, WebP and TIFF, told by content; sub-folders are classes.
+"""A folder of images: PNG, JPEG, WebP and TIFF, recognised by content; sub-folders are classes.
 
 What happens to an image, and nothing else does: its EXIF rotation is applied; palette and 1-bit images become RGB and
 grey; an alpha channel that is opaque everywhere is dropped; ``grayscale`` and ``size`` do what they say, the latter by

@@ -25,13 +25,13 @@ def runs_page(found: RunTable) -> str:
     head = f"{found.n:,} examples, K = {found.samples}; ± is one standard error."
     notes = [*gain_notes(found), *information_notes(found), *units_notes(found)]
     text = " ".join([head, *(f"{said[:1].upper()}{said[1:]}." for said in notes)])
-    sections = [Section("Measured", text=text, raw=numbers)]
+    sections = [Section("Evaluation", text=text, raw=numbers)]
     if len(found.rows) > 1:
         sections.append(Section(f"What differs from {found.rows[0].name}", raw=changes))
     return page(
         title(found),
         f"K = {found.samples} draws of the posterior for each example.",
         "",
-        [*sections, Section("Picture", panels)],
+        [*sections, Section("Plots", panels)],
         foot(),
     )

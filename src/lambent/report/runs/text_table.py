@@ -1,4 +1,4 @@
-"""Runs side by side as text."""
+"""The comparison of runs as a text table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def runs_text(found: RunTable) -> str:
         ).rstrip()
         for cells in (list(zip(line, widths, strict=True)) for line in zip(*columns, strict=True))
     ]
-    head = f"{found.data}: {found.n} examples{drawn}; nats an example, one standard error"
+    head = f"{found.data}: {found.n} examples{drawn}; nats per example, ± one standard error"
     return "\n".join([head, "", *lines, *_changes(found), "", *_notes(found)])
 
 

@@ -67,9 +67,9 @@ def _level(name: str, level: CodeLevel, indices: Tensor, perplexity: float) -> P
     counts = torch.bincount(indices.flatten(), minlength=level.quantiser.size).double()
     shares, title = counts / counts.sum(), f"How often each code of {name} occurs"
     words = (
-        f"{int((counts > 0).sum()):,} of {len(counts):,} codes occur at {level.positions:,} places of "
-        f"{len(indices):,} examples; the most frequent takes {percent(float(shares.max()))} of the places. The "
-        f"perplexity is {number(perplexity, 1)}: so many codes, all as frequent, would have the same entropy."
+        f"{int((counts > 0).sum()):,} of {len(counts):,} codes occur at {level.positions:,} positions of "
+        f"{len(indices):,} examples; the most frequent takes {percent(float(shares.max()))} of the positions. The "
+        f"perplexity is {number(perplexity, 1)}: that many equally frequent codes would have the same entropy."
     )
-    painter = bars(shares.numpy(), (counts > 0).numpy(), "fraction of places", "code", "unused")
+    painter = bars(shares.numpy(), (counts > 0).numpy(), "fraction of positions", "code", "unused")
     return Panel(title, words, svg=draw(painter, f"{title}, most frequent first where they are many"))

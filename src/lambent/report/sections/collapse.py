@@ -55,13 +55,15 @@ def raised(rows: Sequence[Row]) -> list[int]:
 def _alarm(run: Run, rows: Sequence[Row]) -> str:
     under = run.config.train.collapse_threshold
     if not under or not any("alarms" in row for row in rows):
-        return "No alarm was set on the rate."
+        return "No collapse warning was set."
     steps = raised(rows)
     if not steps:
-        return f"The alarm, a validation rate under {number(under)} nats, was never raised."
+        return f"The collapse warning, given when the validation rate is under {number(under)} nats, never occurred."
     where = ", ".join(f"{step:,}" for step in steps)
     times = "once" if len(steps) == 1 else f"{len(steps)} times"
-    return f"The alarm was raised {times}: the validation rate fell under {number(under)} nats at step {where}."
+    return (
+        f"The collapse warning occurred {times}: the validation rate fell under {number(under)} nats at step {where}."
+    )
 
 
 def _in_use(run: Run, rows: Sequence[Row]) -> Row:
@@ -98,9 +100,9 @@ def _nats_painter(run: Run, rows: Sequence[Row]) -> Paint:
         if len(information):
             axes.plot(*information.T, color=ORANGE, label="I(x;z)", marker="s", markersize=2.4)
         if alarms:
-            axes.axhline(under, color=GREY, linewidth=0.8, linestyle="--", label=f"alarm, {number(under)}")
+            axes.axhline(under, color=GREY, linewidth=0.8, linestyle="--", label=f"warning threshold, {number(under)}")
             at = [float(rate[rate[:, 0] == step][0, 1]) for step in alarms]
-            axes.plot(alarms, at, "X", color=INK, markersize=7, linestyle="none", label="alarm raised", zorder=5)
+            axes.plot(alarms, at, "X", color=INK, markersize=7, linestyle="none", label="warning", zorder=5)
         _frame(axes, "nats")
 
     return paint

@@ -91,7 +91,7 @@ def _course(run: Run) -> str:
     seen = f" Training values are of the batches just seen{', corrupted' if noisy else ''}." if _has_train(run) else ""
     return (
         f"{last['step']:,} steps, {number(last['epoch'], 1)} passes over the training set. The weights in use are of "
-        f"step {run.step:,}, the best on the validation set.{lost}{seen} All values are nats an example."
+        f"step {run.step:,}, the best on the validation set.{lost}{seen} All values are nats per example."
     )
 
 

@@ -168,7 +168,7 @@ def _line(held: Examples) -> Panel:
 
 @torch.inference_mode()
 def dimension_rates(held: Examples) -> Tensor | None:
-    """Mean closed-form KL(q‖p) of each dimension, all levels side by side, (latents,) nats; None where one has none.
+    """Mean closed-form KL(q‖p) of each dimension, all levels concatenated, (latents,) nats; None where one has none.
 
     Given one draw an example of the levels above, not their modes: these lie where hardly any draw does.
     """
@@ -205,7 +205,7 @@ def units(held: Examples) -> Panel:
             f"{count}. Variances from {number(float(ordered.values[0]))} down to {number(float(ordered.values[-1]))}."
         )
     else:
-        title, label = "Rate of each latent dimension", "KL(q‖p), nats an example"
+        title, label = "Rate of each latent dimension", "KL(q‖p), nats per example"
         words = f"{count}. The dimensions carry {number(float(rates.sum()))} nats in all, {_most(ordered.values)}."
     painter = bars(heights.numpy(), active.numpy(), label)
     return Panel(title, words, svg=draw(painter, f"{title}, largest first where they are many", (4.6, 4.3)))

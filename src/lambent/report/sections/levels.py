@@ -49,7 +49,7 @@ def section(run: Run, held: Examples | None, found: Mapping[str, Any] | None) ->
 
 
 def chosen(count: int, most: int = MOST_SHOWN) -> list[int]:
-    """At most so many of 1 to ``count``, evenly spread, both ends among them.
+    """At most ``most`` of 1 to ``count``, evenly spread, both ends among them.
 
     >>> chosen(3), chosen(30, 4)
     ([1, 2, 3], [1, 11, 20, 30])
@@ -65,7 +65,7 @@ def rates(run: Run, found: Mapping[str, Any]) -> Panel:
     total, under = sum(by_level.values()), run.config.train.collapse_threshold
     below = " By itself a level's rate may be below 0 in a chain inferred upwards: the sum may not."
     words = (
-        f"{number(total)} nats an example in all: {_most_and_least(by_level, total)}. "
+        f"{number(total)} nats per example in all: {_most_and_least(by_level, total)}. "
         f"{_idle(idle_levels(by_level, under, judged_levels(run.model)), len(by_level), under)}"
         f"{below if min(by_level.values()) < 0 else ''}"
     )
@@ -100,7 +100,7 @@ def _idle(names: Sequence[str], count: int, under: float) -> str:
         return ""
     which = f"{len(names)} of {count} levels carry" if len(names) > 4 else f"{listed(names)} carr"
     which += "" if len(names) > 4 else "y" if len(names) > 1 else "ies"
-    return f"{which} less than {number(under)} nats: next to nothing beyond what the levels above tell of x."
+    return f"{which} less than {number(under)} nats: almost no information about x beyond that of the levels above."
 
 
 def _bars(by_level: Mapping[str, float], total: float) -> Paint:
@@ -117,7 +117,7 @@ def _bars(by_level: Mapping[str, float], total: float) -> Paint:
                 axes.annotate(label, top, (0, 2), textcoords="offset points", ha="center", color=INK)
             axes.set_xticks(at, list(by_level))
         axes.set_xlabel("level, the lowest first")
-        axes.set_ylabel("rate, nats an example")
+        axes.set_ylabel("rate, nats per example")
         axes.set_xlim(0.2, len(heights) + 0.8)
         axes.margins(y=0.1)
         axes.set_ylim(bottom=min(0.0, *heights, 0.0))
@@ -160,7 +160,7 @@ def _curves(names: Sequence[str], steps: np.ndarray, table: np.ndarray) -> Paint
         for i, (name, shade) in enumerate(zip(names, shades(len(names)), strict=True), 1):
             axes.plot(steps, table[:, i - 1], color=shade, label=name if i in named else None, linewidth=1.3)
         axes.set_xlabel("training step")
-        axes.set_ylabel("rate, nats an example")
+        axes.set_ylabel("rate, nats per example")
         axes.set_xlim(left=0)
         axes.grid(visible=True, axis="y", color="#e8ebed", linewidth=0.6)
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), labelcolor=INK)

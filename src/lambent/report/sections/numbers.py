@@ -176,15 +176,15 @@ def _stored(run: Run) -> dict[str, Any] | None:
 def measured(found: Mapping[str, Any], held: Examples | None) -> Section:
     """The table of an evaluation, and what it says."""
     rows = [(name, f"{value} {unit}".strip(), what) for name, value, unit, what in _rows(found)]
-    raw = table(rows, ("quantity", "mean over examples", "what it is"), numbers=(1,))
-    seen = " Training learnt from these examples." if held is not None and _seen(found, held) else ""
+    raw = table(rows, ("quantity", "mean over examples", "meaning"), numbers=(1,))
+    seen = " The model was trained on these examples." if held is not None and _seen(found, held) else ""
     drawn = f", K = {found['samples']:,} draws of the posterior for each" if _latents(found) else ""
     drawn = ", one pass each, as the posterior is a point" if found.get("codes") else drawn
     lead = f"{found['data']}: all {found['n']:,} examples{drawn}."
     lost = (
         f" {found['non_finite']} examples have no finite bound; they make the means −∞." if found["non_finite"] else ""
     )
-    return Section("Measured", text=f"{lead} ± is one standard error over examples.{lost}{seen}", raw=raw)
+    return Section("Evaluation", text=f"{lead} ± is one standard error over examples.{lost}{seen}", raw=raw)
 
 
 def _seen(found: Mapping[str, Any], held: Examples) -> bool:
@@ -224,7 +224,7 @@ def _terms(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     proper = found["elbo"]["kind"] != "not a bound"
     if not _latents(found) or (not proper and not found["rate"]):
         return []
-    rate = "KL(q‖p): what the latents carry" if proper else "log q, without a prior to set against it"
+    rate = "KL(q‖p)" if proper else "log q, without a prior to set against it"
     rate = "upper bound on KL(q‖p), as log p(z) is a lower bound" if found.get("rate_kind") == "upper bound" else rate
     return [
         ("rate", with_error(found["rate"], found["rate_se"]), "nats", rate),

@@ -27,7 +27,7 @@ def sections(run: Run, held: Examples | None) -> list[Section]:
         return found
     found.append(Section("Reconstructions", [reconstructions(held)]))
     walks = run.config.continuous and run.config.amortised and len(held.view) > 1
-    return [*found, Section("Walks through the latent space", [interpolations(held)])] if walks else found
+    return [*found, Section("Latent interpolations", [interpolations(held)])] if walks else found
 
 
 def samples(run: Run, held: Examples | None) -> Panel:

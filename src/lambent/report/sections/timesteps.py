@@ -101,7 +101,7 @@ def _bars(edges: Sequence[float], nats: np.ndarray, first: First | None) -> Pain
         if first:
             axes.stairs(_numbers(first[1]["nats"]), first[1]["gamma"], color=GREY, label=f"up to step {first[0]:,}")
             axes.legend(loc="best", labelcolor=INK)
-        _frame(axes, "nats an example")
+        _frame(axes, "nats per example")
 
     return paint
 
