@@ -30,7 +30,9 @@ def main(package: Path) -> None:
         "circles of module imports": len(circles(import_graph(package, trees))),
         "file stems used more than once": sum(count > 1 for count in stems.values()),
         "private functions of one or two lines, called once": len(small_helpers(trees.values())),
-        "docstrings under four words": sum(len(text.split()) < 4 for tree in trees.values() for text in docstrings(tree)),
+        "docstrings under four words": sum(
+            len(text.split()) < 4 for tree in trees.values() for text in docstrings(tree)
+        ),
         "uses of getattr and hasattr": sum(attribute_lookups(tree) for tree in trees.values()),
     }
     for name, figure in figures.items():
