@@ -19,6 +19,7 @@ from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
 from lambent.training.schedule import AggressiveEncoder, AlternatingUpdates
+from support.batches import Rows
 from support.composition import B, built, config_of, legal
 
 STEPS = 6
@@ -36,24 +37,6 @@ def systems():
     for names in legal():
         found.setdefault(tuple(names[k] for k in ("model", "posterior", "objective", "draw")), names)
     return [{**names, "likelihood": "normal"} for names in found.values()]
-
-
-class Whole:
-    """All examples at every step."""
-
-    steps_per_epoch = 1
-
-    def __init__(self, x, condition):
-        self.batch = x, condition
-
-    def at(self, step):
-        return self.batch
-
-    def fraction(self, step):
-        return 1.0
-
-    def global_size(self, step):
-        return B
 
 
 class Moves(Listener):
@@ -86,7 +69,7 @@ def moves(config):
         model,
         config.objective,
         config.drawing,
-        Whole(x, condition),
+        Rows(x, B, condition),
         TrainOptions(steps=STEPS, lr=1e-2, log_every=1),
         engine,
         Diagnostics(

@@ -52,8 +52,8 @@ def test_a_run_from_before_an_option_came_is_opened_and_resumed(tmp_path):
     lambent.fit("pixelcnn", "digits", train__steps=2, **settings)
     recipe = tmp_path / "run" / "recipe.toml"
     text = recipe.read_text()
-    assert "\nplaces = 0\n" in text
-    recipe.write_text(text.replace("\nplaces = 0\n", "\n"))
+    assert "\nposition_channels = 0\n" in text
+    recipe.write_text(text.replace("\nposition_channels = 0\n", "\n"))
     assert lambent.load(tmp_path / "run").step == 2
     assert lambent.fit("pixelcnn", "digits", train__steps=2, resume=True, **settings).step == 2
     recipe.write_text(recipe.read_text().replace("\nchannels = 4\n", "\nchannels = 5\n"))

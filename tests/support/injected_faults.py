@@ -21,6 +21,7 @@ from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Progress, Validation
+from support.batches import Rows
 from support.listening import Watched
 
 NAN, INF, SPIKE, HUGE = "NaN in the gradient", "infinite loss", "gradient times 1e6", "huge values"
@@ -67,20 +68,16 @@ def faults(kinds: Mapping[int, str], inner: Objective) -> Faulty:
     return Faulty(inner, {step: math.inf for step, kind in kinds.items() if kind == INF}, gradients)
 
 
-class Rows:
-    """Batches of a fixed set, in its order; all values huge at some steps."""
+class RowsWithHuge(Rows):
+    """Whole batches of a fixed set; all values huge at some steps."""
 
-    def __init__(self, x: Tensor, batch: int, huge: frozenset[int] = frozenset()) -> None:
-        self.x, self.batch, self.huge = x, batch, huge
-        self.steps_per_epoch = len(x) // batch
+    def __init__(self, x: Tensor, batch: int, huge: frozenset[int]) -> None:
+        super().__init__(x[: len(x) // batch * batch], batch)
+        self.huge = huge
 
-    def at(self, step: int) -> tuple[Tensor, None]:
-        start = step % self.steps_per_epoch * self.batch
-        x = self.x[start : start + self.batch]
-        return (torch.full_like(x, HUGE_VALUE) if step in self.huge else x), None
-
-    def global_size(self, step: int) -> int:
-        return self.batch
+    def at(self, step: int) -> tuple[Tensor, Tensor | None]:
+        x, condition = super().at(step)
+        return (torch.full_like(x, HUGE_VALUE) if step in self.huge else x), condition
 
 
 class Witness(Listener):

@@ -22,25 +22,11 @@ from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
 from lambent.training.schedule import AggressiveEncoder, AlternatingUpdates, JointUpdates
+from support.batches import Rows
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+BATCH = 12
 SIDES = ("generative", "inference")
-
-
-class Data:
-    """Sixty examples, a fifth of them a step."""
-
-    steps_per_epoch = 5
-
-    def at(self, step):
-        start = 12 * (step % 5)
-        return X[start : start + 12], None
-
-    def fraction(self, step):
-        return 1.0
-
-    def global_size(self, step):
-        return 12
 
 
 class Watch(Listener):
@@ -87,7 +73,7 @@ def trained(updates, steps, *, model=None, information=None, cls=Trainer, **opti
         model_of() if model is None else model,
         ELBO(),
         Pathwise(),
-        Data(),
+        Rows(X, BATCH),
         settings,
         Engine(torch.device("cpu")),
         Diagnostics(lambda model: nothing, information),
@@ -111,7 +97,7 @@ def by_hand(turns, model, **options):
     for step, turn in enumerate(turns):
         torch.manual_seed(derive(0, "training step", step, 0))
         optimizer.zero_grad(set_to_none=True)
-        x, _ = Data().at(step)
+        x, _ = Rows(X, BATCH).at(step)
         trace = model(x, Pathwise())
         (-trace.average(trace.log_px(x) - trace.rate).mean()).backward()
         for side in set(SIDES) - set(turn):

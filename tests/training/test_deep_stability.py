@@ -23,7 +23,7 @@ from lambent.recipes import configure
 from lambent.shapes import Shapes
 from lambent.training import loop
 from lambent.training.loop import Trainer
-from support.injected_faults import HUGE, INF, NAN, SPIKE, Rows, faults, trainer_of
+from support.injected_faults import HUGE, INF, NAN, SPIKE, RowsWithHuge, faults, trainer_of
 from support.listening import Watched
 
 KINDS = (NAN, INF, HUGE, SPIKE)
@@ -82,7 +82,7 @@ def trained(course: Course, model: str, levels: int, kinds: Mapping[int, str], *
     huge = frozenset(step for step, kind in kinds.items() if kind == HUGE)
     settings = {"lr": 1e-3, "grad_clip": 100.0, "grad_spike_factor": 10.0, "log_every": course.stretch, **options}
     objective = faults(kinds, config.objective)
-    run = trainer_of(built, objective, Rows(x, BATCH, huge), course.stretch, steps=course.steps, **settings)
+    run = trainer_of(built, objective, RowsWithHuge(x, BATCH, huge), course.stretch, steps=course.steps, **settings)
     run.run()
     return run
 

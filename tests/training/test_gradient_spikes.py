@@ -19,7 +19,8 @@ from lambent.training import gradients, loop
 from lambent.training.gradients import FEWEST, WINDOW, outlying
 from lambent.training.progress import Progress
 from lambent.training.schedule import AlternatingUpdates
-from support.injected_faults import Faulty, Rows, trainer_of
+from support.batches import Rows
+from support.injected_faults import Faulty, trainer_of
 
 STEPS = 240
 

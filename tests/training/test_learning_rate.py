@@ -23,6 +23,7 @@ from lambent.training.listener import Diagnostics, Listener
 from lambent.training.loop import Trainer
 from lambent.training.options import TrainOptions
 from lambent.training.progress import Validation
+from support.batches import Rows
 from support.listening import Watched
 
 TOTAL = 3280 * 2
@@ -97,20 +98,9 @@ def test_the_average_copies_buffers_shares_nothing_and_takes_no_gradient():
 N = 10
 
 
-class FewBatches:
+def few_batches():
     """Ten examples in batches of 4: 4, 4 and 2."""
-
-    steps_per_epoch = 3
-
-    def __init__(self):
-        self.x = (torch.rand(N, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
-
-    def at(self, step):
-        start = 4 * (step % 3)
-        return self.x[start : start + 4], None
-
-    def global_size(self, step):
-        return len(self.at(step)[0])
+    return Rows((torch.rand(N, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float(), 4)
 
 
 class Memory(Listener):
@@ -137,7 +127,7 @@ def trainer(objective, draw, **options):
     validation = Validation(-1.0, 0.1, "lower bound", 0.0, 1.0, N)
     engine, train = Engine(torch.device("cpu")), TrainOptions(**options)
     diagnostics = Diagnostics(lambda m: validation)
-    return Watched(Trainer(model(), objective, draw, FewBatches(), train, engine, diagnostics), Memory())
+    return Watched(Trainer(model(), objective, draw, few_batches(), train, engine, diagnostics), Memory())
 
 
 def test_the_reported_bound_is_the_mean_over_examples_not_over_batches(monkeypatch):
@@ -165,7 +155,7 @@ def test_the_reported_bound_is_the_mean_over_examples_not_over_batches(monkeypat
 )
 def test_each_group_of_parameters_gets_the_gradient_of_its_own_loss(objective, draw, groups):
     run = trainer(objective, draw, steps=1).trainer
-    twin, x = model(), FewBatches().at(0)[0]
+    twin, x = model(), few_batches().at(0)[0]
     torch.manual_seed(3)
     run._differentiate(objective(run.model(x, draw), x), 1.0, run.groups)
     torch.manual_seed(3)
