@@ -137,15 +137,16 @@ def _drawable(config: Config) -> None:
         return
     if kind not in draw.kinds:
         use = USUAL_DRAW.get(kind, "enumerate")
-        _refuse(config, "draw posterior" if kind != "mixed" else "draw model", f"{kind} latents; use draw={use}")
+        whose = "draw model" if kind == "mixed" or posterior is None else "draw posterior"
+        _refuse(config, whose, f"{kind} latents; use draw={use}")
+    if draw.learning in ("control", "double") and "penalty" not in config.model.sections:
+        _refuse(config, "draw model", "it can draw the first level only; use draw=score or draw=pathwise")
     if posterior is None:
         return
     if draw.learning in ("score", "control") and not posterior.normalised:
         _refuse(config, "draw posterior", "a point has no log q to score, so that q would not learn; use draw=pathwise")
     if draw.relaxes and not posterior.relaxable:
         _refuse(config, "draw posterior", "it has no continuous relaxation; use draw=score")
-    if draw.learning in ("control", "double") and "penalty" not in config.model.sections:
-        _refuse(config, "draw model", "it can draw the first level only; use draw=score or draw=pathwise")
 
 
 def _enumerable(config: Config) -> None:
