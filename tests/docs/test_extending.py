@@ -137,6 +137,7 @@ def test_the_auxiliary_structure_agrees_with_quadrature(example):
         ({"posterior": "full-cov"}, "both are diagonal Normals"),
         ({"prior": "categorical"}, "its latents are continuous"),
         ({"penalty": "mmd"}, "one latent"),
+        ({"draw": "dreg", "objective": "iwae"}, "draw=dreg with model=auxiliary"),
     ],
 )
 def test_what_the_auxiliary_structure_lacks_is_refused(example, settings, message):
