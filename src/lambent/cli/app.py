@@ -130,7 +130,11 @@ def evaluate(
     data: Annotated[
         str | None, Parameter(help="data to evaluate on; default: the test split of the training data")
     ] = None,
-    samples: Annotated[int, Parameter(help="importance samples K per example")] = 100,
+    method: Annotated[
+        str, Parameter(help="iwae, log p(x) by importance, prior or ais, or else surgery or sample-quality")
+    ] = "iwae",
+    samples: Annotated[int | None, Parameter(help="samples K per example; default: 100, or as the method needs")] = None,
+    temperatures: Annotated[int, Parameter(help="annealing steps of method ais")] = 100,
     seed: Annotated[int, Parameter(help="seed of the noise")] = 0,
     threads: Annotated[int | None, Parameter(help="CPU threads")] = None,
     precision: Annotated[
@@ -138,14 +142,27 @@ def evaluate(
     ] = "float32",
     json_: Annotated[bool, Parameter(name="--json", help="print one JSON object")] = False,
 ) -> None:
-    """Evaluate a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood if there is one, with standard errors."""
+    """Evaluate a run: ELBO, IWAE-K, rate, distortion, exact log-likelihood if there is one, with standard errors.
+
+    Other methods estimate log p(x) by importance sampling, by sampling the prior or by annealing (ais), take the rate
+    apart (surgery), or compare samples with data by Fréchet distance, precision and recall (sample-quality).
+    """
     from lambent.runs.run import load
     from lambent.training.engine import start_engine
 
     opened = load(run)
+    if method != "iwae":
+        measured = opened.measure(method, data, samples=samples, seed=seed, temperatures=temperatures)
+        print(json.dumps(measured.to_dict(), indent=1, allow_nan=False) if json_ else measured)
+        return
     engine = start_engine(str(opened.device))
     try:
-        settings: dict[str, Any] = {"samples": samples, "seed": seed, "threads": threads, "precision": precision}
+        settings: dict[str, Any] = {
+            "samples": 100 if samples is None else samples,
+            "seed": seed,
+            "threads": threads,
+            "precision": precision,
+        }
         found = opened.evaluate(data, engine=engine, **settings)
         if engine.leader:
             opened.record(found)

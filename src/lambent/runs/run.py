@@ -25,8 +25,9 @@ from lambent.data.sources import Source, dataset_of, held_out
 from lambent.data.view import CHUNK
 from lambent.distributions import point_estimate, sample
 from lambent.draws import Ancestral, Detached, Draw, Held, Mode
-from lambent.errors import ConfigError, ShapeError
+from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.evaluation.evaluate import evaluate, means_of_all
+from lambent.evaluation.measures import METHODS, Measurement, compare_samples, estimate_log_prob, take_rate_apart
 from lambent.evaluation.per_example import as_npz
 from lambent.evaluation.summary import Evaluation
 from lambent.models import LatentModel
@@ -130,6 +131,54 @@ class Run:
             precision=precision,
             processes=engine,
         )
+
+    def measure(
+        self,
+        method: str,
+        data: Source | None = None,
+        *,
+        samples: int | None = None,
+        seed: int = 0,
+        temperatures: int = 100,
+    ) -> Measurement:
+        """One of the measurements beside `evaluate`, each number with its error and what it is.
+
+        Args:
+            method: "importance", "prior" or "ais": log p(x) by importance sampling from q, by sampling the prior, or by
+                annealed importance sampling (Neal 2001), lower bounds on average. "surgery": the rate as mutual
+                information and marginal KL (Hoffman & Johnson 2016). "sample-quality": Fréchet distance (Heusel et al.
+                2017), precision and recall (Kynkäänniemi et al. 2019) of samples in principal components of the data.
+            data: By default the test split of the training source, else what was held out for validation.
+            samples: Samples of each example (100, 1000, 10 and, for surgery, 10 by default); for sample quality the
+                number of samples drawn, by default as many as there are examples.
+            seed: Seed of the noise.
+            temperatures: Steps of annealing.
+
+        Raises:
+            ConfigError: a method of no such name, or too few samples.
+            CombinationError: a model that the method doesn't exist for.
+
+        >>> import lambent
+        >>> run = lambent.fit("ppca", latent=1, epochs=1, quiet=True)
+        >>> run.measure("importance", samples=5).quantities["log_likelihood"].kind
+        'lower bound'
+        """
+        if method not in METHODS:
+            raise ConfigError(f"method={method}: expected one of {', '.join(METHODS)}")
+        view = self.prepare(data)
+        if method == "surgery":
+            return take_rate_apart(self.model, view, samples=samples, seed=seed)
+        if method == "sample-quality":
+            return self._sample_quality(view, samples, seed)
+        return estimate_log_prob(
+            self.model, view, method, samples=samples, seed=seed, draw=self.draw, temperatures=temperatures
+        )
+
+    def _sample_quality(self, view: View, samples: int | None, seed: int) -> Measurement:
+        if self.transform.alphabet is not None:
+            raise CombinationError("method=sample-quality compares numbers, and these data are text; use method=iwae")
+        real, _ = view.spread(len(view) if samples is None else samples)(0, len(view))
+        return compare_samples(real.cpu(), self.sample(len(real), seed=seed), name=view.dataset.name, seed=seed)
 
     def record(self, found: Evaluation) -> None:
         """Writes ``evaluation.json``, and every example's numbers to ``evaluation.npz``, in the run folder, if any."""
