@@ -133,7 +133,9 @@ def evaluate(
     method: Annotated[
         str, Parameter(help="iwae, log p(x) by importance, prior or ais, or else surgery or sample-quality")
     ] = "iwae",
-    samples: Annotated[int | None, Parameter(help="samples K per example; default: 100, or as the method needs")] = None,
+    samples: Annotated[
+        int | None, Parameter(help="samples K per example; default: 100, or as the method needs")
+    ] = None,
     temperatures: Annotated[int, Parameter(help="annealing steps of method ais")] = 100,
     seed: Annotated[int, Parameter(help="seed of the noise")] = 0,
     threads: Annotated[int | None, Parameter(help="CPU threads")] = None,
