@@ -185,13 +185,17 @@ def sample(
     ] = None,
     mean: Annotated[bool, Parameter(help="write the mean of p(x|z) instead of a draw")] = False,
     steps: Annotated[int | None, Parameter(help="diffusion: timesteps to visit")] = None,
-    noise: Annotated[float | None, Parameter(help="fresh noise at each: 1 the chain's own, 0 none (DDIM)")] = None,
+    eta: Annotated[float | None, Parameter(help="fresh noise at each: 1 the chain's own, 0 none (DDIM)")] = None,
+    noise: Annotated[float | None, Parameter(show=False)] = None,
 ) -> None:
     """Draw from the model: z from the prior, x from the likelihood; to .npz, .png, .csv (a table) or .txt (text)."""
     from lambent.runs.export import write_samples
     from lambent.runs.run import load
 
-    write_samples(load(run), number, out, seed=seed, label=label, mean=mean, steps=steps, noise=noise)
+    if noise is not None:
+        warnings.warn("--noise is now --eta", RenamedSetting, stacklevel=2)
+        eta = noise if eta is None else eta
+    write_samples(load(run), number, out, seed=seed, label=label, mean=mean, steps=steps, noise=eta)
 
 
 @app.command

@@ -168,9 +168,9 @@ def layer_of_settings(settings: Mapping[str, Any], below: Sequence[Layer]) -> Va
     """
     layer: Values = {}
     pairs = [renamed.bare(key.replace("__", "."), value) for key, value in settings.items()]
-    keyed = {renamed.section_of(key, note=True): value for key, value in pairs}
+    keyed = dict(renamed.choice(key, value) for key, value in pairs)
     for key in [k for k in keyed if k in SECTIONS]:
-        layer |= _chosen(key, renamed.part_of(key, keyed[key], note=True))
+        layer |= _chosen(key, keyed[key])
     names = {section: values["name"] for section, values in merged([*below, layer]).items()}
     given = {(section, "name") for section in layer}
     for key in [k for k in keyed if k not in SECTIONS]:

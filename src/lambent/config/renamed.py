@@ -159,6 +159,17 @@ def values_of(section: str, values: Mapping[str, Any], part: str, *, note: bool 
     return now
 
 
+def choice(key: str, value: Any) -> tuple[str, Any]:
+    """A setting's key and value under the names of today where it chooses a part, with one note of what was renamed."""
+    section = SECTIONS.get(key, key)
+    name = part_of(section, value)
+    if (section, name) != (key, value) and isinstance(value, str):
+        _note(f"{key}={value}", f"{section}={name}")
+    elif section != key:
+        _note(key, section)
+    return section, name
+
+
 def bare(key: str, value: Any) -> tuple[str, Any]:
     """A token's key and value, where the key was a setting's that is now a section's.
 
