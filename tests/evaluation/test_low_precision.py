@@ -1,4 +1,4 @@
-"""Rough arithmetic, corrected: unbiased whatever is lost in it, aligned in every kind of model, and no one else's."""
+"""Low precision, corrected: unbiased whatever is lost in it, aligned in every kind of model, and no one else's."""
 
 import copy
 import math
@@ -15,7 +15,13 @@ from lambent.draws import Pathwise
 from lambent.errors import ConfigError, NumericsError
 from lambent.evaluation import low_precision as module
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.low_precision import Int8Linear, Rough, RoughLikelihood, require_even, roughened
+from lambent.evaluation.low_precision import (
+    Int8Linear,
+    LowPrecision,
+    LowPrecisionLikelihood,
+    in_low_precision,
+    require_tight,
+)
 from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule
 from lambent.models import VAE
 from lambent.networks import MLPDecoder, MLPEncoder
@@ -42,12 +48,12 @@ def vae():
 
 def distorted(model, size=0.25):
     """The model with a p(x|z) that is far off, corrected by the true one."""
-    found = roughened(model, "bfloat16", K)
+    found = in_low_precision(model, "bfloat16", K)
     likelihood = found.likelihood
-    likelihood.arithmetic, likelihood.rough = nullcontext, copy.deepcopy(model.likelihood)
+    likelihood.arithmetic, likelihood.low = nullcontext, copy.deepcopy(model.likelihood)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for weight in likelihood.rough.parameters():
+        for weight in likelihood.low.parameters():
             weight.mul_(1 + size * torch.randn(weight.shape, generator=generator, dtype=weight.dtype))
     return found
 
@@ -106,21 +112,21 @@ def test_what_loosens_the_bound_is_measured_and_refused_where_it_is_much():
         add_noise(model.likelihood, noise, generator)
         x = examples().repeat(100, 1)
         found = bounds(model, lambda a, b: (x[a:b], None), len(x), samples=50)  # noqa: B023
-        uneven = found.uneven.mean().sqrt().item()
+        error_sd = found.log_px_error_var.mean().sqrt().item()
         # a sample is the likelier to be chosen by weight the more its noise raised it: by noise^2 nats at most
         most, error = math.hypot(noise, noise**2 / 2**0.5), 5 / math.sqrt(2 * len(x))
-        assert (1 - error) * noise < uneven < (1 + error) * most
+        assert (1 - error) * noise < error_sd < (1 + error) * most
         if loose:
-            with pytest.raises(NumericsError, match=r"differ by 0\.[789]\d* nats from sample to sample"):
-                require_even("int8", uneven)
+            with pytest.raises(NumericsError, match=r"standard deviation of 0\.[789]\d* nats over samples"):
+                require_tight("int8", error_sd)
         else:
-            require_even("int8", uneven)
+            require_tight("int8", error_sd)
     with pytest.raises(NumericsError):
-        require_even("int8", math.nan)
+        require_tight("int8", math.nan)
 
 
 def add_noise(likelihood, size, generator):
-    """To every rough log p(x|z)."""
+    """Adds noise to every low-precision log p(x|z)."""
     forward = likelihood.forward
 
     def noisy(z, condition=None):
@@ -134,7 +140,7 @@ def add_noise(likelihood, size, generator):
 
 def no_correction(patch):
     zeros = lambda self, x, log_px, w, g: (torch.zeros_like(log_px[0]), torch.zeros_like(log_px[0]))  # noqa: E731
-    patch.setattr(Rough, "corrections", zeros)
+    patch.setattr(LowPrecision, "corrections", zeros)
     return (0, 1)
 
 
@@ -146,24 +152,24 @@ def weights_ignored_in_the_choice(patch):
 def one_choice_for_both(patch):
     drawn = module._drawn
     patch.setattr(module.torch, "randint", lambda *a, **k: drawn(module.weights_of_this_call, k["generator"]))
-    corrections = Rough.corrections
+    corrections = LowPrecision.corrections
 
     def noted(self, x, log_px, w, g):
         patch.setattr(module, "weights_of_this_call", w, raising=False)
         return corrections(self, x, log_px, w, g)
 
-    patch.setattr(Rough, "corrections", noted)
+    patch.setattr(LowPrecision, "corrections", noted)
     return (1,)
 
 
 def wrong_sign(patch):
-    corrections = Rough.corrections
-    patch.setattr(Rough, "corrections", lambda self, *a: tuple(-c for c in corrections(self, *a)))
+    corrections = LowPrecision.corrections
+    patch.setattr(LowPrecision, "corrections", lambda self, *a: tuple(-c for c in corrections(self, *a)))
     return (0, 1)
 
 
 def another_sample_than_the_chosen(patch):
-    forward = RoughLikelihood.forward
+    forward = LowPrecisionLikelihood.forward
 
     def shifted(self, z, condition=None):
         found = forward(self, z, condition)
@@ -171,7 +177,7 @@ def another_sample_than_the_chosen(patch):
         found.again = lambda chosen: again((chosen + 1) % len(z))
         return found
 
-    patch.setattr(RoughLikelihood, "forward", shifted)
+    patch.setattr(LowPrecisionLikelihood, "forward", shifted)
     return (0,)
 
 
@@ -227,7 +233,7 @@ def first(run, model, samples=20):
 def test_what_is_computed_again_is_the_chosen_sample_of_its_own_example(name):
     """With nothing rough in it, nothing is left to correct; a sample later there would be."""
     run = built(name)
-    model = roughened(run.model, "bfloat16", 20)
+    model = in_low_precision(run.model, "bfloat16", 20)
     model.likelihood.arithmetic = nullcontext
     x, trace = first(run, model)
     with torch.inference_mode():
@@ -240,7 +246,7 @@ def test_what_is_computed_again_is_the_chosen_sample_of_its_own_example(name):
 @pytest.mark.parametrize("name", ["vae", "vae with convolutions", "pixelvae", "lvae-small"])
 def test_bfloat16_is_used_and_loses_little(name):
     run = built(name)
-    (x, exact), (_, found) = (first(run, roughened(run.model, p, 20)) for p in ("float32", "bfloat16"))
+    (x, exact), (_, found) = (first(run, in_low_precision(run.model, p, 20)) for p in ("float32", "bfloat16"))
     with torch.inference_mode():
         lost = (exact.log_px(x) - found.log_px(x)).abs() / exact.log_px(x).abs()
     assert 1e-5 < lost.max() < 0.05
@@ -308,7 +314,8 @@ def test_the_command_says_what_it_computed_in(tmp_path, capsys):
     lambent.fit("vae", "digits", hidden=[8], latent=2, steps=2, threads=1, quiet=True, out=out)
     assert command(["evaluate", out, "--samples", "20", "--precision", "int8", "--threads", "1"]) == 0
     assert re.search(
-        r"K = 20, in int8 \(uneven by 0\.\d+ nats\), corrected by some in float32", capsys.readouterr().out
+        r"K = 20, in int8 \(error of log p\(x\|z\): sd 0\.\d+ nats\), corrected by samples in float32",
+        capsys.readouterr().out,
     )
     assert command(["evaluate", out, "--precision", "int8", "--samples", "2"]) == 2
     assert "found 2, expected 3 or more" in capsys.readouterr().err

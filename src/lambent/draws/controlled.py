@@ -47,7 +47,7 @@ class _Controlled(Draw):
     kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary")
     gradient: ClassVar[str] = "control"
     relaxes: ClassVar[bool] = True
-    temperature: float = option(0.5, "temperature of the relaxation at the start; learnt from there", above=0)
+    temperature: float = option(0.5, "initial temperature of the relaxation, which is learned", above=0)
 
     def draw(self, name: str, prior: Distribution, posterior: Distribution | None) -> Latent:
         """The three versions; log q of the draws as score."""
@@ -84,7 +84,7 @@ class Rebar(_Controlled):
 class Relax(_Controlled):
     """REBAR's control variate and a network beside it (Grathwohl et al. 2018, eq. 8 and section 3.3): unbiased."""
 
-    hidden_dim: int = option(50, "units of the network's hidden layer", minimum=1)
+    hidden_dim: int = option(50, "hidden units of the control variate's network", minimum=1)
 
     def parameters_for(self, latent: int, inputs: int) -> nn.Module:
         """Temperature, scale and network."""

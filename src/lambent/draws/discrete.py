@@ -49,7 +49,7 @@ class Score(Draw):
     gradient: ClassVar[str] = "score"
     baseline: str = option(
         "learned",
-        "what is taken off the signal; leave-one-out needs samples >= 2",
+        "baseline subtracted from the learning signal; leave-one-out needs samples >= 2",
         choices=("none", "running-mean", "leave-one-out", "learned"),
     )
 

@@ -25,9 +25,9 @@ class _Relaxing(Draw):
     kinds: ClassVar[tuple[str, ...]] = ("one-hot", "binary")
     gradient: ClassVar[str] = "path"
     relaxes: ClassVar[bool] = True
-    temperature: float = option(1.0, "temperature of the relaxation at the start", above=0)
-    final_temperature: float = option(0.5, "temperature that it falls to, exponentially", above=0)
-    anneal_steps: int = option(10_000, "training steps until the final temperature", minimum=1)
+    temperature: float = option(1.0, "initial temperature of the relaxation", above=0)
+    final_temperature: float = option(0.5, "final temperature, reached by exponential decay", above=0)
+    anneal_steps: int = option(10_000, "training steps until the final temperature is reached", minimum=1)
 
     def at(self, step: int) -> Self:
         """With the temperature in force: its logarithm falls linearly."""

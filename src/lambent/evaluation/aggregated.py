@@ -45,7 +45,7 @@ class AggregatedPosterior:
 
     @property
     def n(self) -> int:
-        """N."""
+        """N, the number of examples."""
         return sum(q.batch_shape.numel() for q in self.blocks)
 
     def log_prob(self, z: Tensor) -> Tensor:

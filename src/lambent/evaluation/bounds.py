@@ -18,13 +18,13 @@ from torch import Tensor
 from lambent.draws import Draw, Enumerate, Pathwise
 from lambent.errors import ConfigError
 from lambent.evaluation.blocks import EXAMPLES, ROWS, Batch, blocks_of, chunks_of, evaluating
-from lambent.evaluation.low_precision import Rough, RoughLikelihood
+from lambent.evaluation.low_precision import LowPrecision, LowPrecisionLikelihood
 from lambent.models import LatentModel
 from lambent.seeds import derive
 from lambent.trace import Kind, Trace
 
 ROUGH_ROWS, ROUGH_EXAMPLES = 4096, 16
-"""Both in rough arithmetic: chunks of more samples, as two of each example and chunk are computed again."""
+"""Both in low precision: chunks of more samples, as two of each example and chunk are computed again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Bounds:
         iwae_kind: What ``iwae`` is.
         samples: K.
         precision: What p(x|z) was computed in; but for "float32" a few samples again, to correct the others.
-        uneven: Mean square of how differently log p(x|z) was off from sample to sample, before, (N,); None if exact.
+        log_px_error_var: Variance over samples of the error of log p(x|z) before correction, (N,); None if exact.
     """
 
     elbo: Tensor
@@ -58,7 +58,7 @@ class Bounds:
     iwae_kind: Kind
     samples: int
     precision: str = "float32"
-    uneven: Tensor | None = None
+    log_px_error_var: Tensor | None = None
 
     def summed(self, add: Callable[[Tensor], Tensor]) -> Bounds:
         """Over processes: each filled its own blocks and left 0 elsewhere, so that adding restores every number."""
@@ -70,7 +70,7 @@ class Bounds:
             distortion=add(self.distortion.clone()),
             iwae=None if self.iwae is None else add(self.iwae.clone()),
             effective=None if self.effective is None else add(self.effective.clone()),
-            uneven=None if self.uneven is None else add(self.uneven.clone()),
+            log_px_error_var=None if self.log_px_error_var is None else add(self.log_px_error_var.clone()),
         )
 
 
@@ -85,7 +85,7 @@ class _Stream:
     log_sum: Tensor | None = None
     log_square_sum: Tensor | None = None
     log_corrected: Tensor | None = None
-    uneven: Tensor | float = 0.0
+    log_px_error_var: Tensor | float = 0.0
     chunks: int = 0
 
     def add(self, trace: Trace, x: Tensor, count: int, generator: torch.Generator) -> None:
@@ -96,11 +96,11 @@ class _Stream:
         self.rates = self.rates + samples * level_rates(trace)
         log_weight = self._log_weight(trace, log_px, samples) if trace.weighted else None
         mean, total = trace.average(log_px), log_px.new_zeros(())
-        if isinstance(trace.px, Rough):
+        if isinstance(trace.px, LowPrecision):
             if log_weight is None or trace.enumerated:
                 raise ConfigError(f"precision={trace.px.precision} is for importance samples: found none; leave it out")
             missed, total = trace.px.corrections(x, log_px, log_weight, generator)
-            self.uneven = self.uneven + 0.5 * (missed - total).square()
+            self.log_px_error_var = self.log_px_error_var + 0.5 * (missed - total).square()
             mean, self.chunks = mean + missed, self.chunks + 1
         self.distortion = self.distortion - samples * mean
         if log_weight is not None:
@@ -118,16 +118,16 @@ class _Stream:
         self.log_corrected = _log_add(self.log_corrected, first + correction)
 
     def rows(self) -> Tensor:
-        """(5 + L, B): elbo, distortion, iwae, effective samples, mean square of what was uneven, each level's rate."""
+        """(5 + L, B): elbo, distortion, iwae, effective samples, error variance of log p(x|z), each level's rate."""
         rates, distortion = torch.as_tensor(self.rates) / self.count, torch.as_tensor(self.distortion) / self.count
         rates = rates.to(distortion.device)
         elbo, nothing = -(rates.sum(0) + distortion), torch.full_like(distortion, math.nan)
         if self.log_sum is None or self.log_square_sum is None or self.log_corrected is None:
             return torch.cat([torch.stack([elbo, distortion, nothing, nothing, nothing]), rates])
-        uneven = torch.as_tensor(self.uneven).expand_as(elbo) / max(1, self.chunks)
+        log_px_error_var = torch.as_tensor(self.log_px_error_var).expand_as(elbo) / max(1, self.chunks)
         effective = nothing if self.enumerated else (2 * self.log_sum - self.log_square_sum).exp()
         iwae = self.log_corrected - math.log(self.count)
-        return torch.cat([torch.stack([elbo, distortion, iwae, effective, uneven.to(elbo)]), rates])
+        return torch.cat([torch.stack([elbo, distortion, iwae, effective, log_px_error_var.to(elbo)]), rates])
 
 
 def _log_add(total: Tensor | None, more: Tensor) -> Tensor:
@@ -159,8 +159,9 @@ def bounds(
     """The bounds of ``n`` examples.
 
     Args:
-        model: In evaluation mode for the time of the call, whatever it was before. Where its p(x|z) is `Rough`, as
-            `roughened` makes it, ELBO, distortion and IWAE-K are corrected, and ``effective`` is of the rough weights.
+        model: In evaluation mode for the time of the call, whatever it was before. Where its p(x|z) is a
+            `LowPrecision`, as `in_low_precision` makes it, ELBO, distortion and IWAE-K are corrected, and
+            ``effective`` is of the low-precision weights.
         batch: Gives examples by position.
         n: How many there are; each counts once.
         samples: K.
@@ -173,7 +174,7 @@ def bounds(
     draw = Pathwise() if draw is None else draw
     device = device or torch.device("cpu")
     states = model.state_count or 1 if isinstance(draw, Enumerate) else 1
-    precision = model.likelihood.precision if isinstance(model.likelihood, RoughLikelihood) else "float32"
+    precision = model.likelihood.precision if isinstance(model.likelihood, LowPrecisionLikelihood) else "float32"
     rows, most = (ROWS, EXAMPLES) if precision == "float32" else (ROUGH_ROWS, ROUGH_EXAMPLES)
     blocks = list(blocks_of(n, samples * states, most))
     mine = blocks[share[0] :: share[1]]
@@ -203,8 +204,8 @@ def bounds(
         terms[:, start:stop] = found
     elbo_kind, iwae_kind, weighted = kinds[0] if kinds else ("lower bound", "lower bound", True)
     iwae, effective = (terms[2], terms[3]) if weighted else (None, None)
-    uneven = None if precision == "float32" else terms[4]
-    rates, kept = terms[5:], (elbo_kind, iwae_kind, samples, precision, uneven)
+    log_px_error_var = None if precision == "float32" else terms[4]
+    rates, kept = terms[5:], (elbo_kind, iwae_kind, samples, precision, log_px_error_var)
     return Bounds(terms[0], rates.sum(0), rates, names[0] if names else (), terms[1], iwae, effective, *kept)
 
 

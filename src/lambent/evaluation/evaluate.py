@@ -17,7 +17,7 @@ from lambent.evaluation.blocks import evaluating
 from lambent.evaluation.bounds import bounds
 from lambent.evaluation.codebook_usage import code_usage
 from lambent.evaluation.exact import exact_log_prob
-from lambent.evaluation.low_precision import require_even, roughened
+from lambent.evaluation.low_precision import in_low_precision, require_tight
 from lambent.evaluation.mutual_information import EXAMPLES, Information, information
 from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
 from lambent.likelihoods import LikelihoodModule
@@ -77,7 +77,7 @@ def evaluate(
     if samples < 1:
         raise ConfigError(f"samples={samples}: expected at least 1")
     terms = bounds(
-        roughened(model, precision, samples),
+        in_low_precision(model, precision, samples),
         view.slice,
         len(view),
         samples=samples,
@@ -92,7 +92,7 @@ def evaluate(
     with evaluating(model):
         facts = data_facts(model, view), latent_facts(model, view, seed)
         evaluation = summarise(terms, *facts, exact_of_all(model, view), seed)
-    require_even(precision, evaluation.uneven)
+    require_tight(precision, evaluation.log_px_error_sd)
     return evaluation
 
 

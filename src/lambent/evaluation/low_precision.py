@@ -1,9 +1,9 @@
-"""p(x|z) of many samples in rough arithmetic, and of a few of them again in full precision: as true, and faster.
+"""p(x|z) of all samples in low precision, and of a few of them again in float32: faster, and the bounds stay bounds.
 
-With weights w of K draws and rough ones v beside them, (sum_k v_k) w_i / v_i has the mean sum_k w_k if sample i is
+With weights w of K draws and their low-precision values v, (sum_k v_k) w_i / v_i has the mean sum_k w_k if sample i is
 chosen with a probability proportional to v_i. So the estimate of p(x) stays unbiased whatever v is (but 0 where w is
-not), and its logarithm a lower bound in the mean. That bound is the looser the more log w - log v differs from sample
-to sample, which is measured, and refused above `LOOSE` nats.
+not), and its logarithm a lower bound in the mean. That bound is the looser the more log w - log v varies from sample
+to sample; its standard deviation is estimated, and above `LOOSE` nats the evaluation is refused.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from lambent.networks.mlp import MLPDecoderModule
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 LOOSE = 0.5
-"""Nats by which rough log p(x|z) may be off differently from sample to sample (root mean square)."""
+"""Largest standard deviation over samples of the error of log p(x|z), nats."""
 FEW = 3
-"""Samples under which rough arithmetic saves nothing: two of each chunk are computed again."""
+"""Fewest samples for which low precision saves time: two of each chunk are computed again."""
 Arithmetic = Callable[[], AbstractContextManager[Any]]
 
 
-class Rough(Distribution):
-    """p(x|z), (K, B), in rough arithmetic, which knows how to be computed again for some of the z.
+class LowPrecision(Distribution):
+    """p(x|z), (K, B), in low precision, with what computes it in full precision for some of the z.
 
     Args:
-        found: The rough distribution.
+        found: The distribution in low precision.
         again: (chosen (M, B) of the K) -> the distribution in full precision, of batch shape (M, B).
-        arithmetic: What the rough one is evaluated under.
+        arithmetic: The context in which ``found`` is evaluated.
         precision: Its name.
     """
 
@@ -52,31 +52,31 @@ class Rough(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The rough one's, at which DRAW's q looks: the bound is as true of any q that scores its own draws."""
+        """The mean in low precision, given to DRAW's q: the bound holds for any q that scores its own draws."""
         return self.found.mean
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log probability, nats, but for what the arithmetic loses."""
+        """Log probability in nats, with the rounding error of the arithmetic."""
         with self.arithmetic():
             return self.found.log_prob(value).float()
 
     def corrections(
         self, x: Tensor, log_px: Tensor, log_weight: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """What to add to the mean of ``log_px`` and to log sum_k v_k, (B,) each, nats.
+        """Corrections to add to the mean of ``log_px`` and to log sum_k v_k, (B,) each, nats.
 
         The first is unbiased, as is the exponential of the second, from one sample an example each.
 
         Args:
             x: (B, *event).
-            log_px: Rough log p(x|z), (K, B).
+            log_px: log p(x|z) in low precision, (K, B).
             log_weight: log v, (K, B).
-            generator: Of the choice.
+            generator: Of the choice of samples.
         """
         anyone = torch.randint(len(log_px), log_px.shape[1:], generator=generator, device=log_px.device)
         at = torch.stack([anyone, _drawn(log_weight, generator)])
-        exact, rough = self.again(at).log_prob(x).double(), log_px.gather(0, at)
-        missed = torch.where(exact == rough, 0.0, exact - rough)
+        exact, low = self.again(at).log_prob(x).double(), log_px.gather(0, at)
+        missed = torch.where(exact == low, 0.0, exact - low)
         return missed[0], missed[1]
 
 
@@ -86,8 +86,8 @@ def _drawn(log_weight: Tensor, generator: torch.Generator) -> Tensor:
     return torch.multinomial(share, 1, generator=generator).squeeze(1)
 
 
-class RoughLikelihood(nn.Module):
-    """A likelihood that gives `Rough` distributions; all else is the exact one's.
+class LowPrecisionLikelihood(nn.Module):
+    """A likelihood that gives `LowPrecision` distributions; all else is the exact one's.
 
     Args:
         exact: p(x|z) in full precision.
@@ -100,18 +100,18 @@ class RoughLikelihood(nn.Module):
 
     def __init__(self, exact: nn.Module, precision: str, device: str) -> None:
         super().__init__()
-        self.exact, self.precision, self.rough = exact, precision, exact
+        self.exact, self.precision, self.low = exact, precision, exact
         self.arithmetic: Arithmetic = partial(torch.autocast, device, torch.bfloat16)
         if precision == "int8":
-            self.rough, self.arithmetic = _in_int8(exact, device), nullcontext
+            self.low, self.arithmetic = _in_int8(exact, device), nullcontext
 
-    def forward(self, z: Tensor, condition: Tensor | None = None) -> Rough:
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> LowPrecision:
         """p(x|z) of batch shape (K, B), from z (K, B, latent)."""
         columns = torch.arange(z.shape[1], device=z.device)
         with self.arithmetic():
-            found = self.rough(z, condition)
+            found = self.low(z, condition)
         again = lambda chosen: self.exact(z[chosen, columns], condition)  # noqa: E731
-        return Rough(found, again, self.arithmetic, self.precision)
+        return LowPrecision(found, again, self.arithmetic, self.precision)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -160,21 +160,21 @@ def _whole(numbers: Tensor, unit: Tensor) -> Tensor:
     return (numbers * unit.reciprocal()).round_().to(torch.int8)
 
 
-def require_even(precision: str, uneven: float) -> None:
-    """Refuse a bound that rough arithmetic made loose.
+def require_tight(precision: str, error_sd: float) -> None:
+    """Refuse a bound that low precision made loose.
 
     Raises:
-        NumericsError: ``uneven``, the root mean square in nats, is above `LOOSE`, or not finite.
+        NumericsError: ``error_sd``, the standard deviation in nats, is above `LOOSE`, or not finite.
     """
-    if not uneven <= LOOSE:
+    if not error_sd <= LOOSE:
         raise NumericsError(
-            f"precision={precision}: log p(x|z) is off by amounts that differ by {uneven:.2g} nats from sample to "
-            f"sample, expected at most {LOOSE} so that the bound stays tight; use precision=float32"
+            f"precision={precision}: the error of log p(x|z) has a standard deviation of {error_sd:.2g} nats over "
+            f"samples, expected at most {LOOSE} so that the bound stays tight; use precision=float32"
         )
 
 
-def roughened(model: LatentModel, precision: str, samples: int) -> LatentModel:
-    """``model``, sharing all its parts, but with its p(x|z) in rough arithmetic; the latents' p and q keep theirs.
+def in_low_precision(model: LatentModel, precision: str, samples: int) -> LatentModel:
+    """``model``, sharing all its parts, but with its p(x|z) in low precision; the latents' p and q keep theirs.
 
     Args:
         model: Its likelihood is called with z (K, B, latent).
@@ -195,7 +195,7 @@ def roughened(model: LatentModel, precision: str, samples: int) -> LatentModel:
             f"precision={precision} is for importance samples: found {samples}, expected {FEW} or more; leave it out"
         )
     found, device = copy.copy(model), next(model.parameters()).device.type
-    likelihood = RoughLikelihood(model.likelihood, precision, device)
+    likelihood = LowPrecisionLikelihood(model.likelihood, precision, device)
     found.__dict__["_modules"] = {**model._modules, "likelihood": likelihood}
     return found
 

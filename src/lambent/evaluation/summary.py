@@ -110,7 +110,7 @@ class Evaluation:
         rated: The levels whose active units are counted by their rates.
         estimated: Whether log p(z) is a bound itself, so that ``rate`` is an upper bound on KL(q||p).
         precision: What p(x|z) of most samples was computed in; "effective" is of their weights as they were then.
-        uneven: By how many nats that was off differently from sample to sample (root mean square), before correction.
+        log_px_error_sd: Standard deviation over samples of the error of log p(x|z) in that arithmetic, nats.
         each: Every example's numbers, (N,) float64 nats in the order of the data: "elbo", "rate", "distortion", and
             where they exist "iwae_K" and "log_likelihood".
     """
@@ -140,7 +140,7 @@ class Evaluation:
     rated: tuple[str, ...] = ()
     estimated: bool = False
     precision: str = "float32"
-    uneven: float = 0.0
+    log_px_error_sd: float = 0.0
     each: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
 
     def __str__(self) -> str:
@@ -200,7 +200,11 @@ class Evaluation:
             "n": self.n,
             "samples": self.samples,
             "seed": self.seed,
-            **({} if self.precision == "float32" else {"precision": self.precision, "uneven": self.uneven}),
+            **(
+                {}
+                if self.precision == "float32"
+                else {"precision": self.precision, "log_px_error_sd": self.log_px_error_sd}
+            ),
             "fingerprint": self.fingerprint,
             "elbo": self.elbo.to_dict(),
             **({} if self.iwae is None else {f"iwae_{self.samples}": self.iwae.to_dict()}),
@@ -318,7 +322,7 @@ def summarise(
         rated=tuple(latents.rates) if units else (),
         estimated=latents.estimated,
         precision=found.precision,
-        uneven=0.0 if found.uneven is None else found.uneven.mean().sqrt().item(),
+        log_px_error_sd=0.0 if found.log_px_error_var is None else found.log_px_error_var.mean().sqrt().item(),
         each=each_of(found, exact),
     )
 

@@ -25,9 +25,10 @@ def evaluation_text(found: Evaluation) -> str:
     bounds = [] if plain else [("ELBO", found.elbo), (f"IWAE-{found.samples}", weighted)]
     rows = [*bounds, ("log-likelihood", found.log_likelihood)]
     drawn = f", K = {found.samples}" if found.latent or found.rates else ""
-    rough = f", in {found.precision} (uneven by {found.uneven:.2g} nats), corrected by some in float32"
-    rough = "" if found.precision == "float32" else rough
-    lines = [f"{found.data}: {found.n} examples{drawn}{rough}"]
+    error = f"error of log p(x|z): sd {found.log_px_error_sd:.2g} nats"
+    arithmetic = f", in {found.precision} ({error}), corrected by samples in float32"
+    arithmetic = "" if found.precision == "float32" else arithmetic
+    lines = [f"{found.data}: {found.n} examples{drawn}{arithmetic}"]
     lines += [f"  {name:<16} {_figure(value)}  ({value.kind})" for name, value in rows if value is not None]
     if found.iwae is None and found.log_likelihood is None and found.elbo.kind == "lower bound":
         lines.append(f"  {'IWAE':<16} none: part of the bound is an estimate, which has no importance weights")

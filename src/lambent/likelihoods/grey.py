@@ -37,7 +37,7 @@ from lambent.shapes import Shapes
 START = 1000
 """Examples that a mixture's weights start from."""
 _EM_STEPS = 20
-_BITS_HELP = "levels are 0..2^bits-1; none takes the smallest that holds the data's levels"
+_BITS_HELP = "grey levels are 0..2^bits-1; none: the smallest number of bits that holds the data's"
 
 
 def _levels(bits: int | None, shapes: Shapes) -> int:
@@ -60,7 +60,7 @@ class DiscretisedLogisticLikelihood(LikelihoodSettings):
     discrete: ClassVar[bool] = True
     bits: int | None = option(None, _BITS_HELP, minimum=1, maximum=16)
     scale: str = option("element", SCALE_HELP, choices=SCALES)
-    sigma: float = option(0.1, "the fixed scale, or where a learned one starts; the levels span -1..1", above=0)
+    sigma: float = option(0.1, "the scale, or its initial value where it is learned; grey levels span -1..1", above=0)
 
     def support(self, shapes: Shapes) -> Support:
         """The integers from 0 to 2^bits - 1."""
@@ -112,7 +112,7 @@ class LogisticMixtureLikelihood(LikelihoodSettings):
 
     discrete: ClassVar[bool] = True
     bits: int | None = option(None, _BITS_HELP, minimum=1, maximum=16)
-    components: int = option(5, "logistics of an element's mixture", minimum=1)
+    components: int = option(5, "logistics in each element's mixture", minimum=1)
 
     def support(self, shapes: Shapes) -> Support:
         """The integers from 0 to 2^bits - 1."""

@@ -49,7 +49,7 @@ class MixedLikelihood(LikelihoodSettings):
 
     discrete: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
-    sigma: float = option(1.0, "where the learned standard deviations of numeric columns start", above=0)
+    sigma: float = option(1.0, "initial value of the learned standard deviations of numeric columns", above=0)
 
     def support(self, shapes: Shapes) -> Support:
         """The support of each column."""

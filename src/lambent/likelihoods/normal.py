@@ -29,7 +29,7 @@ class NormalLikelihood(LikelihoodSettings):
     """x real, Normal given z; one learned scale per model is the sigma-VAE of Rybkin et al. 2021."""
 
     scale: str = option("fixed", SCALE_HELP, choices=SCALES)
-    sigma: float = option(1.0, "the fixed standard deviation, or where a learned one starts", above=0)
+    sigma: float = option(1.0, "the standard deviation, or its initial value where it is learned", above=0)
 
     def support(self, shapes: Shapes) -> Support:
         """All real values, scored by a density."""

@@ -30,9 +30,14 @@ class PixelMixtureLikelihood(LikelihoodSettings):
     centre: ClassVar[str] = "expected levels of p(x|z), channel by channel"
     elementwise: ClassVar[bool] = False
     bits: int | None = option(
-        None, "levels are 0..2^bits-1; none takes the smallest that holds the data's levels", minimum=1, maximum=16
+        None,
+        "grey levels are 0..2^bits-1; none: the smallest number of bits that holds the data's",
+        minimum=1,
+        maximum=16,
     )
-    components: int = option(10, "products of logistics in a pixel's mixture", minimum=1)
+    components: int = option(
+        10, "components in each pixel's mixture, each a product of logistics over the channels", minimum=1
+    )
 
     @property
     def _one_by_one(self) -> LogisticMixtureLikelihood:

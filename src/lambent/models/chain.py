@@ -104,9 +104,11 @@ class ChainStructure(VectorLevels):
     """Levels of latents, inferred upwards and generated downwards, all of the posterior's family."""
 
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
-    upper_latents: tuple[int, ...] = option((10,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    upper_latents: tuple[int, ...] = option(
+        (10,), "latent dimensions of each level above the lowest, from lowest to highest", minimum=1
+    )
     between_hidden: tuple[int, ...] = option(
-        (), "hidden widths of the networks between levels; none: those of the encoder", minimum=1
+        (), "width of each hidden layer of the networks between levels; none: as in the encoder", minimum=1
     )
 
     def assemble(self, config: Parts, shapes: Shapes) -> MarkovChain:

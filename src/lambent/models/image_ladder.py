@@ -48,10 +48,12 @@ class ImageLadderStructure(Structure):
     block: str = option(
         "residual", "residual (3x3 twice), bottleneck (of VDVAE), or depthwise (of NVAE, 5x5)", choices=BLOCKS
     )
-    blocks: int = option(1, "residual blocks of each level, on the way down", minimum=1)
-    expand: int = option(6, "how many times the channels a depthwise block has inside", minimum=1)
+    blocks: int = option(1, "residual blocks of each level, top-down", minimum=1)
+    expand: int = option(6, "depthwise block: factor by which it expands the channels inside", minimum=1)
     spectral: float = option(
-        0.0, "weight of the sum of the convolutions' largest singular values in the loss; 0 is off", minimum=0
+        0.0,
+        "spectral regularisation: weight in the loss of the sum of the convolutions' largest singular values; 0: none",
+        minimum=0,
     )
 
     @property

@@ -161,12 +161,16 @@ class LadderStructure(VectorLevels):
         "posterior": Slot("normal", also=("residual-normal", "merged-normal")),
     }
     latent: int = option(10, "latent dimensions of the lowest level", minimum=1)
-    upper_latents: tuple[int, ...] = option((5,), "latent dimensions of the levels above it, lowest first", minimum=1)
+    upper_latents: tuple[int, ...] = option(
+        (5,), "latent dimensions of each level above the lowest, from lowest to highest", minimum=1
+    )
     between_hidden: tuple[int, ...] = option(
-        (), "width of the networks from each level to the next, lowest first; none: that of the encoder", minimum=1
+        (),
+        "width of the networks from each level to the next, from lowest to highest; none: as in the encoder",
+        minimum=1,
     )
     layers: int = option(1, "layers of each network between levels", minimum=1)
-    skip: bool = option(True, "whether a level sees all levels above it, not the next alone")  # noqa: FBT003
+    skip: bool = option(True, "whether a level is conditioned on all levels above it, not only on the next")  # noqa: FBT003
 
     def conflicts(self, parts: Parts) -> Conflict | None:
         """A level takes what the family needs from its head alone."""

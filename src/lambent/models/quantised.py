@@ -269,9 +269,11 @@ class QuantisedStructure(Structure):
     is); an example is ``latent`` codes where the encoder gives plain features.
     """
 
-    latent: int = option(16, "codes of an example, where the encoder gives no map", minimum=1)
+    latent: int = option(16, "codes per example, where the encoder gives a vector and not a map", minimum=1)
     halvings: tuple[int, ...] = option(
-        (), "levels above the lowest: how often the grid is halved from each to the next, lowest first", minimum=1
+        (),
+        "for each level above the lowest, from low to high: how often the grid of the level below is halved",
+        minimum=1,
     )
     sections: ClassVar[Mapping[str, Slot]] = {
         **INFERRED,

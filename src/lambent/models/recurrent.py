@@ -135,7 +135,7 @@ class RecurrentStructure(Structure):
         "encoder": Slot("draw-reader", (ReaderEncoder,), why="it needs a network that goes step by step"),
         "decoder": Slot("draw-writer", (CanvasDecoder,), why="it needs a network that goes step by step"),
     }
-    latent: int = option(10, "latent dimensions of a step", minimum=1)
+    latent: int = option(10, "latent dimensions of each glimpse (DRAW's step)", minimum=1)
     glimpses: int = option(10, "steps", minimum=1)
 
     @property

@@ -231,9 +231,9 @@ class ConvEncoder(EncoderSettings):
     """
 
     channels: tuple[int, ...] = option(
-        (32, 64), "channels of each level, from the image down; the last repeats", minimum=1
+        (32, 64), "channels at each resolution, from the image's size down; the last repeats", minimum=1
     )
-    blocks: int = option(1, "residual blocks at each level", minimum=0)
+    blocks: int = option(1, "residual blocks at each resolution", minimum=0)
     activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 
@@ -253,9 +253,9 @@ class ConvDecoder(DecoderSettings):
     """
 
     channels: tuple[int, ...] = option(
-        (32, 64), "channels of each level, from the image down; the last repeats", minimum=1
+        (32, 64), "channels at each resolution, from the image's size down; the last repeats", minimum=1
     )
-    blocks: int = option(1, "residual blocks at each level", minimum=0)
+    blocks: int = option(1, "residual blocks at each resolution", minimum=0)
     activation: str = option("elu", "activation between convolutions", choices=ACTIVATIONS)
     smallest: int = option(4, "longest side, in pixels, at which halving stops", minimum=1)
 

@@ -69,7 +69,7 @@ class CIWAE(Objective):
     needs_weights: ClassVar[bool] = True
     multi_sample: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control")
-    beta: float = option(0.05, "share of the ELBO (their beta)", minimum=0, maximum=1)
+    beta: float = option(0.05, "fraction of the ELBO in the loss (beta in the paper)", minimum=0, maximum=1)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:
         """Value: the blend of both bounds, (B,)."""

@@ -90,7 +90,7 @@ class Beta(RateFunction):
 class WarmUp(RateFunction):
     """Factor rising linearly to 1 (Bowman et al. 2016; Sonderby et al. 2016): not a bound while it is below 1."""
 
-    steps: int = option(10_000, "training steps until the full rate is charged", minimum=1)
+    steps: int = option(10_000, "training steps until the factor of the rate reaches 1", minimum=1)
     start: float = option(0.0, "factor at step 0", minimum=0, maximum=1)
     factor: float = 1.0
 
@@ -121,8 +121,8 @@ class FreeBits(RateFunction):
     Counted per latent dimension where the KL splits into dimensions, else per level.
     """
 
-    nats: float = option(0.1, "nats per dimension, or level, that cost nothing to use", minimum=0)
-    by: str = option("dimension", "what each has its own free nats", choices=("dimension", "level"))
+    nats: float = option(0.1, "nats per dimension, or per level, that are free of charge", minimum=0)
+    by: str = option("dimension", "what the free nats are counted per", choices=("dimension", "level"))
 
     @property
     def is_bound(self) -> bool:

@@ -53,7 +53,7 @@ class LevelWarmUp(RatesByLevel):
 
     steps: int = option(10_000, "training steps over which a level's factor rises to 1", minimum=1)
     stagger: int = option(1000, "training steps from the start of one level's rise to the next one's", minimum=0)
-    order: str = option("bottom-first", "the level that is charged in full first", choices=ORDERS)
+    order: str = option("bottom-first", "the level whose factor reaches 1 first", choices=ORDERS)
     start: float = option(0.0, "factor at step 0", minimum=0, maximum=1)
     step: int = 0
     levels: int | None = None
@@ -91,7 +91,7 @@ class KLBalancing(RatesByLevel):
     usual warm-up of all of them together, from ``start`` to 1.
     """
 
-    steps: int = option(10_000, "training steps until every level is charged its own rate", minimum=1)
+    steps: int = option(10_000, "training steps until every level's rate has the factor 1", minimum=1)
     start: float = option(0.0, "factor of the whole rate at step 0", minimum=0, maximum=1)
     done: float = 0.0
 

@@ -31,10 +31,8 @@ class SNRWeighted(RateFunction):
     """
 
     reserved: ClassVar[str] = "only a diffusion has noise levels to weigh; use rate=sum"
-    weight: str = option("simple", "how much the squared error counts at each noise level", choices=WEIGHTS)
-    limit: float = option(
-        5.0, "with min-snr, the signal-to-noise ratio up to which every level counts in full", above=0
-    )
+    weight: str = option("simple", "weight of the squared error at each timestep", choices=WEIGHTS)
+    limit: float = option(5.0, "min-snr: the signal-to-noise ratio above which a timestep's weight is cut", above=0)
 
     def conflicts(self, parts: Any) -> Conflict | None:
         """A learned schedule learns from the bound itself."""

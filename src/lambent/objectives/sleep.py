@@ -29,7 +29,7 @@ class Sleep(Objective):
     without_data: ClassVar[bool] = True
     gradients: ClassVar[tuple[str, ...]] = ("none", "path", "sum")
     sleep_x: str = option(
-        "sample", "what the generator gives the encoder: a draw of p(x|z), or its mean", choices=("sample", "mean")
+        "sample", "x of a model sample (sleep phase): a draw of p(x|z), or its mean", choices=("sample", "mean")
     )
 
     def conflicts(self, parts: Any) -> Conflict | None:

@@ -78,7 +78,7 @@ class ReweightedWakeSleep(Objective):
     bias: ClassVar[str] = "rws is biased at finite K (self-normalised weights); the bias falls as 1/K"
     gradients: ClassVar[tuple[str, ...]] = ("none",)
     sleep_weight: float = option(
-        0.5, "share of the sleep phase in q's loss; 0 is the wake phase alone", minimum=0, maximum=1
+        0.5, "weight of the sleep phase in the loss of q, from 0 to 1; 0: the wake phase alone", minimum=0, maximum=1
     )
     sleep: Sleep = field(default_factory=Sleep)
 

@@ -30,7 +30,7 @@ class BoundedNormalPosterior(SequenceSettings, PosteriorSettings):
     rate is that. Razavi et al. 2019 (ICLR) bound single Normals from both sides; a wider s serves nothing here.
     """
 
-    rate: float = option(1.0, "the committed rate delta, in nats", minimum=0)
+    rate: float = option(1.0, "committed rate delta, nats: the KL never falls below it", minimum=0)
 
     def conflicts(self, parts: Any) -> Conflict | None:
         """Its rate is committed against the AR(1) process that is the prior."""

@@ -39,7 +39,10 @@ class BytePosterior(PosteriorSettings):
     marginals: ClassVar[bool] = False
     deterministic: ClassVar[bool] = True
     bytes_per_unit: float = option(
-        2.0, "bytes to a unit of what the encoder gives and of what networks see of a byte", above=0, maximum=255
+        2.0,
+        "bytes per unit of the networks' numbers: of the encoder's output, and of a byte given to a network",
+        above=0,
+        maximum=255,
     )
 
     def width(self, latent: int) -> int:

@@ -48,9 +48,13 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
     """The nearest code of a learned codebook (van den Oord et al. 2017, NeurIPS)."""
 
     codebook_size: int = option(512, "size of the codebook", minimum=2)
-    embedding_dim: int = option(64, "numbers of a code", minimum=1)
-    codebook_update: str = option("ema", "how codes learn: running means, or by gradient", choices=("ema", "gradient"))
-    decay: float = option(0.99, "ema: share of the running counts and sums kept at a step", minimum=0, maximum=1)
+    embedding_dim: int = option(64, "dimensions of a code", minimum=1)
+    codebook_update: str = option(
+        "ema",
+        "how codes are learned: by running means of encoder outputs (ema), or by gradient",
+        choices=("ema", "gradient"),
+    )
+    decay: float = option(0.99, "ema: decay of the running counts and sums per training step", minimum=0, maximum=1)
     smoothing: float = option(1e-5, "ema: Laplace smoothing of the counts, in encoder outputs", above=0)
     dead_code_threshold: float = option(
         0.03,
@@ -61,7 +65,7 @@ class VectorQuantisedPosterior(CodePosteriorSettings):
     )
     commitment: float = option(0.25, "factor of the squared distance of encoder outputs from their codes", minimum=0)
     codebook_init: str = option(
-        "k-means", "codes at the start, of encoder outputs or not", choices=("k-means", "random")
+        "k-means", "initial codes: taken from encoder outputs, or random", choices=("k-means", "random")
     )
 
     def quantiser(self) -> Codebook:

@@ -41,7 +41,7 @@ class GaussianCorruption(Corruption):
 class MaskingCorruption(Corruption):
     """The encoder sees x with a part of its elements set to 0 during training, x itself otherwise."""
 
-    rate: float = option(0.25, "probability of an element to be set to 0", above=0, maximum=1)
+    rate: float = option(0.25, "probability that an element is set to 0", above=0, maximum=1)
 
     def apply(self, x: Tensor) -> Tensor:
         """X with each element set to 0 with probability ``rate``."""

@@ -24,9 +24,9 @@ class NoisingPosterior(PosteriorSettings):
     reserved: ClassVar[str] = "it adds noise that only a diffusion takes away; use model=diffusion"
     marginals: ClassVar[bool] = False
     noise_schedule: str = option("linear", "gamma(t): linear, cosine, ddpm (linear beta) or learned", choices=SCHEDULES)
-    gamma_min: float = option(-13.3, "gamma at t=0, log noise to signal; where a learned one starts")
-    gamma_max: float = option(5.0, "gamma at t=1, log noise to signal; where a learned one starts")
-    hidden_dim: int = option(1024, "learned: sigmoids that the schedule is made of", minimum=1)
+    gamma_min: float = option(-13.3, "gamma at t=0, log noise-to-signal; the initial value where it is learned")
+    gamma_max: float = option(5.0, "gamma at t=1, log noise-to-signal; the initial value where it is learned")
+    hidden_dim: int = option(1024, "schedule learned: hidden sigmoid units of its monotonic network", minimum=1)
 
     def build(self) -> Schedule:
         """The schedule.

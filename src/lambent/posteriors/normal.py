@@ -82,7 +82,7 @@ def _triangle(latent: int) -> int:
 class LowRankPosterior(PosteriorSettings):
     """N(m(x), F(x) F(x)^T + diag s(x)^2) with F of few columns."""
 
-    rank: int = option(4, "columns of F", minimum=1)
+    rank: int = option(4, "rank of the covariance's low-rank factor F: its columns", minimum=1)
 
     def width(self, latent: int) -> int:
         """Means, log scales, and F."""

@@ -25,8 +25,10 @@ class VonMisesFisherPosterior(PosteriorSettings):
 
     latent_kind: ClassVar[LatentKind] = "sphere"
     marginals: ClassVar[bool] = False
-    concentration: float = option(80.0, "k; where it is learned, k at the start", above=0, maximum=1e6)
-    learned: bool = option(False, "k per example, from e^-7 to e^5 times ``concentration``")  # noqa: FBT003
+    concentration: float = option(
+        80.0, "concentration kappa; its initial value where it is learned", above=0, maximum=1e6
+    )
+    learned: bool = option(False, "whether the encoder gives kappa per example, from e^-7 to e^5 times `concentration`")  # noqa: FBT003
 
     def width(self, latent: int) -> int:
         """A vector in the direction, and the log of k unless it is fixed."""

@@ -18,9 +18,14 @@ from lambent.shapes import Shapes
 class SequenceSettings:
     """How latent dimensions make an AR(1) sequence; prior and posterior of a delta-VAE must agree on it."""
 
-    sequence_length: int | None = option(None, "steps of the sequence; none makes every dimension a step", minimum=1)
+    sequence_length: int | None = option(
+        None, "length of the sequence; none: each latent dimension is one element", minimum=1
+    )
     alpha: tuple[float, ...] = option(
-        (0.9,), "correlation of successive steps: one number, or one a dimension of a step", minimum=0, maximum=0.9999
+        (0.9,),
+        "correlation of successive elements: one number, or one for each dimension of an element",
+        minimum=0,
+        maximum=0.9999,
     )
 
     def process(self, latent: int) -> AR1:

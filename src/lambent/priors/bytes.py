@@ -34,7 +34,7 @@ class BytePrior(PriorSettings):
         "what is learned of each byte: none, all 256 probabilities, or mean and scale of a rounded Normal",
         choices=("none", "categorical", "normal"),
     )
-    init_scale: float = option(2.0, "bytes: the standard deviation at which a learned Normal starts", above=0)
+    init_scale: float = option(2.0, "standard deviation, in bytes, with which a learned Normal is initialised", above=0)
 
     @property
     def learns(self) -> bool:

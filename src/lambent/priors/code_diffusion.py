@@ -27,13 +27,17 @@ class CodeDiffusionPrior(CodePriorSettings):
 
     instead: ClassVar[Mapping[str, str]] = DIFFUSION_FOR
     estimated: ClassVar[bool] = True
-    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
+    model_dim: int = option(128, "embedding size of a token, a multiple of the heads", minimum=1)
     layers: int = option(4, "transformer blocks", minimum=1)
     heads: int = option(4, "attention heads", minimum=1)
-    dropout: float = option(0.1, "share of what each block adds that is zeroed in training", minimum=0, maximum=0.9)
-    orderings: int = option(1, "random orderings whose mixture is the model that is measured and sampled", minimum=1)
+    dropout: float = option(
+        0.1, "dropout probability of each block's output, before it is added", minimum=0, maximum=0.9
+    )
+    orderings: int = option(1, "random orderings, whose mixture is the model that is evaluated and sampled", minimum=1)
     sampling_steps: int | None = option(
-        None, "passes of a sample, several codes at once as if independent; none takes one a code, exact", minimum=1
+        None,
+        "network passes per sample, each drawing several codes as if independent; none: one pass per code, exact",
+        minimum=1,
     )
 
     def over_codes(

@@ -93,7 +93,7 @@ class PixelCNNPrior(_AutoregressiveCodePriorSettings):
     channels: int = option(64, "channels of each stack", minimum=1)
     layers: int = option(6, "gated layers", minimum=1)
     embedding: int = option(32, "width of the table in which codes are looked up", minimum=1)
-    position_channels: int = option(0, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
+    position_channels: int = option(0, "channels of a learned positional map, given to every layer; 0: none", minimum=0)
 
     def network(self, grid: tuple[int, ...]) -> GatedPixelCNNDecoder:
         """A gated PixelCNN with a table of codes.
@@ -118,10 +118,10 @@ class PixelCNNPrior(_AutoregressiveCodePriorSettings):
 class TransformerPrior(_AutoregressiveCodePriorSettings):
     """A causal transformer over the codes (Esser et al. 2021, section 3.2)."""
 
-    model_dim: int = option(128, "width of a token", minimum=1)
+    model_dim: int = option(128, "embedding size of a token", minimum=1)
     layers: int = option(4, "transformer blocks", minimum=1)
     heads: int = option(4, "attention heads", minimum=1)
-    dropout: float = option(0.1, "part of features and attention dropped in training", minimum=0, maximum=0.9)
+    dropout: float = option(0.1, "dropout probability of features and attention weights", minimum=0, maximum=0.9)
 
     def network(self, grid: tuple[int, ...]) -> TransformerDecoder:
         """A transformer with a table of codes."""

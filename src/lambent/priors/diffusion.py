@@ -37,14 +37,17 @@ class LatentDiffusionPrior(PriorSettings):
     estimated: ClassVar[bool] = True
     hidden_dim: int = option(256, "units of each layer of the denoiser", minimum=1)
     blocks: int = option(3, "residual blocks of the denoiser", minimum=0)
-    dropout: float = option(0.0, "share of a block's units dropped in training", minimum=0.0, maximum=0.99)
-    noise_schedule: str = option("linear", "gamma(t), log noise to signal", choices=("linear", "ddpm", "cosine"))
-    gamma_min: float = option(-10.0, "gamma at t=0: finer than exp(gamma/2) deviations of a latent nothing is resolved")
-    gamma_max: float = option(5.0, "gamma at t=1")
-    eval_timesteps: int = option(
-        32, "noise levels at which an example is looked at in evaluation, over all its samples", minimum=1
+    dropout: float = option(0.0, "dropout probability of a block's units", minimum=0.0, maximum=0.99)
+    noise_schedule: str = option(
+        "linear", "gamma(t), the log noise-to-signal ratio over time", choices=("linear", "ddpm", "cosine")
     )
-    sampling_steps: int = option(200, "noise levels visited by a sample", minimum=1)
+    gamma_min: float = option(
+        -10.0,
+        "gamma at t=0, log noise-to-signal: finer details than exp(gamma/2) deviations of a latent are lost",
+    )
+    gamma_max: float = option(5.0, "gamma at t=1, log noise-to-signal")
+    eval_timesteps: int = option(32, "timesteps at which each example is evaluated, over all its samples", minimum=1)
+    sampling_steps: int = option(200, "timesteps that sampling visits", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior, N(0, I) at the start.

@@ -24,9 +24,9 @@ class AutoregressiveFlowPrior(PriorSettings):
     two cost the same to train; the prior's decoder is deeper, its encoder isn't.
     """
 
-    kind: str = option("affine", "map of one element: affine, or a monotonic spline", choices=("affine", "spline"))
-    transforms: int = option(3, "maps, every second one in backward order", minimum=1)
-    hidden: tuple[int, ...] = option((64, 64), "units of the hidden layers of each map's network", minimum=1)
+    kind: str = option("affine", "map of each element: affine, or a monotonic spline", choices=("affine", "spline"))
+    transforms: int = option(3, "autoregressive maps in a row, every second one in reversed order", minimum=1)
+    hidden: tuple[int, ...] = option((64, 64), "width of each hidden layer of each map's network", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts near N(0, I)."""

@@ -52,7 +52,7 @@ class NormalPriorModule(nn.Module):
 class ConditionalNormalPrior(PriorSettings):
     """p(z|c): a diagonal Normal whose mean and scale are a network of the condition (Sohn et al. 2015)."""
 
-    hidden_dim: int = option(64, "units of the one hidden layer", minimum=1)
+    hidden_dim: int = option(64, "hidden units (one layer)", minimum=1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """Starts at N(0, I) for every condition."""

@@ -320,7 +320,7 @@ def _is_text(run: Run) -> bool:
 
 
 def _read(run: Run, x: Tensor) -> list[str]:
-    """Symbols as text."""
+    """The symbols decoded as text."""
     assert run.transform.alphabet is not None
     return run.transform.alphabet.decode(x)
 

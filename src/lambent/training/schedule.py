@@ -96,8 +96,8 @@ class AlternatingUpdates(UpdateSchedule):
     """
 
     two_sided: ClassVar[bool] = True
-    generative: int = option(1, "steps of the generative side in a row", minimum=1)
-    inference: int = option(1, "steps of the inference side in a row", minimum=1)
+    generative: int = option(1, "consecutive training steps of the generative side", minimum=1)
+    inference: int = option(1, "consecutive training steps of the inference side", minimum=1)
 
     def frozen_group(self, step: int, phase: Phase) -> str:
         """The other side than the one whose turn it is."""
@@ -117,9 +117,9 @@ class AggressiveEncoder(UpdateSchedule):
     two_sided: ClassVar[bool] = True
     informed: ClassVar[bool] = True
     window: int = option(10, "encoder steps over which the bound is averaged", minimum=1)
-    inner_steps: int = option(100, "most encoder steps before a generative step", minimum=1)
+    inner_steps: int = option(100, "at most this many encoder steps before each generative step", minimum=1)
     measure_every: int | None = option(
-        None, "generative steps between measures of the mutual information; none: as many as an epoch has", minimum=1
+        None, "generative steps between estimates of the mutual information; none: one epoch of them", minimum=1
     )
 
     def frozen_group(self, step: int, phase: Phase) -> str | None:
@@ -188,5 +188,5 @@ class TwoStage(UpdateSchedule):
         None, "passes over the training set in the first stage; none: as many as in the second", minimum=1
     )
     autoencoder_prior: str | None = option(
-        None, "prior of the first stage, at its defaults; none: normal, or over codes uniform"
+        None, "prior of the first stage, with default settings; none: normal, or uniform over codes"
     )

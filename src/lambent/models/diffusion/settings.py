@@ -43,14 +43,12 @@ class DiffusionStructure(Structure):
         "encoder": Absent("it has nothing to infer"),
     }
     latent: int = field(default=0, init=False)
-    timesteps: int | None = option(None, "T, noise levels of the chain; none for infinitely many", minimum=1)
-    predict: str = option("eps", "what the denoiser's numbers stand for", choices=PREDICTIONS)
-    sampling_steps: int = option(
-        100, "noise levels visited by samples and codes, where nothing else is asked for", minimum=1
-    )
+    timesteps: int | None = option(None, "T, timesteps of the diffusion; none: continuous time", minimum=1)
+    predict: str = option("eps", "what the denoiser predicts", choices=PREDICTIONS)
+    sampling_steps: int = option(100, "timesteps that sampling and encoding visit by default", minimum=1)
     importance: str = option(
         "evaluation",
-        "when noise levels are drawn in proportion to their loss, with weights that leave the bound as it is",
+        "when timesteps are drawn in proportion to their loss, reweighted so that the bound stays unbiased",
         choices=("never", "evaluation", "always"),
     )
 

@@ -97,12 +97,14 @@ class LSTMDecoder(AutoregressiveSettings):
     25400
     """
 
-    hidden_dim: int = option(256, "cells a layer", minimum=1)
-    layers: int = option(1, "layers of cells", minimum=1)
-    embedding: int = option(64, "numbers by which an element enters", minimum=1)
-    dropout: float = option(0.0, "share of the last layer's outputs that is zeroed in training", minimum=0, maximum=1)
+    hidden_dim: int = option(256, "LSTM units per layer", minimum=1)
+    layers: int = option(1, "LSTM layers", minimum=1)
+    embedding: int = option(64, "embedding size of an element", minimum=1)
+    dropout: float = option(0.0, "dropout probability of the last layer's outputs", minimum=0, maximum=1)
     input_dropout: float = input_dropout_option()
-    ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
+    ordering: str = option(
+        "natural", "order of the elements: raster (as stored), or one random order", choices=ORDERINGS
+    )
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None
@@ -139,11 +141,11 @@ class LSTMEncoder(EncoderSettings):
     100
     """
 
-    hidden_dim: int = option(256, "cells a layer and direction", minimum=1)
-    layers: int = option(1, "layers of cells", minimum=1)
-    embedding: int = option(64, "numbers by which a step enters", minimum=1)
+    hidden_dim: int = option(256, "LSTM units per layer and direction", minimum=1)
+    layers: int = option(1, "LSTM layers", minimum=1)
+    embedding: int = option(64, "embedding size of a sequence element", minimum=1)
     bidirectional: bool = option(default=False, help="read the sequence backwards as well")
-    end: int | None = option(None, "feature (symbol) that marks the end: nothing after the first is seen")
+    end: int | None = option(None, "index of the feature (symbol) EOS: what follows its first occurrence is ignored")
 
     def conflicts(self, parts: Any) -> Conflict | None:
         """An end symbol needs texts that have one."""

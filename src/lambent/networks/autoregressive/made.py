@@ -154,8 +154,12 @@ class MADEDecoder(AutoregressiveSettings):
 
     hidden: tuple[int, ...] = option((500,), "width of each hidden layer", minimum=1)
     activation: str = option("relu", "activation after each hidden layer", choices=ACTIVATIONS)
-    ordering: str = option("natural", "order of the elements: as they lie, or random for each mask", choices=ORDERINGS)
-    masks: int = option(1, "sets of masks (and random orderings): one a training step, all averaged", minimum=1)
+    ordering: str = option(
+        "natural", "order of the elements: raster (as stored), or random for each mask", choices=ORDERINGS
+    )
+    masks: int = option(
+        1, "number of mask sets (and random orderings): one per training step, evaluation averages all", minimum=1
+    )
     direct_connections: bool = option(default=False, help="connect inputs to outputs directly as well")
 
     def build(

@@ -119,7 +119,9 @@ class NADEDecoder(AutoregressiveSettings):
     """
 
     hidden_dim: int = option(500, "hidden units", minimum=1)
-    ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
+    ordering: str = option(
+        "natural", "order of the elements: raster (as stored), or one random order", choices=ORDERINGS
+    )
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None

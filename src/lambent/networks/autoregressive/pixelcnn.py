@@ -322,17 +322,21 @@ class MaskedImageSettings(AutoregressiveSettings):
     name: ClassVar[str] = ""
     net: ClassVar[type[MaskedImageNet]]
     channels: int = option(32, "channels of each layer", minimum=1)
-    layers: int = option(6, "layers that look at more than one element, the first included", minimum=1)
+    layers: int = option(6, "masked convolutions with kernels larger than 1, the first included", minimum=1)
     kernel: int = option(3, "side of the layers' kernels, odd", minimum=1)
     first_kernel: int = option(7, "side of the first layer's kernel, odd", minimum=3)
     receptive_field: int = option(
-        0, "rows above and columns to either side that an element sees; 0: all in reach", minimum=0
+        0,
+        "rows above and columns to either side that a pixel is conditioned on; 0: as far as the layers reach",
+        minimum=0,
     )
-    embedding: int = option(0, "width of a learned table of the symbols; 0: elements are numbers", minimum=0)
-    context_map: int = option(0, "channels of a learned map made of the latent (and the condition); 0: none", minimum=0)
-    position_channels: int = option(0, "channels of a learned map of places, given to every layer; 0: none", minimum=0)
+    embedding: int = option(0, "embedding size of a symbol; 0: elements enter as numbers", minimum=0)
+    context_map: int = option(
+        0, "channels of a learned map computed from the latent (and the condition); 0: none", minimum=0
+    )
+    position_channels: int = option(0, "channels of a learned positional map, given to every layer; 0: none", minimum=0)
     input_dropout: float = input_dropout_option()
-    dropout: float = option(0.0, "share of each layer's maps that is zeroed in training", minimum=0.0, maximum=0.99)
+    dropout: float = option(0.0, "dropout probability of each layer's feature maps", minimum=0.0, maximum=0.99)
 
     def build(
         self, latent: ContextShape, out_shape: tuple[int, ...], condition: int = 0, symbols: int | None = None

@@ -246,13 +246,15 @@ class TransformerDecoder(AutoregressiveSettings):
     104640
     """
 
-    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
-    layers: int = option(3, "blocks of attention and MLP", minimum=1)
-    heads: int = option(4, "heads of attention", minimum=1)
-    dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
+    model_dim: int = option(128, "embedding size of a token, a multiple of the heads", minimum=1)
+    layers: int = option(3, "transformer blocks (attention, then MLP)", minimum=1)
+    heads: int = option(4, "attention heads", minimum=1)
+    dropout: float = option(0.0, "dropout probability of each block's output, before it is added", minimum=0, maximum=1)
     input_dropout: float = input_dropout_option()
-    receptive_field: int = option(0, "elements before it that an element sees; 0: all", minimum=0)
-    ordering: str = option("natural", "order of the elements: as they lie, or one random order", choices=ORDERINGS)
+    receptive_field: int = option(0, "how many preceding elements an element is conditioned on; 0: all", minimum=0)
+    ordering: str = option(
+        "natural", "order of the elements: raster (as stored), or one random order", choices=ORDERINGS
+    )
 
     def windows(self) -> list[int] | None:
         """How far back each block looks, so that all together see ``receptive`` elements; None for all.
@@ -300,11 +302,11 @@ class TransformerEncoder(EncoderSettings):
     32
     """
 
-    model_dim: int = option(128, "numbers a token, a multiple of the heads", minimum=1)
-    layers: int = option(2, "blocks of attention and MLP", minimum=1)
-    heads: int = option(4, "heads of attention", minimum=1)
-    dropout: float = option(0.0, "share of what each block adds that is zeroed in training", minimum=0, maximum=1)
-    end: int | None = option(None, "feature (symbol) that marks the end: nothing after the first is seen")
+    model_dim: int = option(128, "embedding size of a token, a multiple of the heads", minimum=1)
+    layers: int = option(2, "transformer blocks (attention, then MLP)", minimum=1)
+    heads: int = option(4, "attention heads", minimum=1)
+    dropout: float = option(0.0, "dropout probability of each block's output, before it is added", minimum=0, maximum=1)
+    end: int | None = option(None, "index of the feature (symbol) EOS: what follows its first occurrence is ignored")
 
     def conflicts(self, parts: Any) -> Conflict | None:
         """An end symbol needs texts that have one."""

@@ -140,9 +140,9 @@ class MLPDenoiser(DenoiserSettings):
     tensor([0., 0., 0.], grad_fn=<SelectBackward0>)
     """
 
-    hidden_dim: int = option(256, "units of each layer, and of the embedding of the noise level", minimum=1)
+    hidden_dim: int = option(256, "hidden units of each layer, and embedding size of the noise level", minimum=1)
     blocks: int = option(3, "residual blocks of two layers each", minimum=0)
-    dropout: float = option(0.0, "share of a block's units dropped in training", minimum=0.0, maximum=0.99)
+    dropout: float = option(0.0, "dropout probability of a block's units", minimum=0.0, maximum=0.99)
 
     def build_denoiser(self, event: tuple[int, ...], condition: int = 0) -> nn.Module:
         """The denoiser of values of shape ``event``, whatever its dimensions."""

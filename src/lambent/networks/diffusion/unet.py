@@ -221,14 +221,16 @@ class UNetDenoiser(DenoiserSettings):
     """
 
     channels: tuple[int, ...] = option(
-        (32, 64), "channels at each size, from the image down; the last repeats", minimum=1
+        (32, 64), "channels at each resolution, from the image's size down; the last repeats", minimum=1
     )
-    blocks: int = option(2, "residual blocks at each size on the way down (one more on the way up)", minimum=1)
+    blocks: int = option(2, "residual blocks at each resolution on the way down (one more on the way up)", minimum=1)
     smallest: int = option(7, "longest side, in pixels, at which halving stops", minimum=1)
     attention: int = option(
-        7, "longest side of maps whose places see each other; 1: in the middle only, 0: nowhere", minimum=0
+        7,
+        "longest side, in pixels, of feature maps with self-attention; 1: in the middle block only, 0: nowhere",
+        minimum=0,
     )
-    dropout: float = option(0.0, "share of a block's values dropped in training", minimum=0.0, maximum=0.99)
+    dropout: float = option(0.0, "dropout probability of a block's values", minimum=0.0, maximum=0.99)
     fourier: tuple[int, ...] = option(
         (),
         "exponents n of features sin(2^n pi z) and cos(2^n pi z) of the noisy image; none: the image alone",

@@ -125,8 +125,8 @@ class ReaderEncoder(Part):
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or encoder=mlp"
-    hidden_dim: int = option(256, "cells", minimum=1)
-    patch: int = option(2, "filters of its window in each direction; 0 sees the whole of x, of any shape", minimum=0)
+    hidden_dim: int = option(256, "LSTM units", minimum=1)
+    patch: int = option(2, "side N of the N x N attention grid; 0 reads all of x, of any shape", minimum=0)
 
     def build_reader(self, event: tuple[int, ...], writer: int, condition: int = 0) -> Reader:
         """The network for events of a shape, beside a writer of ``writer`` units.
@@ -143,8 +143,8 @@ class CanvasDecoder(Part):
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
 
     reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or decoder=mlp"
-    hidden_dim: int = option(256, "cells", minimum=1)
-    patch: int = option(5, "filters of its window in each direction; 0 writes everywhere, in any shape", minimum=0)
+    hidden_dim: int = option(256, "LSTM units", minimum=1)
+    patch: int = option(5, "side N of the N x N attention grid; 0 writes everywhere, in any shape", minimum=0)
 
     def build_writer(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> Writer:
         """The network from ``latent`` numbers a step to a canvas of ``out_shape`` = (P, *event).

@@ -37,7 +37,7 @@ class MMDPenalty(PenaltySettings):
 
     gradients: ClassVar[tuple[str, ...]] = ("path", "double")
     compares: ClassVar[bool] = True
-    weight: float = option(10.0, "factor of the squared discrepancy", minimum=0)
+    weight: float = option(10.0, "weight of the squared discrepancy", minimum=0)
     kernel: str = option("imq", "kernel of the discrepancy", choices=("imq", "rbf"))
     sigma: float = option(1.0, "standard deviation of the prior's dimensions, for the kernel's width", above=0)
 

@@ -11,7 +11,7 @@ from lambent.runs.compare import RunTable
 
 
 def runs_page(found: RunTable) -> str:
-    """The page."""
+    """The comparison as an HTML page."""
     columns = [column for column in table(found) if any(cell for cell in column[1:])]
     cells = [[cell or "-" for cell in line] for line in zip(*columns, strict=True)]
     numbers = html_table(cells[1:], cells[0], numbers=range(1, len(columns)))

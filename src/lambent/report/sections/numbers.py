@@ -314,7 +314,7 @@ def _plain(value: Any) -> str:
 
 
 def foot() -> str:
-    """The last line."""
+    """The page's last line: version and units."""
     return (
         f"Written by lambent {version('lambent')}. All logarithms are natural: bounds, rates and distortions are nats, "
         "summed over an example's dimensions and averaged over examples."
