@@ -17,7 +17,7 @@ NET = {"encoder": "mlp", "decoder": "mlp", "hidden": [8]}
     [
         ("vq-vae-ema", {"codebook_size": 8, "latent": 3, **NET}, "between discrete latents there is nothing to decode"),
         ("gumbel-vae", {"hidden": [8]}, "between discrete latents there is nothing to decode"),
-        ("gmm", {"latent": 3}, "between the states of a mixture there is nothing to decode"),
+        ("gmm", {"latent": 3}, "between discrete latents there is nothing to decode"),
         ("made", {}, "this model has no latents to go between"),
     ],
 )
