@@ -8,6 +8,7 @@ import torch
 import lambent
 from lambent.config import settings_of_tokens
 from lambent.errors import CombinationError, NumericsError
+from lambent.priors.base import AdaptivePriorModule
 from lambent.training import compiled
 
 SMALL = {
@@ -134,7 +135,10 @@ def test_what_cannot_be_compiled_is_refused_by_name(interpreted, recipe: str, me
 
 
 def test_models_that_learn_from_their_traces_are_refused():
-    class Following(torch.nn.Module):
+    class Following(AdaptivePriorModule):
+        def initialise(self, z):
+            """Starts from values."""
+
         def update_buffers(self, value, total):
             """Moves with the values."""
 

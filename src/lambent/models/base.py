@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from lambent.draws import Detached, Draw
 from lambent.errors import ShapeError
+from lambent.priors.base import AdaptivePriorModule
 from lambent.trace import Latent, Trace
 
 Penalty = Callable[[Latent], Tensor]
@@ -41,10 +42,19 @@ class LatentModel(nn.Module, ABC):
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Parameters by group, so that an objective can give each its own loss; groups are disjoint."""
 
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the levels, lowest first, of a model with a hierarchy of them; empty for other models."""
+        return ()
+
+    @property
+    def top_prior(self) -> nn.Module | None:
+        """The prior of the latents that no other latent generates; None where the model has none."""
+        return self._modules.get("prior")
+
     def prior_parameters(self) -> list[nn.Parameter]:
         """Those of p over the latents that no other latent generates: what a second stage trains by itself."""
-        prior = getattr(self, "prior", None)
-        return [] if prior is None else list(prior.parameters())
+        return [] if self.top_prior is None else list(self.top_prior.parameters())
 
     def group_buffers(self) -> dict[str, list[Tensor]]:
         """Buffers that belong to a group, beside those of modules whose parameters all do."""
@@ -60,10 +70,9 @@ class LatentModel(nn.Module, ABC):
     def initialise_prior(
         self, x: Tensor, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> None:
-        """Lets the prior start from draws of q(z|x) at some examples ``x`` (N, *event), if it has an ``initialise``."""
-        start = getattr(getattr(self, "prior", None), "initialise", None)
-        if start is not None:
-            start(self._under_prior(self(x, Detached(generator=generator), condition)))
+        """Lets the prior start from draws of q(z|x) at some examples ``x`` (N, *event), if it is adaptive."""
+        if isinstance(self.top_prior, AdaptivePriorModule):
+            self.top_prior.initialise(self._under_prior(self(x, Detached(generator=generator), condition)))
 
     @staticmethod
     def _under_prior(trace: Trace) -> Tensor:
@@ -77,7 +86,7 @@ class LatentModel(nn.Module, ABC):
     ) -> None:
         """Learns from a step that was taken what no gradient teaches (codebooks that are moving averages).
 
-        A prior that has an ``update_buffers`` follows the values of its level, unless all of q is frozen.
+        An adaptive prior follows the values of its level, unless all of q is frozen.
 
         Args:
             trace: Of that step.
@@ -85,10 +94,10 @@ class LatentModel(nn.Module, ABC):
             leader: Whether this process decides where one must.
             counted: Whether its examples count, or only fill up a batch shared with other processes.
         """
-        follow = getattr(getattr(self, "prior", None), "update_buffers", None)
-        if follow is not None and any(p.requires_grad for p in self.groups().get("inference", [])):
+        prior = self.top_prior
+        if isinstance(prior, AdaptivePriorModule) and any(p.requires_grad for p in self.groups().get("inference", [])):
             value = self._under_prior(trace)
-            follow(value if counted else value[:, :0], total)
+            prior.update_buffers(value if counted else value[:, :0], total)
 
     def pop_metrics(self) -> dict[str, Any]:
         """What the model counted since the last call, for the metrics; called at each validation."""

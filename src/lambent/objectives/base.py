@@ -30,7 +30,7 @@ class Objective(Part, ABC):
 
     needs_weights: ClassVar[bool] = False
     multi_sample: ClassVar[bool] = False
-    gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control", "sum")
+    gradients: ClassVar[tuple[str, ...]] = ("path",)
     bias: ClassVar[str] = ""
     without_data: ClassVar[bool] = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor
 
@@ -31,6 +31,7 @@ class ELBO(Objective):
     'lower bound'
     """
 
+    gradients: ClassVar[tuple[str, ...]] = ("path", "score", "control", "sum")
     rate: RateFunction = field(default_factory=SumOfRates)
 
     def __call__(self, trace: Trace, x: Tensor) -> Estimate:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from lambent.errors import CombinationError
 from lambent.settings import Conflict, Part
@@ -67,6 +67,18 @@ class PriorSettings(Part, ABC):
     @abstractmethod
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior for latents of ``shapes.latent`` dimensions."""
+
+
+class AdaptivePriorModule(nn.Module, ABC):
+    """A prior with buffers that follow the latents it is trained on, beside its parameters."""
+
+    @abstractmethod
+    def initialise(self, z: Tensor) -> None:
+        """Starts from draws of q(z|x) at some examples, (..., *latent)."""
+
+    @abstractmethod
+    def update_buffers(self, z: Tensor, total: Callable[[Tensor], Tensor]) -> None:
+        """Follows the latents of a batch (..., *latent); ``total`` sums over processes."""
 
 
 class CodePriorSettings(PriorSettings):

@@ -14,7 +14,7 @@ from lambent.distributions.gaussian_diffusion import GaussianDiffusion
 from lambent.errors import ConfigError
 from lambent.networks.diffusion.denoiser import MLPDenoiser
 from lambent.networks.diffusion.schedules import Schedule, schedule
-from lambent.priors.base import DIFFUSION_FOR, PriorSettings
+from lambent.priors.base import DIFFUSION_FOR, AdaptivePriorModule, PriorSettings
 from lambent.settings import option, part
 from lambent.shapes import Shapes
 
@@ -66,7 +66,7 @@ class LatentDiffusionPrior(PriorSettings):
         return LatentDiffusionPriorModule(net, noise, shapes.latent, visits, conditioned=shapes.condition > 0)
 
 
-class LatentDiffusionPriorModule(nn.Module):
+class LatentDiffusionPriorModule(AdaptivePriorModule):
     """p(z), or p(z|c) where the denoiser takes a condition: `DiffusionDensity`, standardised by running moments.
 
     Args:

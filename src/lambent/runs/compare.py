@@ -16,6 +16,7 @@ from lambent.data import View
 from lambent.data.sources import Source
 from lambent.errors import CombinationError, ConfigError, StorageError
 from lambent.evaluation.per_example import read_each
+from lambent.likelihoods import LikelihoodModule
 from lambent.runs.run import Run, load
 from lambent.settings import options_of, to_values
 from lambent.storage.json import from_json, to_json
@@ -226,7 +227,8 @@ def _short(value: Any) -> str:
 
 
 def _discrete(run: Run) -> bool:
-    return bool(getattr(getattr(run.model.likelihood, "family", None), "discrete", False))
+    likelihood = run.model.likelihood
+    return isinstance(likelihood, LikelihoodModule) and likelihood.family.discrete
 
 
 def _require_same_data(first: View, other: View, which: str) -> None:

@@ -15,7 +15,7 @@ from lambent.models import LatentModel
 
 def level_names(model: LatentModel) -> tuple[str, ...]:
     """Of the levels that can be held one by one, lowest first; none of a model with fewer than two."""
-    names = tuple(getattr(model, "names", ()))
+    names = tuple(model.names)
     return names if len(names) > 1 else ()
 
 

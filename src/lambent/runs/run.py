@@ -30,6 +30,7 @@ from lambent.evaluation.evaluate import evaluate, means_of_all
 from lambent.evaluation.measures import METHODS, Measurement, compare_samples, estimate_log_prob, take_rate_apart
 from lambent.evaluation.per_example import as_npz
 from lambent.evaluation.summary import Evaluation
+from lambent.likelihoods import LikelihoodModule
 from lambent.models import LatentModel
 from lambent.models.diffusion.model import ancestral
 from lambent.networks import UserDecoder, UserEncoder
@@ -405,6 +406,5 @@ def _checkpoint(folder: RunFolder, step: int | None) -> checkpoint.Checkpoint:
 
 def check_support(model: LatentModel, view: View) -> None:
     """Refuses data that the likelihood can't score, with the fix in the message."""
-    support = getattr(model.likelihood, "support", None)
-    if support is not None:
-        view.check(support)
+    if isinstance(model.likelihood, LikelihoodModule):
+        view.check(model.likelihood.support)

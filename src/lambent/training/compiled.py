@@ -13,6 +13,7 @@ from lambent.draws import Draw
 from lambent.errors import CombinationError, LambentError, NumericsError
 from lambent.models import LatentModel
 from lambent.objectives import Objective
+from lambent.priors.base import AdaptivePriorModule
 from lambent.trace import Estimate
 
 Judgement = tuple[Tensor, dict[str, Tensor], Any]
@@ -39,9 +40,8 @@ class Compiled:
     """
 
     def __init__(self, model: LatentModel, parameters: list[Tensor], precision: str) -> None:
-        if type(model).update_buffers is not LatentModel.update_buffers or hasattr(
-            getattr(model, "prior", None), "update_buffers"
-        ):
+        own = type(model).update_buffers is not LatentModel.update_buffers
+        if own or isinstance(model.top_prior, AdaptivePriorModule):
             raise CombinationError(
                 "train.compile=true: this model also learns from what it drew, which a compiled step doesn't show; "
                 "use train.compile=false"

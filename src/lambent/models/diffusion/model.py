@@ -288,7 +288,7 @@ def ancestral(
     Raises:
         ConfigError: steps or noise of a model that is no diffusion and has no such prior, or out of range.
     """
-    diffuses = isinstance(model, Diffusion) or isinstance(getattr(model, "prior", None), LatentDiffusionPriorModule)
+    diffuses = isinstance(model, Diffusion) or isinstance(model.top_prior, LatentDiffusionPriorModule)
     if (steps, noise) != (None, None) and not diffuses:
         raise ConfigError("steps and noise of a sample: only a diffusion has levels to visit; leave both out")
     if steps is not None and steps < 1:
