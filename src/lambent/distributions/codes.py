@@ -110,7 +110,7 @@ class EmbeddedCodes(Distribution):
     @property
     def estimated(self) -> bool:  # type: ignore[override]
         """Whether ``log_prob`` of the distribution over indices is an estimate."""
-        return bool(getattr(self.over, "estimated", False))
+        return isinstance(self.over, Distribution) and self.over.estimated
 
     @property
     def mode(self) -> Tensor:

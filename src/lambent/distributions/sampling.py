@@ -43,7 +43,7 @@ def point_estimate(distribution: Distribution) -> Tensor:
     greedy: Tensor | None = getattr(distribution, "greedy", None)
     if greedy is not None:
         return greedy
-    if getattr(distribution, "has_mean", True):
+    if not isinstance(distribution, OwnDistribution) or distribution.has_mean:
         mean: Tensor = distribution.mean
         return mean
     device = getattr(distribution, "context", torch.zeros(())).device

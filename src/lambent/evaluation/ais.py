@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lambent.distributions import AutoregressiveBernoulli, Bernoulli, VonMisesFisher
+from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.draws import Detached, Given
 from lambent.errors import CombinationError
 from lambent.evaluation.blocks import Batch, blocks_of, evaluating
@@ -46,7 +47,7 @@ def annealed_importance_sampling(
     """Log (1/K) sum_k w_k of K annealed chains (Neal 2001, Statistics and Computing 11), w unbiased for p(x); nats.
 
     Each chain starts at z ~ q(z|x) and passes the densities q^(1 - b) p(x, z)^b, b = 0, 1/T, ..., 1, with a Metropolis
-    move at each: one coin of every level flipped, or a random-walk step of a continuous level.
+    move at each: one binary variable of every level flipped, or a random-walk step of a continuous level.
 
     Args:
         model: One with importance weights and binary or continuous levels, in evaluation mode for the time of the call.
@@ -100,12 +101,12 @@ def _state(trace: Trace, x: Tensor) -> _State:
 
 
 def _moved(name: str, value: Tensor, q: Distribution, step: float, generator: torch.Generator) -> Tensor:
-    """A symmetric proposal for one level: one coin of it flipped, or a Normal step."""
+    """A symmetric proposal for one level: one binary variable of it flipped, or a Normal step."""
     if isinstance(q, Bernoulli | AutoregressiveBernoulli):
         flat = value.flatten(2)
         at = torch.randint(flat.shape[-1], (*flat.shape[:2], 1), generator=generator, device=value.device)
         return flat.scatter(-1, at, 1 - flat.gather(-1, at)).view_as(value)
-    if not q.has_rsample or getattr(q, "straight_through", False):
+    if not q.has_rsample or (isinstance(q, OwnDistribution) and q.straight_through):
         raise CombinationError(
             f"latent {name!r}: {type(q).__name__} is neither binary nor continuous; use importance_sampling"
         )

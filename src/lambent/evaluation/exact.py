@@ -12,6 +12,7 @@ from lambent.draws import Enumerate
 from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.likelihoods.scale import location_and_log_scale
 from lambent.models import VAE, LatentModel
+from lambent.networks.base import optional_hook
 from lambent.priors import NormalPriorModule
 
 MOST_STATES = 4096
@@ -54,7 +55,7 @@ def _linear_gaussian(model: LatentModel) -> ExactLogProb | None:
     likelihood = model.likelihood
     if not isinstance(likelihood, LikelihoodModule) or not isinstance(likelihood.family, NormalLikelihood):
         return None
-    affine = getattr(likelihood.decoder, "affine", None)
+    affine = optional_hook(likelihood.decoder, "affine")
     if affine is None or likelihood.family.scale == "element" or likelihood.shapes.condition:
         return None
     return lambda x, _: linear_gaussian_log_prob(x.flatten(1), affine.weight, affine.bias, own_log_scale(likelihood))

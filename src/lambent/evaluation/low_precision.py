@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lambent.distributions.base import Distribution
 from lambent.errors import ConfigError, NumericsError
 from lambent.models import LatentModel
+from lambent.networks.base import optional_hook
 from lambent.networks.mlp import MLPDecoderModule
 
 PRECISIONS = ("float32", "bfloat16", "int8")
@@ -201,7 +202,7 @@ def in_low_precision(model: LatentModel, precision: str, samples: int) -> Latent
 
 
 def _in_int8(likelihood: nn.Module, device: str) -> nn.Module:
-    decoder = getattr(likelihood, "decoder", None)
+    decoder = optional_hook(likelihood, "decoder")
     if device != "cpu" or not isinstance(decoder, MLPDecoderModule):  # others may read a map's weights themselves
         raise ConfigError(
             f"precision=int8 is for decoder=mlp on a CPU: found {type(decoder).__name__} on {device}; use "

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from lambent.distributions import Normal, sample
+from lambent.distributions.base import Distribution as OwnDistribution
 from lambent.draws import Mode
 from lambent.evaluation.blocks import Batch, evaluating
 from lambent.models import LatentModel, MarkovChain
@@ -77,9 +78,10 @@ def _first_level(model: LatentModel, trace: Trace) -> Distribution | None:
     """The posterior of the level that holds all that the latents know of x, if there is one and it is a density."""
     single = len(trace.latents) == 1 or isinstance(model, MarkovChain)
     q = trace.latents[0].q if trace.latents and single and not trace.latents[0].relaxed else None
-    if q is None or getattr(q, "straight_through", False):  # of a point on a countable set it is the codes' entropy
+    if q is None or (isinstance(q, OwnDistribution) and q.straight_through):  # then it is the entropy of the codes
         return None
-    return q if getattr(q, "normalised", True) and len(q.batch_shape) == 1 else None
+    density = not isinstance(q, OwnDistribution) or q.normalised
+    return q if density and len(q.batch_shape) == 1 else None
 
 
 def of_posteriors(q: Distribution, generator: torch.Generator | None = None) -> Information:

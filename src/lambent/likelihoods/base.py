@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lambent.data.support import Support
+from lambent.networks.base import optional_hook
 from lambent.networks.fold import fold
 from lambent.settings import Part
 from lambent.shapes import Shapes
@@ -142,7 +143,7 @@ class LikelihoodModule(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Sets the decoder's last bias so that training starts from the best z-blind fit to ``x``."""
-        find = getattr(self.decoder, "output_bias", None)
+        find = optional_hook(self.decoder, "output_bias")
         bias = None if find is None else find()
         fitted = self.family.initial_bias(x, self.shapes)
         if bias is None or fitted is None:

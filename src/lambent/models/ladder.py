@@ -17,6 +17,7 @@ from lambent.draws import Draw, Enumerate, Given
 from lambent.errors import ConfigError
 from lambent.models.base import LatentModel, split_code
 from lambent.models.structure import INFERRED, Parts, Slot, VectorLevels, likelihood_given
+from lambent.networks.base import optional_hook
 from lambent.networks.fold import fold, fold_together
 from lambent.networks.ladder.base import BottomUpMLP, LadderLevel, VectorLevel, VectorSizes, VectorStyle
 from lambent.posteriors import MergedNormalPosterior, PosteriorSettings
@@ -122,8 +123,8 @@ class Ladder(LatentModel):
         """Those of the bottom and the levels, summed by name."""
         found: dict[str, Tensor] = {}
         for piece in (self.bottom, *self.levels):
-            own = piece.penalties() if hasattr(piece, "penalties") else {}
-            for name, term in own.items():
+            terms = optional_hook(piece, "penalties")
+            for name, term in ({} if terms is None else terms()).items():
                 found[name] = found[name] + term if name in found else term
         return found
 

@@ -14,6 +14,7 @@ from lambent.distributions import OneHotCategorical
 from lambent.draws import Draw, Enumerate
 from lambent.models.base import LatentModel
 from lambent.models.structure import LIKELIHOOD, NOT_ONE_LATENT, Absent, Parts, Slot, Structure, likelihood_of
+from lambent.networks.base import optional_hook
 from lambent.networks.quantisers.kmeans import clusters
 from lambent.priors import CategoricalPrior
 from lambent.priors.base import LatentKind
@@ -60,7 +61,7 @@ class Mixture(LatentModel):
     def initialise(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts each state at a cluster of ``x``, where the decoder is one affine map of the one-hot state."""
         self.likelihood.initialise(x)
-        affine = getattr(self.likelihood.decoder, "affine", None)
+        affine = optional_hook(self.likelihood.decoder, "affine")
         if affine is None:
             return
         bias = affine.bias.clone()

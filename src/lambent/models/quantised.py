@@ -19,6 +19,7 @@ from lambent.models.base import LatentModel, split_code
 from lambent.models.structure import INFERRED, Parts, Slot, Structure, likelihood_given
 from lambent.networks import ConvEncoder, affine
 from lambent.networks.autoregressive.base import ContextShape, context_size
+from lambent.networks.base import optional_hook
 from lambent.networks.fold import fold
 from lambent.posteriors import CodePosteriorSettings
 from lambent.priors import CodePriorSettings
@@ -328,7 +329,7 @@ class QuantisedStructure(Structure):
 
 def _features(encoder: nn.Module) -> tuple[int, ...]:
     """The shape of an encoder's features: a map (C, h, w) where it has one, else (F,)."""
-    shape: tuple[int, ...] | None = getattr(encoder, "map_shape", None)
+    shape: tuple[int, ...] | None = optional_hook(encoder, "map_shape")
     features = encoder.features
     assert isinstance(features, int)
     return (features,) if shape is None else shape

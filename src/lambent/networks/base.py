@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,19 @@ class DecoderSettings(Part, ABC):
     @abstractmethod
     def build(self, latent: int, out_shape: tuple[int, ...], condition: int = 0) -> DecoderModule:
         """A decoder from ``latent`` numbers to ``out_shape`` = (P, *event)."""
+
+
+def optional_hook(module: object, name: str) -> Any:
+    """The method or attribute ``name`` of a module, or None where it has none.
+
+    Modules given by users need no base class of ours; this is the one place where what they may offer is looked up:
+
+    - a prior: ``initialise(z)`` and ``update_buffers(z, total)``, see `lambent.models.base.LatentModel`;
+    - a likelihood: ``initialise(x)``, ``as_input(x)``, ``support``, ``family`` and ``decoder``;
+    - a decoder: ``output_bias()`` and ``affine``, the one affine map that it is;
+    - an encoder: ``map_shape``, the shape (C, h, w) of features that are a map, and ``penalties()``.
+    """
+    return getattr(module, name, None)
 
 
 def join(flat: Tensor, condition: Tensor | None, width: int) -> Tensor:

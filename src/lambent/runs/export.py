@@ -21,6 +21,7 @@ from lambent.data.sources import Source, dataset_of
 from lambent.data.view import CHUNK
 from lambent.errors import ConfigError
 from lambent.models.diffusion.model import ancestral
+from lambent.networks.base import optional_hook
 from lambent.runs.run import Run
 from lambent.seeds import derive
 from lambent.storage.files import write_out
@@ -300,7 +301,7 @@ def _categorical(run: Run) -> list[int]:
 
 def _own_unit(run: Run, x: Tensor, *, whole: bool) -> np.ndarray:
     """Examples in the data's own unit: with ``whole``, integers where the likelihood scores such."""
-    support = getattr(run.model.likelihood, "support", None)
+    support = optional_hook(run.model.likelihood, "support")
     if whole and support is not None and all(b.integer for b in support.bounds) and not run.transform.divisor:
         integers = x.round().long().numpy()
         small = integers.size and integers.min() >= 0 and integers.max() < 256

@@ -12,6 +12,7 @@ from lambent.data.pictures import raw_to_bytes, sheet, to_bytes
 from lambent.distributions import Normal, StandardNormal
 from lambent.draws import Ancestral
 from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodSettings, NormalLikelihood
+from lambent.networks.base import optional_hook
 from lambent.posteriors.corrupted import GaussianCorruption
 from lambent.report.drawing import number, percent
 from lambent.report.examples import Examples
@@ -66,7 +67,7 @@ def has_mean(run: Run) -> bool:
 
 def decoded(run: Run) -> str:
     """What `Run.decode` gives, in words."""
-    family = getattr(run.model.likelihood, "family", None)
+    family = optional_hook(run.model.likelihood, "family")
     return getattr(family, "centre", LikelihoodSettings.centre) if has_mean(run) else "a draw of p(x|z)"
 
 
@@ -223,7 +224,7 @@ def _one_condition(run: Run, held: Examples | None) -> tuple[Tensor | None, str]
 @torch.inference_mode()
 def _normal_grid(run: Run, condition: Tensor | None) -> Tensor | None:
     """Points at equal steps of the prior's CDF, if it is a diagonal Normal."""
-    prior = getattr(run.model, "prior", None)
+    prior = optional_hook(run.model, "prior")
     p = None if prior is None else prior(None if condition is None else condition.to(run.device))
     if not isinstance(p, Normal | StandardNormal):
         return None

@@ -11,6 +11,7 @@ from torch import Tensor
 from lambent.draws import Detached
 from lambent.evaluation.active_units import LEAST_RATE, THRESHOLD, counted_by, in_use, level_sizes
 from lambent.evaluation.evaluate import first_trace, unit_rates_of_all
+from lambent.networks.base import optional_hook
 from lambent.priors import NormalPriorModule
 from lambent.report.drawing import BLUE, INK, LINE, Axes, Paint, colours, draw, number, percent
 from lambent.report.examples import Examples
@@ -64,7 +65,7 @@ def plane(held: Examples) -> Panel:
     points, share = (z.double(), torch.ones(2)) if flat else principal(z)
     words = _spread(z) if flat else _shares(share)
     words += _agreement(held, points)
-    rings = flat and isinstance(getattr(held.run.model, "prior", None), NormalPriorModule)
+    rings = flat and isinstance(optional_hook(held.run.model, "prior"), NormalPriorModule)
     words += " The circles are 1, 2 and 3 standard deviations of the prior N(0, I)." if rings else ""
     names = ("z₁", "z₂") if flat else ("first principal axis", "second principal axis")
     title = "Latent plane" if flat else f"Latent space, {z.shape[1]} dimensions by PCA"

@@ -12,6 +12,7 @@ from lambent.evaluation.exact import linear_gaussian_log_prob, own_log_scale
 from lambent.likelihoods import LikelihoodModule, NormalLikelihood
 from lambent.likelihoods.scale import raw_scale
 from lambent.models import VAE
+from lambent.networks.base import optional_hook
 from lambent.networks.mlp import MLPEncoderModule
 from lambent.posteriors import AmortisedPosteriorModule, FullCovariancePosterior
 from lambent.posteriors.normal import raw_triangle
@@ -113,7 +114,7 @@ def _likelihood(model: VAE) -> Any:
     if not isinstance(prior, NormalPriorModule):
         raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=normal")
     if not isinstance(likelihood, LikelihoodModule) or not isinstance(likelihood.family, NormalLikelihood):
-        found = type(getattr(likelihood, "family", likelihood)).__name__
+        found = type(optional_hook(likelihood, "family") or likelihood).__name__
         raise CombinationError(f"schedule=em with {found}: no exact posterior; use likelihood=normal, or model=mixture")
     if likelihood.family.scale == "element":
         raise CombinationError(

@@ -16,6 +16,7 @@ from lambent.likelihoods import BernoulliLikelihood, LikelihoodModule, NormalLik
 from lambent.likelihoods.counts import RATE_BOUND
 from lambent.likelihoods.scale import raw_scale
 from lambent.models import Mixture
+from lambent.networks.base import optional_hook
 from lambent.priors import CategoricalPriorModule
 
 CHUNK = 1 << 21
@@ -94,7 +95,7 @@ def _parts(model: Mixture) -> tuple[CategoricalPriorModule, Any]:
     if not isinstance(prior, CategoricalPriorModule):
         raise CombinationError(f"schedule=em with {type(prior).__name__}: no closed form; use prior=categorical")
     if not isinstance(likelihood, LikelihoodModule) or type(likelihood.family) not in _FITS:
-        found = type(getattr(likelihood, "family", likelihood)).__name__
+        found = type(optional_hook(likelihood, "family") or likelihood).__name__
         raise CombinationError(
             f"schedule=em with {found}: no closed-form M step; use likelihood=normal, bernoulli or poisson"
         )
@@ -104,7 +105,7 @@ def _parts(model: Mixture) -> tuple[CategoricalPriorModule, Any]:
 
 def require_affine(likelihood: LikelihoodModule) -> None:
     """Refuses a decoder that is no affine map of the latent alone."""
-    affine = getattr(likelihood.decoder, "affine", None)
+    affine = optional_hook(likelihood.decoder, "affine")
     if not isinstance(affine, nn.Linear) or affine.bias is None or likelihood.shapes.condition:
         raise CombinationError(
             f"schedule=em with decoder {type(likelihood.decoder).__name__}: a closed form needs one affine map of the "
