@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from lambent.draws import Detached, Draw
 from lambent.errors import ShapeError
+from lambent.networks.base import optional_hook
 from lambent.priors.base import AdaptivePriorModule
 from lambent.trace import Latent, Trace
 
@@ -62,7 +63,7 @@ class LatentModel(nn.Module, ABC):
 
     def initialise(self, x: Tensor, condition: Tensor | None = None) -> None:
         """Starts from the means of some examples ``x`` (N, *event), as far as the likelihood can."""
-        start = getattr(self.likelihood, "initialise", None)
+        start = optional_hook(self.likelihood, "initialise")
         if start is not None:
             start(x)
 
@@ -105,7 +106,7 @@ class LatentModel(nn.Module, ABC):
 
     def as_input(self, x: Tensor) -> Tensor:
         """``x`` as floats for the encoder, in the units that the likelihood prefers."""
-        convert = getattr(self.likelihood, "as_input", None)
+        convert = optional_hook(self.likelihood, "as_input")
         return x.float() if convert is None else convert(x)
 
     def encode(self, x: Tensor, draw: Draw, condition: Tensor | None = None) -> Tensor:

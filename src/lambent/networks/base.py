@@ -61,7 +61,6 @@ def optional_hook(module: object, name: str) -> Any:
 
     Modules given by users need no base class of ours; this is the one place where what they may offer is looked up:
 
-    - a prior: ``initialise(z)`` and ``update_buffers(z, total)``, see `lambent.models.base.LatentModel`;
     - a likelihood: ``initialise(x)``, ``as_input(x)``, ``support``, ``family`` and ``decoder``;
     - a decoder: ``output_bias()`` and ``affine``, the one affine map that it is;
     - an encoder: ``map_shape``, the shape (C, h, w) of features that are a map, and ``penalties()``.
