@@ -13,8 +13,8 @@ from lambent.runs.run import load
 
 @pytest.fixture
 def short(monkeypatch):
-    changed = [s for s in demo_module.SETTINGS if not s.startswith(("epochs", "validate_every", "hidden"))]
-    monkeypatch.setattr(demo_module, "SETTINGS", (*changed, "epochs=2", "validate_every=1", "hidden=16"))
+    changed = {**demo_module.SETTINGS, "epochs": 2, "validate_every": 1, "hidden": 16}
+    monkeypatch.setattr(demo_module, "SETTINGS", changed)
     monkeypatch.setattr(demo_module, "SAMPLES", 3)
 
 
@@ -55,6 +55,6 @@ def test_without_matplotlib_it_still_trains_and_says_what_is_missing(short, tmp_
 
 
 def test_its_settings_are_settings(tmp_path):
-    config = configure("vae", tokens=demo_module.SETTINGS)
+    config = configure("vae", settings=demo_module.SETTINGS)
     assert config.model.latent == 2
     assert config.train.threads == 1

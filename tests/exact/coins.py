@@ -75,12 +75,12 @@ def bound(log_q: Tensor, log_joint: Tensor, samples: int) -> Tensor:
     return (log_mass_of(counts, log_q).exp() * torch.log(counts @ weights / samples)).sum()
 
 
-def truth(toy: Toy, name: str, samples: int, groups: int = 1, share: float = 0.0) -> tuple[float, list[Tensor]]:
+def truth(toy: Toy, name: str, samples: int, groups: int = 1, beta: float = 0.0) -> tuple[float, list[Tensor]]:
     """The bound called ``name`` and its gradient by q, p and a; PIWAE has one for q and another for p and a."""
     at = toy.parameters()
     log_q, log_joint = toy.log_mass(at[0]), toy.log_joint(*at[1:])
     single, whole, part = (bound(log_q, log_joint, k) for k in (1, samples, samples // groups))
-    found = {"elbo": single, "iwae": whole, "miwae": part, "ciwae": share * single + (1 - share) * whole}
+    found = {"elbo": single, "iwae": whole, "miwae": part, "ciwae": beta * single + (1 - beta) * whole}
     if name == "piwae":
         (for_q,) = torch.autograd.grad(part, at[:1], retain_graph=True)
         return whole.item(), [for_q, *torch.autograd.grad(whole, at[1:])]

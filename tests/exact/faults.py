@@ -321,7 +321,7 @@ replaced(
     "using",
     lambda real: lambda self, g: real(self, torch.Generator().manual_seed(g.initial_seed())),
 )
-replaced("the same noise in every block", checks.noise_is_fresh, evaluator, "mix", lambda real: lambda *numbers: 7)
+replaced("the same noise in every block", checks.noise_is_fresh, evaluator, "derive", lambda real: lambda *numbers: 7)
 replaced(
     "bits for nats in the means",
     checks.uniform_levels,

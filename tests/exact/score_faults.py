@@ -299,7 +299,7 @@ replaced(
     "noise of a coin as if it were fair",
     noise_of_coins,
     relaxed,
-    "_coin_given",
+    "_binary_given",
     lambda real: lambda q, outcome, u: real(Bernoulli(0 * q.logits), outcome, u),
 )
 replaced(

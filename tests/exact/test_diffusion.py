@@ -342,7 +342,7 @@ def test_few_levels_are_those_of_the_chain():
     chain = truth.chain(steps=1000)
     assert set((chain.visited(7) * 1000).round().tolist()) <= set(range(1001))
     assert chain.visited(1000).diff().min() > 0
-    with pytest.raises(ValueError, match="give at most 1000"):
+    with pytest.raises(ValueError, match="use at most 1000"):
         chain.visited(1001)
 
 

@@ -59,11 +59,11 @@ def test_noise_of_ddpm_is_that_of_its_thousand_levels():
     left = (1 - beta).cumprod(0)
     gamma = torch.log((1 - left) / left)
     found = configure("ddpm").posterior
-    assert (found.minimum, found.maximum) == pytest.approx((gamma[0].item(), gamma[-1].item()), abs=1e-3)
+    assert (found.gamma_min, found.gamma_max) == pytest.approx((gamma[0].item(), gamma[-1].item()), abs=1e-3)
 
 
 def test_noise_of_the_cosine_schedule_starts_at_its_first_level():
     """Of cos^2((t/T + s)/(1 + s) pi/2) relative to t = 0, at t = 1 of 4,000."""
     angles = (torch.tensor([0.0, 1 / 4000], dtype=torch.float64) + 0.008) / 1.008 * torch.pi / 2
     left = (angles[1].cos() / angles[0].cos()) ** 2
-    assert configure("cosine-diffusion").posterior.minimum == pytest.approx(torch.log(1 / left - 1).item(), abs=1e-2)
+    assert configure("cosine-diffusion").posterior.gamma_min == pytest.approx(torch.log(1 / left - 1).item(), abs=1e-2)

@@ -185,7 +185,7 @@ def test_gains_are_of_the_same_examples(found, runs):
 def out_of_order(run, view, samples, seed):
     """Every example's numbers, but for another example."""
     measured = run.evaluate(samples=samples, seed=seed)
-    return dict(module.numbers(measured.to_dict())), {k: v.flip(0) for k, v in measured.each.items()}
+    return dict(module.from_json(measured.to_dict())), {k: v.flip(0) for k, v in measured.each.items()}
 
 
 def test_gains_of_other_examples_are_caught(runs, monkeypatch):

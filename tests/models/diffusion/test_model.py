@@ -327,5 +327,5 @@ def test_steps_of_a_model_without_levels_are_refused():
 def test_more_steps_than_levels_are_refused(run):
     model = gaussian(10)
     finite = dataclasses.replace(run, model=model)
-    with pytest.raises(ConfigError, match="give at most 10"):
+    with pytest.raises(ConfigError, match="use at most 10"):
         finite.model(None, Ancestral(batch=1, steps=11))

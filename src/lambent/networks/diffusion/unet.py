@@ -215,7 +215,7 @@ class UNetDenoiser(DenoiserSettings):
     Raises:
         ConfigError: no channels given.
 
-    >>> net = UNet(channels=(8, 16), blocks=1, smallest=3).build_denoiser((3, 9, 5))
+    >>> net = UNetDenoiser(channels=(8, 16), blocks=1, smallest=3).build_denoiser((3, 9, 5))
     >>> net(torch.randn(4, 3, 9, 5), torch.zeros(4)).shape
     torch.Size([4, 3, 9, 5])
     """
