@@ -19,7 +19,7 @@ import lambent.trace as ledger
 from exact import checks
 from lambent.data import Transform
 from lambent.distributions import DiscretisedLogistic, Normal, OneHotCategorical, StandardNormal
-from lambent.evaluation.summary import Evaluation, MeanEstimate
+from lambent.evaluation.result import Evaluation, MeanEstimate
 from lambent.objectives import ELBO, IWAE, Capacity, FreeBits
 from lambent.trace import Estimate, Latent, Trace
 

@@ -11,7 +11,7 @@ from scipy import stats
 import lambent.distributions.text as module
 from lambent.distributions import Strings
 from lambent.errors import CombinationError, ConfigError
-from lambent.evaluation.summary import scored
+from lambent.evaluation.result import scored
 from lambent.likelihoods import AutoregressiveLikelihoodModule, LikelihoodModule, TextLikelihood
 from lambent.networks import LSTMDecoder, MADEDecoder, MLPDecoder, NADEDecoder, TransformerDecoder
 from lambent.shapes import Shapes

@@ -19,7 +19,8 @@ from lambent.evaluation.codebook_usage import code_usage
 from lambent.evaluation.exact import exact_log_prob
 from lambent.evaluation.low_precision import in_low_precision, require_tight
 from lambent.evaluation.mutual_information import EXAMPLES, Information, information
-from lambent.evaluation.summary import DataFacts, Evaluation, LatentFacts, summarise
+from lambent.evaluation.result import Evaluation
+from lambent.evaluation.summary import DataFacts, LatentFacts, summarise
 from lambent.likelihoods import LikelihoodModule
 from lambent.models import LatentModel
 from lambent.seeds import derive

@@ -54,7 +54,7 @@ class Row:
         step: The training step of its weights.
         differs: Settings in which it differs from the first run, by dotted name.
         found: Its evaluation, as ``lambent evaluate --json`` prints it.
-        each: The same of every example, see `lambent.evaluation.summary.Evaluation`.
+        each: The same of every example, see `lambent.evaluation.result.Evaluation`.
         gain: Over the first run; None for that one, and where either has no bound.
     """
 

@@ -29,7 +29,7 @@ from lambent.errors import CombinationError, ConfigError, ShapeError
 from lambent.evaluation.evaluate import evaluate, means_of_all
 from lambent.evaluation.measures import METHODS, Measurement, compare_samples, estimate_log_prob, take_rate_apart
 from lambent.evaluation.per_example import as_npz
-from lambent.evaluation.summary import Evaluation
+from lambent.evaluation.result import Evaluation
 from lambent.likelihoods import LikelihoodModule
 from lambent.models import LatentModel
 from lambent.models.diffusion.model import ancestral

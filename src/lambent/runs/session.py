@@ -13,7 +13,8 @@ from lambent.config import Config
 from lambent.data import Batches, Dataset, Transform, View, split_off, training_sets
 from lambent.data.sources import ARRAYS, Source, dataset_of
 from lambent.evaluation.bounds import bounds
-from lambent.evaluation.summary import level_estimates, mean_estimate
+from lambent.evaluation.result import mean_estimate
+from lambent.evaluation.summary import level_estimates
 from lambent.models import LatentModel
 from lambent.runs.initialise import build_model, initialise
 from lambent.runs.monitors import collapse_monitor, information_of
@@ -53,7 +54,7 @@ class Session:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What ``recipe.toml`` holds."""
+        """Every value that ``recipe.toml`` records, by section."""
         return {
             **self.config.values(),
             "transform": self.transform.to_dict(),

@@ -67,7 +67,7 @@ class Listener:
         """Sees the model that validated best so far, at ``step``; called before the validation is recorded."""
 
     def save(self, state: TrainingState) -> None:
-        """Writes a checkpoint."""
+        """Writes a checkpoint of the training's state."""
 
     def warn(self, text: str) -> None:
         """Passes on a warning."""

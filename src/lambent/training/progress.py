@@ -59,7 +59,7 @@ class Progress:
     phase: Phase = field(default_factory=Phase)
 
     def to_state(self) -> dict[str, Any]:
-        """Plain values."""
+        """The progress as plain values, as a checkpoint stores them."""
         return asdict(self)
 
     @classmethod
