@@ -105,7 +105,7 @@ def test_wake_sleep(samples):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_reweighted_with_dreams(samples, share):
+def test_reweighted_with_sleep(samples, share):
     agree(ReweightedWakeSleep(sleep_weight=share), samples, share)
 
 

@@ -1,4 +1,4 @@
-"""What goes together with who is updated when, and with a frozen side."""
+"""Which parts are compatible with an update schedule, and with a frozen side."""
 
 from __future__ import annotations
 

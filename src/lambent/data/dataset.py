@@ -110,7 +110,7 @@ class Dataset:
         return _numbers(self.x[ordered.numpy()], self.name)[back]
 
     def chunks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
-        """The examples in order, ``size`` at a time, each stretch with the position of its first."""
+        """The examples in order, ``size`` at a time, each block with the position of its first example."""
         step = size or max(1, CHUNK // math.prod(self.event_shape))
         for start in range(0, len(self), step):
             stop = min(start + step, len(self))

@@ -58,7 +58,7 @@ def sheet(cells: np.ndarray, columns: int, *, group: int = 0) -> np.ndarray:
     Args:
         cells: Bytes.
         columns: Images in a row.
-        group: After every so many rows comes a wider gap; 0 for never.
+        group: Rows between two wider gaps; 0 for none.
 
     >>> sheet(np.zeros((4, 60, 60, 1), np.uint8), 2).shape
     (123, 123, 3)

@@ -21,7 +21,7 @@ CHUNK = 1 << 22
 
 @runtime_checkable
 class Chunked(Protocol):
-    """Anything that gives its examples a stretch at a time, with the position of each stretch's first."""
+    """Anything that gives its examples in blocks, with the position of each block's first example."""
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         """Chunks of the data in order, as (index of the first, examples)."""
@@ -60,7 +60,7 @@ class Support:
     columns: tuple[str, ...] = ()
 
     def check(self, data: Checkable, name: str = "data", fix: str = "") -> None:
-        """Refuses data outside the support; looks at a stretch at a time, so memory-mapped arrays stay on disk.
+        """Refuses data outside the support; reads in blocks, so that memory-mapped arrays stay on disk.
 
         Floats that are exact whole numbers pass where whole numbers are due.
 

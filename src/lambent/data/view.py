@@ -62,7 +62,7 @@ class View:
         return self.transform(x, self.dataset.ids[indices.cpu()], fixed=True)
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        """All examples in order, with the position of each stretch's first; dynamic binarisation as static here."""
+        """All examples in order, with the position of each block's first; dynamic binarisation as static here."""
         for start, x in self.dataset.chunks():
             if self._done or self.transform.binarize == "none":
                 yield start, self.transform.scaled(x)

@@ -6,10 +6,10 @@ run with another draw. ``draw(name, prior, posterior)`` gives a `Latent` whose v
 
 from lambent.draws.base import Draw
 from lambent.draws.baselines import LearnedBaseline, RunningMean, leave_one_out
+from lambent.draws.by_kind import Mixed
 from lambent.draws.controlled import ControlVariate, Rebar, Relax
 from lambent.draws.discrete import Detached, Enumerate, Score
 from lambent.draws.generation import Ancestral, Given, Held, Mode
-from lambent.draws.mixed import Mixed
 from lambent.draws.pathwise import DoublyReparameterised, Pathwise, StickingTheLanding
 from lambent.draws.relaxed import Gumbel, StraightThrough, StraightThroughGumbel
 

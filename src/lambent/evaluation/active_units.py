@@ -2,7 +2,7 @@
 
 A ladder's p moves with the levels above, and q with it: there a mean that varies over the data may say nothing that
 they haven't said. So the units of a ladder are counted by their rates (as Sonderby et al. 2016 judge them), which are
-at least what they tell of x beyond the levels above.
+at least what they add about x beyond the levels above.
 """
 
 from __future__ import annotations

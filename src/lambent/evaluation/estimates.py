@@ -52,7 +52,7 @@ def prior_sampling(
     """Log (1/K) sum_k p(x|z_k) with z_k ~ p(z): importance sampling whose q never looked at x.
 
     The samples it needs grow like exp KL(p(z|x) || p(z)) (Chatterjee & Diaconis 2018, theorem 1.1), so exponentially
-    with the nats that x tells of z: fine for one or two latent dimensions, hopeless for many.
+    with the nats of information that x has about z: fine for one or two latent dimensions, hopeless for many.
 
     Args:
         model: Any that generates, in evaluation mode for the time of the call.

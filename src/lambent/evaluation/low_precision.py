@@ -146,7 +146,7 @@ class Int8Linear(nn.Module):
         low, high = h.aminmax()
         scale = _unit(torch.maximum(high, -low))
         products = torch._int_mm(_whole(h, scale), self.weight)
-        # as floats in their own memory: fresh memory for so many numbers takes longer than the product
+        # as floats in their own memory: allocating memory of this size takes longer than the product
         found = products.view(torch.float32).copy_(products).mul_(scale * self.scale)
         return found if self.bias is None else found.add_(self.bias)
 

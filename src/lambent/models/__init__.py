@@ -4,7 +4,7 @@ from lambent.models.base import LatentModel, Penalty
 from lambent.models.chain import MarkovChain
 from lambent.models.density import Density
 from lambent.models.diffusion.model import Diffusion
-from lambent.models.diffusion.settings import DiffusionStructure
+from lambent.models.diffusion.structure import DiffusionStructure
 from lambent.models.image_ladder import ImageLadderStructure
 from lambent.models.joint import Joint
 from lambent.models.ladder import Ladder

@@ -43,7 +43,7 @@ class Objective(Part, ABC):
     ) -> tuple[Trace, Tensor]:
         """The trace to be judged and the x it is judged on: the model run on the batch.
 
-        An objective on dreams (the sleep phase) runs the model on what it generates itself.
+        An objective on samples of the model (the sleep phase) runs the model on what it generates itself.
         """
         return model(x, draw, condition), x
 

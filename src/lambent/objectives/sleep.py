@@ -1,4 +1,4 @@
-"""The sleep phase: the encoder learns to invert the generator on what the generator dreams."""
+"""The sleep phase: the encoder learns to invert the generator on samples of the model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lambent.trace import Estimate, Trace
 class Sleep(Objective):
     """E_{p(z)p(x|z)}[log q(z|x)], a loss of the encoder alone (Hinton et al. 1995, Science 268).
 
-    Maximising it minimises E_{p(x)} KL(p(z|x) || q(z|x)). The batch gives only the number of dreams, and their
-    conditions. The reported value, nats, is log q(z|x) of each dream: no bound on log p(x).
+    Maximising it minimises E_{p(x)} KL(p(z|x) || q(z|x)). The batch gives only the number of samples, and their
+    conditions. The reported value, nats, is log q(z|x) of each sample: no bound on log p(x).
     """
 
     needs_weights: ClassVar[bool] = True
@@ -47,10 +47,10 @@ class Sleep(Objective):
     def observe(
         self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
     ) -> tuple[Trace, Tensor]:
-        """The model run on dreams, as many as ``x`` has examples, with the dreamt latents given."""
+        """The model run on samples of its own, as many as ``x`` has examples, with their latents given."""
         with torch.no_grad():
-            dreamt = model(None, Ancestral(batch=len(x), generator=draw.generator), condition)
-            px = dreamt.px
-            dream = (px.mean if self.sleep_x == "mean" else sample(px, (), draw.generator))[0]
-        values = {z.name: z.value for z in dreamt.latents if z.value is not None}
-        return model(dream, Given(values=values), condition), dream
+            generated = model(None, Ancestral(batch=len(x), generator=draw.generator), condition)
+            px = generated.px
+            sampled = (px.mean if self.sleep_x == "mean" else sample(px, (), draw.generator))[0]
+        values = {z.name: z.value for z in generated.latents if z.value is not None}
+        return model(sampled, Given(values=values), condition), sampled

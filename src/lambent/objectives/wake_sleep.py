@@ -1,4 +1,4 @@
-"""Wake-sleep and its reweighted form: p learns from inferred latents, q from weighted ones or from dreams."""
+"""Wake-sleep and its reweighted form: p learns from inferred latents, q from weighted ones or model samples."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from lambent.objectives.sleep import Sleep
 from lambent.settings import Conflict, option, part
 from lambent.trace import Estimate, Trace
 
-DREAMS = "sleep"
-"""The trace's penalty that holds -log q(z|x) of dreams; it is the encoder's loss alone."""
+SLEEP = "sleep"
+"""The trace's penalty that holds -log q(z|x) of the model's samples; it is the encoder's loss alone."""
 
 
-def _with_dreams(
+def _with_sleep(
     trace: Trace, sleep: Sleep, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None
 ) -> Trace:
-    dream, dreamt = sleep.observe(model, x, draw, condition)
-    loss = sleep(dream, dreamt).losses["inference"]
-    return dataclasses.replace(trace, penalties={**trace.penalties, DREAMS: loss})
+    generated, sampled = sleep.observe(model, x, draw, condition)
+    loss = sleep(generated, sampled).losses["inference"]
+    return dataclasses.replace(trace, penalties={**trace.penalties, SLEEP: loss})
 
 
 def _awake(trace: Trace) -> Trace:
-    """The trace without its dreams."""
-    others = {name: penalty for name, penalty in trace.penalties.items() if name != DREAMS}
+    """The trace without the sleep phase's penalty."""
+    others = {name: penalty for name, penalty in trace.penalties.items() if name != SLEEP}
     return dataclasses.replace(trace, penalties=others)
 
 
@@ -39,12 +39,12 @@ def _awake(trace: Trace) -> Trace:
 class WakeSleep(Objective):
     """Wake: p maximises E_q[log p(x,z)]; sleep: q maximises E_p[log q(z|x)] (Hinton et al. 1995, Science 268).
 
-    Both phases in one step, on as many dreams as examples. The reported value is the ELBO, which neither phase
-    maximises as a whole.
+    Both phases in one step, on as many samples of the model as examples. The reported value is the ELBO, which
+    neither phase maximises as a whole.
     """
 
     needs_weights: ClassVar[bool] = True
-    bias: ClassVar[str] = "wake-sleep trains q on dreams, so that p and q follow no common objective"
+    bias: ClassVar[str] = "wake-sleep trains q on samples of the model, so that p and q follow no common objective"
     gradients: ClassVar[tuple[str, ...]] = ("none",)
     sleep: Sleep = field(default_factory=Sleep)
 
@@ -53,14 +53,14 @@ class WakeSleep(Objective):
         log_px = trace.log_px(x)
         bound = trace.average(log_px - trace.rate)
         joint = trace.average(log_px + sum(z.log_p for z in trace.latents))
-        losses = {"generative": -joint.mean(), "inference": trace.penalties[DREAMS]}
+        losses = {"generative": -joint.mean(), "inference": trace.penalties[SLEEP]}
         return Estimate(detach(bound), penalised(losses, _awake(trace)), trace.elbo_kind)
 
     def observe(
         self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
     ) -> tuple[Trace, Tensor]:
-        """The model run on the batch, and on dreams."""
-        return _with_dreams(model(x, draw, condition), self.sleep, model, x, draw, condition), x
+        """The model run on the batch, and on samples of its own."""
+        return _with_sleep(model(x, draw, condition), self.sleep, model, x, draw, condition), x
 
 
 @part("objective", "rws")
@@ -68,9 +68,9 @@ class WakeSleep(Objective):
 class ReweightedWakeSleep(Objective):
     """Wake-sleep with importance weights (Bornschein & Bengio 2015, section 2), normalised over each example's K.
 
-    p follows sum_k w_k grad log p(x, z_k); q follows sum_k w_k grad log q(z_k|x) (wake phase), dreams (sleep phase), or
-    both in the shares that ``dreams`` says. Biased at finite K, consistent as K grows. The reported value is the IWAE
-    bound of the K samples.
+    p follows sum_k w_k grad log p(x, z_k); q follows sum_k w_k grad log q(z_k|x) (wake phase), samples of the
+    model (sleep phase), or both, weighted by ``sleep_weight``. Biased at finite K, consistent as K grows. The reported
+    value is the IWAE bound of the K samples.
     """
 
     needs_weights: ClassVar[bool] = True
@@ -100,7 +100,7 @@ class ReweightedWakeSleep(Objective):
         inference = (
             wake
             if not self.sleep_weight
-            else (1 - self.sleep_weight) * wake + self.sleep_weight * trace.penalties[DREAMS]
+            else (1 - self.sleep_weight) * wake + self.sleep_weight * trace.penalties[SLEEP]
         )
         losses = {"generative": -(weights * log_p).sum(0).mean(), "inference": inference}
         bound = terms.logsumexp(0) - (0.0 if trace.enumerated else math.log(len(terms)))
@@ -109,6 +109,6 @@ class ReweightedWakeSleep(Objective):
     def observe(
         self, model: LatentModel, x: Tensor, draw: Draw, condition: Tensor | None = None
     ) -> tuple[Trace, Tensor]:
-        """The model run on the batch, and on dreams if they have a share."""
+        """The model run on the batch, and on samples of its own if they have a weight."""
         trace = model(x, draw, condition)
-        return (_with_dreams(trace, self.sleep, model, x, draw, condition) if self.sleep_weight else trace), x
+        return (_with_sleep(trace, self.sleep, model, x, draw, condition) if self.sleep_weight else trace), x

@@ -108,7 +108,7 @@ def write_reconstructions(
         run: A run.
         data: A source's name, an array or a data set.
         out: Where to.
-        number: Only the first so many.
+        number: At most this number of examples, the first ones.
         split: Of a source that has several.
 
     Raises:

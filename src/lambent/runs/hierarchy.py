@@ -46,7 +46,7 @@ def reconstruct(
     where a prior's mode isn't known, the same draws every time.
 
     Raises:
-        ConfigError: the model has fewer than two levels, or not so many.
+        ConfigError: the model has fewer than two levels, or fewer than ``top``.
     """
     names = require_levels(model)
     if not 1 <= top <= len(names):

@@ -242,12 +242,13 @@ class Run:
 
         Args:
             data: The examples.
-            top: Only the so many highest levels are taken from the example; the others follow from p given those.
+            top: Number of levels, the highest ones, that are taken from the example; the others follow from p given
+                those.
             seed: Draws them from p; they are at its modes otherwise.
             split: "test" or "train".
 
         Raises:
-            ConfigError: ``top`` of a model with fewer than two levels, or not so many.
+            ConfigError: ``top`` of a model with fewer than two levels, or fewer than ``top``.
         """
         prepared = data if isinstance(data, View) else self.prepare(data, split)
         if top is None:

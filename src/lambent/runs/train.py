@@ -98,7 +98,9 @@ def take_initial_weights(session: Session, first_stage: Run | None) -> str:
         )
     if options.freeze == INFERENCE:
         own = isinstance(session.config.encoder, UserEncoder)
-        return f"train.freeze=inference: {'the head on your encoder' if own else 'the encoder'} stays as drawn"
+        return (
+            f"train.freeze=inference: {'the head on your encoder' if own else 'the encoder'} stays randomly initialised"
+        )
     return ""
 
 

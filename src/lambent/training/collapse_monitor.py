@@ -29,7 +29,7 @@ def look(
     informed: bool = True,
     known: float | None = None,
 ) -> dict[str, Any]:
-    """What n examples tell of the latents' use; what isn't known of the model is left out.
+    """How much the latents are used on n examples; what can't be computed for the model is left out.
 
     Active units are counted by the means of q(z|x) on all levels (Burda et al. 2016, section 5.2), in a ladder by their
     rates. The mutual information I_q(x;z), nats, is of one draw an example, with the same noise every time.
@@ -124,7 +124,7 @@ class CollapseAlarm:
 
 
 def idle_levels(rates: Mapping[str, float], under: float, judged: Sequence[str] | None = None) -> list[str]:
-    """The levels whose rate is under so many nats, of all or of those ``judged``.
+    """The levels whose rate is under a threshold in nats, of all or of those ``judged``.
 
     >>> idle_levels({"z1": 3.0, "z2": 0.01}, 0.1)
     ['z2']
@@ -137,7 +137,7 @@ def judged_levels(model: LatentModel) -> tuple[str, ...] | None:
     """The levels whose rate bounds what they tell beyond those above; None: all. Of a chain inferred upwards the top.
 
     A lower level of a chain costs I(x;z) - I(z;above) + KL(q(z|above)||p(z|above)), which may be 0, and less, though it
-    alone tells of x: p knows of it what q of the level above was told.
+    alone says about x: p is given what q of the level above has inferred.
     """
     return tuple(model.names[-1:]) if isinstance(model, MarkovChain) else None
 

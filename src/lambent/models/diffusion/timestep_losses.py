@@ -13,7 +13,7 @@ from lambent.distributions.numerics import widened
 BINS = 50
 """Cells of 0..1 whose losses are remembered."""
 REPORTED = 10
-"""Cells that the metrics tell of."""
+"""Cells of 0..1 that the metrics report."""
 UNIFORM = 0.1
 """Share of positions drawn uniformly, whatever the losses."""
 KEPT = 0.99

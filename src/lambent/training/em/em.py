@@ -31,7 +31,7 @@ def maximise(model: LatentModel, x: Tensor, condition: Tensor | None = None) -> 
 
     Args:
         model: Its parameters are overwritten.
-        x: The whole data set, (B, *event), in the data's support; looked at a stretch at a time.
+        x: The whole data set, (B, *event), in the data's support; read in blocks.
         condition: Must be None: no closed form here knows conditions.
 
     Returns:

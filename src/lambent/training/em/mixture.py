@@ -126,7 +126,7 @@ def writable(module: nn.Module, name: str) -> bool:
 
 
 def chunks(x: Tensor, width: int) -> Iterator[Tensor]:
-    """``x`` in float64, so many examples at a time that each may take ``width`` numbers."""
+    """``x`` in float64, in blocks of as many examples as may take ``width`` numbers each."""
     yield from (part.double() for part in x.split(max(1, CHUNK // width)))
 
 
