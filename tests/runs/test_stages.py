@@ -199,7 +199,7 @@ def test_what_is_said_of_a_stage_is_true_of_it():
     own = len(run.model.state_dict())
     assert told == [
         f"first stage: took the autoencoder, {own - prior} of {own} tensors; the other {prior} are the prior's, "
-        "which starts afresh"
+        "which is randomly initialised"
     ]
     assert sum("biased gradient" in line for line in console.lines) == 1, "of the first stage alone: q is frozen then"
     assert "biased gradient" in biases(configure("vq-vae-ema"))[0]

@@ -92,7 +92,7 @@ class DensityStructure(Structure):
 
     sections: ClassVar[Mapping[str, Slot]] = {
         "likelihood": Slot("bernoulli"),
-        "decoder": Slot("made", (AutoregressiveSettings,), why="its elements would not look at each other"),
+        "decoder": Slot("made", (AutoregressiveSettings,), why="p(x) without latents needs an autoregressive network"),
         "objective": Slot("log-likelihood", names=("log-likelihood",), why="log p(x) is exact, not to be bounded"),
         "schedule": Slot("joint"),
     }

@@ -132,8 +132,8 @@ class RecurrentStructure(Structure):
 
     sections: ClassVar[Mapping[str, Slot]] = {
         **INFERRED,
-        "encoder": Slot("draw-reader", (ReaderEncoder,), why="it needs a network that goes step by step"),
-        "decoder": Slot("draw-writer", (CanvasDecoder,), why="it needs a network that goes step by step"),
+        "encoder": Slot("draw-reader", (ReaderEncoder,), why="it reads and writes step by step"),
+        "decoder": Slot("draw-writer", (CanvasDecoder,), why="it reads and writes step by step"),
     }
     latent: int = option(10, "latent dimensions of each glimpse (DRAW's step)", minimum=1)
     glimpses: int = option(10, "steps", minimum=1)

@@ -19,7 +19,7 @@ from lambent.settings import option, part
 class CodePosteriorSettings(PosteriorSettings):
     """q(z|x) at the code of what an encoder gives for each position; only a model of codes knows the positions."""
 
-    reserved: ClassVar[str] = "codes come in a grid that only a model of codes knows; use model=quantised"
+    reserved: ClassVar[str] = "its codes come in a grid, which this structure does not have; use model=quantised"
     latent_kind: ClassVar[LatentKind] = "codes"
     marginals: ClassVar[bool] = False
     relaxable: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Recipes whose elements look at each other: densities without latents, and decoders given z."""
+"""Autoregressive recipes: densities without latents, and decoders given z."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def take_weights(model: LatentModel, tensors: Mapping[str, Tensor], side: str, w
 
 def _fresh(left: Sequence[str]) -> str:
     """What is said of a prior that learns from its own start."""
-    return f"; the other {len(left)} are the prior's, which starts afresh" if left else ""
+    return f"; the other {len(left)} are the prior's, which is randomly initialised" if left else ""
 
 
 def names_of(model: LatentModel, group: str) -> list[str]:

@@ -124,7 +124,7 @@ class CanvasDecoderModule(DecoderModule):
 class ReaderEncoder(Part):
     """An LSTM that reads an image step by step, through a window of Gaussian filters or whole."""
 
-    reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or encoder=mlp"
+    reserved: ClassVar[str] = "it runs step by step as part of DRAW; use model=recurrent, or encoder=mlp"
     hidden_dim: int = option(256, "LSTM units", minimum=1)
     patch: int = option(2, "side N of the N x N attention grid; 0 reads all of x, of any shape", minimum=0)
 
@@ -142,7 +142,7 @@ class ReaderEncoder(Part):
 class CanvasDecoder(Part):
     """An LSTM that adds to a canvas step by step, through a window of Gaussian filters or everywhere."""
 
-    reserved: ClassVar[str] = "it goes step by step; use model=recurrent, or decoder=mlp"
+    reserved: ClassVar[str] = "it runs step by step as part of DRAW; use model=recurrent, or decoder=mlp"
     hidden_dim: int = option(256, "LSTM units", minimum=1)
     patch: int = option(5, "side N of the N x N attention grid; 0 writes everywhere, in any shape", minimum=0)
 

@@ -61,7 +61,7 @@ def samples(run: Run, held: Examples | None) -> list[Panel]:
 
 
 def has_mean(run: Run) -> bool:
-    """Whether p(x|z) has a mean in closed form; elements that look at each other have none."""
+    """Whether p(x|z) has a mean in closed form; an autoregressive p(x|z) has none."""
     return not isinstance(run.model.likelihood, AutoregressiveLikelihoodModule)
 
 
