@@ -20,11 +20,6 @@ class StudentTPrior(PriorSettings):
 
     df: float = option(5.0, "degrees of freedom: the smaller, the heavier the tails", above=0)
 
-    @property
-    def learns(self) -> bool:
-        """It has no parameters, so that a second stage has nothing to train."""
-        return False
-
     def build(self, shapes: Shapes) -> nn.Module:
         """The module for ``shapes.latent`` dimensions."""
         return StudentTPriorModule(shapes.latent, self.df)

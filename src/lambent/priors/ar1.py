@@ -49,9 +49,9 @@ class AR1Prior(SequenceSettings, PriorSettings):
     """Steps of a stationary AR(1) process, which no factorised posterior fits: its rate is never 0 (delta-VAE)."""
 
     @property
-    def learns(self) -> bool:
-        """False: the prior has no parameters."""
-        return False
+    def smallest(self) -> int:
+        """One step, or as many as the sequence has."""
+        return len(self.alpha) * (self.sequence_length or 1)
 
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior as a module without parameters."""

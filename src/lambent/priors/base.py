@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lambent.errors import CombinationError
@@ -57,8 +58,22 @@ class PriorSettings(Part, ABC):
 
     @property
     def learns(self) -> bool:
-        """Whether the prior has parameters to train."""
-        return True
+        """Whether the prior has parameters to train, as a small one that is built to see has.
+
+        >>> from lambent.priors import MixturePrior, NormalPrior
+        >>> MixturePrior(components=3).learns, NormalPrior().learns
+        (True, False)
+        """
+        with torch.random.fork_rng(devices=[]):
+            return any(parameter.requires_grad for parameter in self._small().parameters())
+
+    @property
+    def smallest(self) -> int:
+        """A number of latent dimensions that these settings can be built for."""
+        return 2
+
+    def _small(self) -> nn.Module:
+        return self.build(Shapes((1,), self.smallest, condition=1))
 
     def states(self, latent: int) -> int | None:
         """The number of values that ``latent`` dimensions can take; None for continuous latents."""
@@ -85,6 +100,9 @@ class CodePriorSettings(PriorSettings):
     """Settings of a prior over grids of code indices."""
 
     latent_kind: ClassVar[LatentKind] = "codes"
+
+    def _small(self) -> nn.Module:
+        return self.over_codes(2, (2, 2))
 
     @abstractmethod
     def over_codes(

@@ -22,11 +22,6 @@ class BernoulliPrior(PriorSettings):
     latent_kind: ClassVar[LatentKind] = "binary"
     learned: bool = option(True, "whether the logits are learned; else all probabilities are 1/2")  # noqa: FBT003
 
-    @property
-    def learns(self) -> bool:
-        """Whether ``learned`` asks for parameters."""
-        return self.learned
-
     def states(self, latent: int) -> int:
         """2 to the power of ``latent``."""
         return int(2**latent)

@@ -36,11 +36,6 @@ class BytePrior(PriorSettings):
     )
     init_scale: float = option(2.0, "standard deviation, in bytes, with which a learned Normal is initialised", above=0)
 
-    @property
-    def learns(self) -> bool:
-        """Whether ``learned`` asks for parameters."""
-        return self.learned != "none"
-
     def states(self, latent: int) -> int:
         """256 to the power of ``latent``."""
         return int(BYTES**latent)

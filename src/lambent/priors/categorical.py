@@ -24,9 +24,9 @@ class CategoricalPrior(PriorSettings):
     learned: bool = option(True, "whether the weights are learned; else they stay uniform")  # noqa: FBT003
 
     @property
-    def learns(self) -> bool:
-        """Whether ``learned`` asks for parameters."""
-        return self.learned
+    def smallest(self) -> int:
+        """One variable."""
+        return self.classes or 2
 
     def states(self, latent: int) -> int:
         """Classes to the power of the number of variables."""

@@ -20,11 +20,6 @@ class FlatPrior(PriorSettings):
 
     normalised: ClassVar[bool] = False
 
-    @property
-    def learns(self) -> bool:
-        """False: the prior has no parameters."""
-        return False
-
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior as a module without parameters."""
         return FlatPriorModule(shapes.latent)

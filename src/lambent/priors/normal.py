@@ -18,11 +18,6 @@ from lambent.shapes import Shapes
 class NormalPrior(PriorSettings):
     """The standard Normal prior N(0, I)."""
 
-    @property
-    def learns(self) -> bool:
-        """False: the prior has no parameters."""
-        return False
-
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior as a module without parameters."""
         return NormalPriorModule(shapes.latent)

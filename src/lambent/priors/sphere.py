@@ -22,11 +22,6 @@ class SpherePrior(PriorSettings):
 
     latent_kind: ClassVar[LatentKind] = "sphere"
 
-    @property
-    def learns(self) -> bool:
-        """False: the prior has no parameters."""
-        return False
-
     def build(self, shapes: Shapes) -> nn.Module:
         """The prior as a module without parameters."""
         check_dimensions(shapes.latent, "prior=sphere")

@@ -18,11 +18,6 @@ from lambent.settings import part
 class UniformPrior(CodePriorSettings):
     """Every code equally probable: an example of P codes costs P log S nats."""
 
-    @property
-    def learns(self) -> bool:
-        """False: the prior has no parameters."""
-        return False
-
     def over_codes(
         self, symbols: int, grid: tuple[int, ...], context: ContextShape = 0, condition: int = 0
     ) -> UniformPriorModule:
