@@ -25,7 +25,7 @@ class CategoricalPrior(PriorSettings):
 
     @property
     def smallest(self) -> int:
-        """One variable."""
+        """The dimensions of one variable."""
         return self.classes or 2
 
     def states(self, latent: int) -> int:
