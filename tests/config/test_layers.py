@@ -112,6 +112,12 @@ def test_with_changes_some_settings_and_keeps_a_users_network():
     assert (other.rate, run.config.rate) == (lambent.Beta(2.0), lambent.SumOfRates())
 
 
+def test_a_setting_beside_an_object_that_holds_it_is_given_twice():
+    with pytest.raises(ConfigError, match=r"prior\.components is given twice"):
+        configure("vae", settings={"prior": MixturePrior(components=3), "prior__components": 5})
+    assert configure("vae", settings={"prior": "mixture", "prior__components": 5}).prior.components == 5
+
+
 def test_what_is_no_part_is_refused_by_name():
     for value in (3, object(), [1]):
         with pytest.raises(ConfigError, match=r"prior=.*: expected a name"):

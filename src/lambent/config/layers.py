@@ -172,7 +172,7 @@ def layer_of_settings(settings: Mapping[str, Any], below: Sequence[Layer]) -> Va
     for key in [k for k in keyed if k in SECTIONS]:
         layer |= _chosen(key, keyed[key])
     names = {section: values["name"] for section, values in merged([*below, layer]).items()}
-    given = {(section, "name") for section in layer}
+    given = {(section, option) for section, options in layer.items() for option in options}
     for key in [k for k in keyed if k not in SECTIONS]:
         for section, option in _owners(key, names):
             if (section, option) in given:
